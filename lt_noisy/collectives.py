@@ -1,0 +1,38 @@
+"""What a per-device function may know of the other devices: one axis name and four reductions.
+
+Every step, loss and objective runs inside an axis called `AXIS` (shard_map or pmap; one device is an
+axis of size one). With these semantics the right gradient of a global loss is: differentiate the *local*
+share (local sum over global weight), then `psum` the gradients. `share` and `weighted_mean` are the two
+sides of that.
+"""
+
+import jax
+import jax.numpy as jnp
+
+AXIS = "data"
+
+
+def positions(local_size: int) -> jax.Array:
+    """Positions int32 [local_size] of this device's examples in the global batch."""
+    return jax.lax.axis_index(AXIS) * local_size + jnp.arange(local_size)
+
+
+def gather(x: jax.Array) -> jax.Array:
+    """[B_local, ...] of every device, in order: [B_global, ...]."""
+    return jax.lax.all_gather(x, AXIS, tiled=True)
+
+
+def share(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """This device's share of the weighted mean: sum(w v) / psum(sum w), shape [].
+
+    Summed over the devices (`psum`) it is the weighted mean, and so are its gradients. Zero total weight
+    gives 0. A weight of 0 removes an example exactly, even where its value is not finite.
+    """
+    total = jax.lax.psum(weights.sum(), AXIS)
+    values = jnp.where(weights > 0, values, 0.0)
+    return (weights * values).sum() / jnp.where(total > 0, total, 1.0)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """psum(sum w v) / psum(sum w) over all devices: values, weights [B_local] -> []."""
+    return jax.lax.psum(share(values, weights), AXIS)

@@ -1,0 +1,36 @@
+"""Packaging of lt_noisy. Tool settings (pytest, ruff, pyright) are in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+TENSORFLOW = [  # only to prepare (download) TFDS data sets and to write TensorBoard files
+    "tensorflow-cpu>=2.18; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "tensorflow>=2.18; sys_platform != 'linux' or platform_machine != 'x86_64'",
+]
+
+setup(
+    name="lt_noisy",
+    version="0.1.0",
+    description="Image classifiers from long-tailed, wrongly labelled data: pre-train, then fine-tune robustly.",
+    python_requires=">=3.11",
+    packages=find_packages(include=["lt_noisy", "lt_noisy.*"]),
+    install_requires=[
+        "jax>=0.10",
+        "jaxlib>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "ml-collections>=1.1",
+        "clu>=0.0.12",
+        "tensorflow-datasets>=4.9.8",
+        "importlib_resources",  # tensorflow-datasets needs it through etils and does not declare it
+        "array_record>=0.8",
+        "numpy>=2",
+        "scikit-learn>=1.5",
+        "Pillow>=10",
+    ],
+    extras_require={
+        "prepare": TENSORFLOW,
+        "tensorboard": [*TENSORFLOW, "tensorboard"],
+        "test": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.8"],
+    },
+)
