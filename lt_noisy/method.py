@@ -1,0 +1,38 @@
+"""The one shape of a loss or an objective: `Method(init, apply)`, and what `init` is told (`Context`)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+State = Any  # a pytree of arrays; {} where the method keeps nothing
+
+
+class Context(NamedTuple):
+    """What a method may know of the training set. Never a clean label.
+
+    Attributes:
+      num_classes: C.
+      num_examples: N, the rows of the manifest.
+      counts: int [C], examples per *observed* class.
+    """
+
+    num_classes: int
+    num_examples: int
+    counts: np.ndarray
+
+
+class Method(NamedTuple):
+    """A loss or objective.
+
+    Attributes:
+      init: `init(context) -> state`. All constants that depend on the data live in the state, so that the
+        checkpoint holds them.
+      apply: `apply(state, outputs, targets, rows, step) -> (per_example float32 [B], new_state)`. Per-device:
+        runs inside the axis `collectives.AXIS`; `rows` int32 [B] are manifest rows, `step` a traced scalar. The
+        new state must come out equal on every device.
+    """
+
+    init: Callable[[Context], State]
+    apply: Callable[..., tuple[jax.Array, State]]
