@@ -61,9 +61,9 @@ def _value(node: ast.expr, text: str) -> Any:
             return value
         case ast.Name(id=name):
             return Call(name, bare=True)
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=value)) if (
-            isinstance(value, (int, float)) and not isinstance(value, bool)
-        ):
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=value)) if isinstance(
+            value, (int, float)
+        ) and not isinstance(value, bool):
             return -value if isinstance(node.op, ast.USub) else value
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
             return tuple(_value(element, text) for element in elements)
@@ -132,7 +132,9 @@ def _argument(value: Any, parameter: inspect.Parameter, where: str, name: str) -
     return value
 
 
-def _bound_items(call: Call, table: Table, where: str) -> tuple[Callable[..., Any], list[tuple[str, Any, Any]]]:
+def _bound_items(
+    call: Call, table: Table, where: str
+) -> tuple[Callable[..., Any], list[tuple[str, Any, Any]]]:
     """The factory and its (name, kind, value) arguments; var-positional ones are listed one by one."""
     factory, bound = _resolve(call, table, where)
     items = []
@@ -162,7 +164,9 @@ def bind(text: str | Call, table: Table, where: str) -> Any:
         return factory(*[v for _, kind, v in built if kind is not inspect.Parameter.KEYWORD_ONLY], **keyword)
     except UserError as error:
         message = str(error)
-        raise UserError(message if message.startswith(where) else f"{where}: {call.name}: {message}") from None
+        raise UserError(
+            message if message.startswith(where) else f"{where}: {call.name}: {message}"
+        ) from None
 
 
 def canonical(text: str | Call, table: Table, where: str) -> str:

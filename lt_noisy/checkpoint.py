@@ -1,0 +1,127 @@
+"""Checkpoints: Orbax arrays plus a run card with a SHA-256 per array.
+
+`directory/00000120/` holds the arrays of step 120 by dotted name, `directory/00000120.json` its card. The
+card is written first and Orbax commits by rename, so a directory with its final name is whole. Orbax restores a
+flipped bit without a word; the card does not.
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from lt_noisy.metrics import write_json
+from lt_noisy.spec import UserError
+from lt_noisy.state import array_sha256, flatten, unflatten
+
+PyTree = Any
+
+
+def _card_sha256(card: Mapping[str, Any]) -> str:
+    body = {k: v for k, v in card.items() if k != "card_sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints of one stage.
+
+    Args:
+      directory: where they are; made when the first is saved.
+      card: what every card of this run says (config, versions, cores, manifest).
+      keep: how many whole checkpoints to keep beside the one being written.
+    """
+
+    def __init__(self, directory: pathlib.Path, card: Mapping[str, Any], keep: int = 2):
+        self.directory, self.card, self.keep = directory.absolute(), card, keep
+        self._checkpointer = ocp.StandardCheckpointer()
+
+    def steps(self) -> list[int]:
+        """Steps with a committed checkpoint, oldest first."""
+        if not self.directory.exists():
+            return []
+        names = [p.name for p in self.directory.iterdir() if p.is_dir()]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def _path(self, step: int) -> pathlib.Path:
+        return self.directory / f"{step:08d}"
+
+    def save(self, step: int, tree: PyTree, seconds: float) -> None:
+        """Starts to write a host tree; returns while Orbax writes on. Waits for a save still under way.
+
+        Args:
+          step: the step the tree belongs to.
+          tree: host arrays that nobody changes afterwards.
+          seconds: training time so far, over all restarts.
+        """
+        self.wait()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for old in self.steps()[: -self.keep]:
+            self._remove(old)
+        if self._path(step).exists():  # a corrupt one that the run has passed again
+            self._remove(step)
+        arrays = flatten(tree)
+        card = {**self.card, "step": step, "seconds": seconds}
+        card["arrays"] = {name: array_sha256(array) for name, array in arrays.items()}
+        write_json(self._path(step).with_suffix(".json"), {**card, "card_sha256": _card_sha256(card)})
+        self._checkpointer.save(self._path(step), arrays)
+
+    def wait(self) -> None:
+        """Returns when the save under way, if any, is committed; raises what it raised."""
+        self._checkpointer.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then stops the writing thread."""
+        self.wait()
+        self._checkpointer.close()
+
+    def _remove(self, step: int) -> None:
+        shutil.rmtree(self._path(step))
+        self._path(step).with_suffix(".json").unlink(missing_ok=True)
+
+    def latest(self, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, in the shape of `template`, and its card; None without one.
+
+        Any error with a newer one (truncated, deleted, a flipped bit) is printed, and the one before is tried.
+        """
+        for step in reversed(self.steps()):
+            try:
+                flat, card = read(self._path(step))
+                return unflatten(template, flat), card
+            except Exception as error:  # Orbax, TensorStore and JSON raise all kinds
+                reason = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
+                print(
+                    f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before",
+                    flush=True,
+                )
+        return None
+
+
+def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of one checkpoint by dotted name, every one checked against its card; and the card."""
+    card = json.loads(path.with_suffix(".json").read_text())
+    if card["card_sha256"] != _card_sha256(card):
+        raise UserError("its card was altered")
+    with ocp.StandardCheckpointer() as checkpointer:
+        flat = checkpointer.restore(path.absolute())
+    if set(flat) != set(card["arrays"]):
+        raise UserError("its arrays are not those of its card")
+    for name, array in flat.items():
+        if array_sha256(array) != card["arrays"][name]:
+            raise UserError(f"{name} does not match its SHA-256")
+    return flat, card
+
+
+def read_final(stage_directory: pathlib.Path) -> dict[str, Any]:
+    """The arrays of a finished stage's last checkpoint, by dotted name (`params.encoder...`)."""
+    directory = stage_directory / "checkpoints"
+    steps = Checkpoints(directory, {}).steps()
+    if not steps:
+        raise UserError(f"{stage_directory} has no checkpoint to start from")
+    try:
+        return read(directory / f"{steps[-1]:08d}")[0]
+    except Exception as error:
+        raise UserError(f"{directory}: the last checkpoint cannot be used ({str(error)[:200]})") from None

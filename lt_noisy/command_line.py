@@ -1,0 +1,42 @@
+"""The command line: flags to a config, every mistake in one line."""
+
+import pathlib
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from lt_noisy.spec import UserError
+
+USAGE = """\
+python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+  --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
+  --workdir   where the run goes (default: runs/NAME-HASH; the same command goes on where it stopped).
+  --config.x  any field of the config, such as --config.seed=1 or --config.finetune.loss='gce(q=0.7)'.
+"""
+
+
+def parse(argv: list[str]) -> tuple[ConfigDict, str, str]:
+    """Flags to (config, workdir, name of the config); raises `UserError` in one line on anything wrong."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    flags.DEFINE_string("workdir", "", "where the run goes", flag_values=values)
+    given = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
+    path, _, variant = given.partition(":")
+    if not given:
+        raise UserError("no --config given; try: python main.py --config=configs/digits_lt_noise.py")
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"--config: no file {path!r} (configs are in configs/)")
+    try:
+        rest = values(argv)[1:]
+        if not hasattr(values.config, "to_dict"):  # the file failed; ml_collections tells on first use
+            values.config.anything  # noqa: B018
+    except UserError:
+        raise
+    except Exception as error:
+        detail = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")
+        raise UserError(f"command line: {detail}") from None
+    if rest:
+        raise UserError(f"left-over argument {rest[0]!r} (overrides look like --config.seed=1)")
+    name = pathlib.Path(path).stem + (f"-{variant}" if variant else "")
+    return values.config, values.workdir, name

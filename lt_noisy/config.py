@@ -1,0 +1,177 @@
+"""The config of a run: its fields, their defaults, and the checks that happen before any data is read.
+
+A config file's `get_config` starts from `default()`, gives every stage a `section(kind, ...)`, and derives
+nothing. `resolve` binds every spec in the whole config against its table, so a misspelt choice is one line at
+once, whichever stage it sits in.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from lt_noisy.collectives import AXIS
+from lt_noisy.data.longtail import LONGTAILS
+from lt_noisy.data.manifest import MANIFESTS
+from lt_noisy.data.noise import NOISES
+from lt_noisy.data.sources import SOURCES
+from lt_noisy.fields import Field, Fields, bind_section, new_section
+from lt_noisy.models.resnet import MODELS
+from lt_noisy.parallel import MODES
+from lt_noisy.spec import UserError, nearest
+from lt_noisy.stages import STAGES, Kind
+
+RUN_FIELDS: Fields = {
+    "seed": Field(0),
+    "dataset": Field("digits()", SOURCES),
+    "longtail": Field("none()", LONGTAILS),
+    "noise": Field("none()", NOISES),
+    "manifest": Field("none()", MANIFESTS),
+    "model": Field("resnet18()", MODELS),
+    "precision": Field("float32"),
+    "batch_norm": Field("global"),
+    "stages": Field(()),
+    "parallel": Field("jit", identity=False),
+    "devices": Field(0, identity=False),
+    "steps_per_call": Field(1, identity=False),
+    "tensorboard": Field(False, identity=False),
+}
+
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+NORM_AXES = {"global": AXIS, "device": None}
+
+
+class Stage(NamedTuple):
+    """One stage of a resolved config: bound section, canonical texts, and the stages it reads."""
+
+    name: str
+    kind: Kind
+    section: SimpleNamespace
+    texts: dict[str, Any]
+    inputs: tuple[str, ...]
+
+
+class Resolved(NamedTuple):
+    """A checked config: bound fields of the run, their canonical texts, and the stages in order."""
+
+    fields: SimpleNamespace
+    texts: dict[str, Any]
+    stages: tuple[Stage, ...]
+
+
+def default() -> ConfigDict:
+    """The fields of a run at their defaults, with no stage yet."""
+    return new_section(RUN_FIELDS, {}, "config")
+
+
+def section(kind: str, **values: Any) -> ConfigDict:
+    """The section of a stage of this kind: every field at its default, then `values`.
+
+    Raises:
+      UserError: an unknown kind or field.
+    """
+    return ConfigDict({"kind": kind, **new_section(_kind(kind, "kind").fields, values, kind)})
+
+
+def _kind(name: Any, where: str) -> Kind:
+    if name not in STAGES:
+        raise UserError(
+            f"{where}: unknown stage kind {name!r}{nearest(str(name), STAGES)} (known: {', '.join(STAGES)})"
+        )
+    return STAGES[name]
+
+
+def resolve(config: ConfigDict) -> Resolved:
+    """Checks and binds the whole config; reads no data.
+
+    Raises:
+      UserError: the first thing that is wrong, in one line.
+    """
+    sections = {name: value for name, value in config.items() if isinstance(value, Mapping | ConfigDict)}
+    fields, texts = bind_section(
+        {name: value for name, value in config.items() if name not in sections}, RUN_FIELDS, "config"
+    )
+    for field, table in (
+        ("precision", PRECISIONS),
+        ("batch_norm", NORM_AXES),
+        ("parallel", MODES),
+    ):
+        if texts[field] not in table:
+            raise UserError(
+                f"config.{field}: unknown value {texts[field]!r}{nearest(texts[field], table)} "
+                f"(known: {', '.join(table)})"
+            )
+    for field, least in (("seed", 0), ("devices", 0), ("steps_per_call", 1)):
+        if texts[field] < least:
+            raise UserError(f"config.{field} is at least {least}, not {texts[field]}")
+    if not fields.stages:
+        raise UserError("config.stages is empty: name at least one stage, such as ('finetune',)")
+    if len(set(fields.stages)) < len(fields.stages):
+        raise UserError(f"config.stages: {fields.stages} names a stage twice")
+    for name in fields.stages:
+        if name not in sections:
+            raise UserError(
+                f"config.stages: no section {name!r}{nearest(str(name), sections)} "
+                f"(sections: {', '.join(sections)})"
+            )
+    bound = {name: _bind_stage(name, value) for name, value in sections.items()}
+    stages = tuple(bound[name] for name in fields.stages)
+    for i, stage in enumerate(stages):
+        earlier = fields.stages[:i]
+        for read in stage.inputs:
+            if read not in earlier:
+                raise UserError(
+                    f"config.{stage.name}.init: {read!r} is not an earlier stage of {fields.stages} "
+                    "('none()' starts from scratch)"
+                )
+    return Resolved(fields, texts, stages)
+
+
+def _bind_stage(name: str, value: Mapping[str, Any]) -> Stage:
+    where = f"config.{name}"
+    if "kind" not in value:
+        raise UserError(f"{where}.kind is missing (a section must keep all its fields)")
+    kind = _kind(value["kind"], f"{where}.kind")
+    fields = {k: v for k, v in value.items() if k != "kind"}
+    bound, texts = bind_section(fields, kind.fields, where)
+    return Stage(name, kind, bound, {"kind": value["kind"], **texts}, kind.inputs(bound))
+
+
+def stage_identity(
+    resolved: Resolved, stage: Stage, data: Mapping[str, str], inputs: Mapping[str, str]
+) -> dict[str, Any]:
+    """What makes two stages the same: flat {key: value}; `identity_sha256` is its hash.
+
+    Args:
+      data: hashes of what the stage reads of the data.
+      inputs: identity hashes of the stages it reads, by name.
+    """
+    own = {
+        f"{stage.name}.{field}": text
+        for field, text in stage.texts.items()
+        if field == "kind" or stage.kind.fields[field].identity
+    }
+    shared = {name: resolved.texts[name] for name in ("seed", "model", "precision", "batch_norm")}
+    return {
+        **shared,
+        **own,
+        **{f"data.{k}": v for k, v in data.items()},
+        **{f"inputs.{k}": v for k, v in inputs.items()},
+    }
+
+
+def identity_sha256(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of an identity or of canonical texts."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def check_variant(variant: str, known: tuple[str, ...] = ("small",)) -> None:
+    """Refuses a `--config=file.py:variant` that the config file does not have."""
+    if variant and variant not in known:
+        raise UserError(
+            f"--config: unknown variant {variant!r}{nearest(variant, list(known))} (known: {', '.join(known)})"
+        )

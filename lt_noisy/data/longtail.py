@@ -1,0 +1,167 @@
+"""Long-tailed subsets: which examples of each class are kept.
+
+A factory returns `select(labels int [N], ids int64 [N], num_classes, seed) -> rows int64 [n]`, positions
+into `labels`. Classes keep their numbers: class 0 is the head. The draw depends on ids, not on the order in
+which they are stored (TFDS stores shuffled).
+
+Two conventions of drawing exist, and they are not the same images:
+  seeded        per class, in id order, a permutation drawn from (seed, class), of which the first n_j are
+                kept; rows come sorted by id. With one seed, a smaller class is part of a larger one.
+  conventional  Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (NeurIPS
+                2019), the subset of most CIFAR-LT tables: one NumPy legacy stream seeded 0, classes in
+                label order, each class's rows (in id order) shuffled in place, the first n_j kept. Rows
+                come in that order, class by class. The seed is not used. It takes the full training split.
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+
+from lt_noisy import rng
+from lt_noisy.spec import UserError
+
+Select = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
+Profile = Callable[[int, int], np.ndarray]  # (num_classes, n_max) -> counts int64 [C]
+
+
+def exponential_counts(num_classes: int, n_max: int, ratio: float) -> np.ndarray:
+    """n_j = floor(n_max * ratio^(-j / (C - 1))), int64 [C] (Cao et al. 2019)."""
+    exponent = np.arange(num_classes) / max(num_classes - 1, 1)
+    # The margin keeps a count that is whole in exact arithmetic (5000 / 100) from being rounded down.
+    return np.floor(n_max * float(ratio) ** -exponent * (1 + 1e-12)).astype(np.int64)
+
+
+def step_counts(num_classes: int, n_max: int, ratio: float) -> np.ndarray:
+    """n_max for the first floor(C / 2) classes, floor(n_max / ratio) for the rest, int64 [C]."""
+    tail = math.floor(n_max / Fraction(str(ratio)))  # as the user wrote it: 1.1 is 11/10
+    return np.where(np.arange(num_classes) < num_classes // 2, n_max, tail).astype(np.int64)
+
+
+def none() -> Select:
+    """Every example, sorted by id."""
+    return lambda labels, ids, num_classes, seed: np.argsort(ids).astype(np.int64)
+
+
+def exponential(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
+    """Exponential profile: n_j = floor(n_max * ratio^(-j / (C - 1))).
+
+    Args:
+      ratio: largest over smallest class, at least 1.
+      n_max: examples of class 0; 0 means the most that leaves no class short.
+      subset: `seeded` or `conventional`.
+    """
+    return _profiled(lambda num_classes, head: exponential_counts(num_classes, head, ratio), ratio, n_max, subset)
+
+
+def step(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
+    """Step profile: n_max for the first floor(C / 2) classes, floor(n_max / ratio) for the rest.
+
+    Args:
+      ratio: largest over smallest class, at least 1.
+      n_max: examples of a head class; 0 means the most that leaves no class short.
+      subset: `seeded` or `conventional`.
+    """
+    return _profiled(lambda num_classes, head: step_counts(num_classes, head, ratio), ratio, n_max, subset)
+
+
+def explicit(counts: tuple, subset: str = "seeded") -> Select:
+    """Exactly `counts[j]` examples of class j, one number per class."""
+    draw = _subset(subset)
+    if not counts or any(type(n) is not int or n < 1 for n in counts):
+        raise UserError(f"counts={counts} must be whole numbers of at least 1, one per class")
+
+    def select(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+        if len(counts) != num_classes:
+            raise UserError(f"explicit: counts has {len(counts)} numbers, the data {num_classes} classes")
+        return draw(labels, ids, np.asarray(counts), seed)
+
+    return select
+
+
+def balanced(profile: Select) -> Select:
+    """The balanced control of a profile: as many examples in all, spread evenly, the draw seeded.
+
+    The remainder of N / C goes to the first classes, one each.
+    """
+
+    def select(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+        share, rest = divmod(len(profile(labels, ids, num_classes, seed)), num_classes)
+        return _seeded(labels, ids, share + (np.arange(num_classes) < rest), seed)
+
+    return select
+
+
+def _profiled(profile: Profile, ratio: float, n_max: int, subset: str) -> Select:
+    draw = _subset(subset)
+    if not (math.isfinite(ratio) and ratio >= 1):
+        raise UserError(f"ratio={ratio} must be at least 1 (largest over smallest class)")
+    if n_max < 0:
+        raise UserError(f"n_max={n_max} must be 0 (the most there is) or the size of class 0")
+
+    def select(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+        available = np.bincount(labels, minlength=num_classes)
+        counts = profile(num_classes, n_max or _largest_head(profile, available))
+        if counts.min() < 1:
+            raise UserError(
+                f"longtail: ratio={ratio:g} with {counts[0]} examples in class 0 leaves class {counts.argmin()} "
+                "without any; lower the ratio or raise n_max"
+            )
+        return draw(labels, ids, counts, seed)
+
+    return select
+
+
+def _largest_head(profile: Profile, available: np.ndarray) -> int:
+    """The largest n_max that every class can supply, by bisection: counts rise with n_max."""
+    low, high = 0, int(available[0])
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = (profile(len(available), middle) <= available).all()
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def _subset(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]:
+    draws = {"seeded": _seeded, "conventional": _conventional}
+    if name not in draws:
+        raise UserError(f"subset={name!r} must be 'seeded' or 'conventional'")
+    return draws[name]
+
+
+def _rows_by_class(labels: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+    """The rows of each class in id order, once it is sure that there are enough."""
+    order = np.argsort(ids)
+    rows = [order[labels[order] == c] for c in range(len(counts))]
+    for c, (have, want) in enumerate(zip(rows, counts, strict=True)):
+        if len(have) < want:
+            raise UserError(f"longtail: class {c} has {len(have)} examples, the profile asks for {want}")
+    return rows
+
+
+def _seeded(labels: np.ndarray, ids: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    kept = [
+        rng.generator(seed, f"longtail, class {c}").permutation(rows)[: counts[c]]
+        for c, rows in enumerate(_rows_by_class(labels, ids, counts))
+    ]
+    rows = np.concatenate(kept)
+    return rows[np.argsort(ids[rows])].astype(np.int64)
+
+
+def _conventional(labels: np.ndarray, ids: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    # The one draw not from `rng`: the subset of the literature is defined by NumPy's legacy stream.
+    legacy, kept = np.random.RandomState(0), []
+    for c, rows in enumerate(_rows_by_class(labels, ids, counts)):
+        legacy.shuffle(rows)
+        kept.append(rows[: counts[c]])
+    return np.concatenate(kept).astype(np.int64)
+
+
+LONGTAILS = {
+    "none": none,
+    "exponential": exponential,
+    "step": step,
+    "explicit": explicit,
+    "balanced": balanced,
+}

@@ -1,0 +1,295 @@
+"""Label noise: from clean to observed labels.
+
+A factory returns a `Noise`. Every random kind is a rate and a row-stochastic matrix Q [C, C]:
+  draw='exact'        exactly floor(rate * N) examples, picked uniformly, get a label from Q[their label];
+  draw='independent'  each example gets one from (1 - rate) I + rate Q.
+With one seed, the examples relabelled at a lower rate are relabelled, alike, at a higher one.
+
+Definitions differ between codebases: whether a "flipped" label may stay the true one (`include_true`),
+whether the count is exact, and whether noise comes before the long tail. So the *realised* rate and
+transition matrix are what to report (`transition_matrix`).
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from lt_noisy import rng
+from lt_noisy.spec import UserError
+
+Corrupt = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
+Conditional = Callable[[np.ndarray, int], np.ndarray]  # (labels, num_classes) -> Q float64 [C, C]
+
+_CIFAR10_PAIRS = ((9, 1), (2, 0), (4, 7), (3, 5), (5, 3))  # truck, bird, deer, cat, dog
+_CIFAR100_SUPERCLASSES = (  # fine labels of the 20 coarse labels, in order (aquatic mammals, fish, flowers ...)
+    (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
+    (22, 39, 40, 86, 87), (5, 20, 25, 84, 94), (6, 7, 14, 18, 24), (3, 42, 43, 88, 97), (12, 17, 37, 68, 76),
+    (23, 33, 49, 60, 71), (15, 19, 21, 31, 38), (34, 63, 64, 66, 75), (26, 45, 77, 79, 99), (2, 11, 35, 46, 98),
+    (27, 29, 44, 78, 93), (36, 50, 65, 74, 80), (47, 52, 56, 59, 96), (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
+)  # fmt: skip
+_CIFAR100_PAIRS = tuple(
+    (group[i], group[(i + 1) % 5]) for group in _CIFAR100_SUPERCLASSES for i in range(5)
+)
+_MAPS = {"cifar10": (10, _CIFAR10_PAIRS), "cifar100": (100, _CIFAR100_PAIRS)}
+
+
+class Noise(NamedTuple):
+    """A kind of label noise.
+
+    Attributes:
+      corrupt: `corrupt(labels int [N], ids int64 [N], num_classes, seed) -> observed int32 [N]`. Pure; draws
+        are made in id order, so that storage order does not matter.
+      before_longtail: corrupt the full set, and let the long tail select by the noisy label.
+      nominal_rate: the rate asked for, or None where none was (`transition`, `human`).
+    """
+
+    corrupt: Corrupt
+    before_longtail: bool
+    nominal_rate: float | None
+
+
+def none() -> Noise:
+    """Observed labels are the clean ones."""
+    return Noise(lambda labels, ids, num_classes, seed: labels.astype(np.int32), False, 0.0)
+
+
+def symmetric(rate: float, include_true: bool = True, draw: str = "exact") -> Noise:
+    """A uniformly drawn label, whatever the true one.
+
+    Args:
+      rate: share of examples relabelled, 0..1.
+      include_true: the drawn label may be the true one, so that rate 0.8 is 0.72 wrong on 10 classes
+        (DivideMix, MixNN, TABASCO); False draws among the others (RoLT).
+      draw: `exact` or `independent`.
+    """
+
+    def conditional(labels: np.ndarray, num_classes: int) -> np.ndarray:
+        if include_true:
+            return np.full((num_classes, num_classes), 1 / num_classes)
+        return (1 - np.eye(num_classes)) / (num_classes - 1)
+
+    return _random(rate, draw, conditional)
+
+
+def asymmetric(rate: float, map: str = "", pairs: tuple = (), draw: str = "exact") -> Noise:
+    """Each class is mistaken for one other class; classes that are not mapped stay as they are.
+
+    Examples are picked among all classes, mapped or not, so that the realised rate is about rate times the
+    share of the mapped ones (rate / 2 on CIFAR-10).
+
+    Args:
+      rate: share of examples picked, 0..1.
+      map: `cifar10` (truck->automobile, bird->airplane, deer->horse, cat<->dog; Patrini et al. 2017) or
+        `cifar100` (the next class, cyclically, in the true superclass; some codebases take blocks of five
+        label numbers instead).
+      pairs: in place of `map`: ((from, to), ...), class numbers, each class at most once as `from`.
+      draw: `exact` or `independent`.
+    """
+    if bool(map) == bool(pairs):
+        raise UserError("give one of map='cifar10', map='cifar100' or pairs=((from, to), ...)")
+    if map and map not in _MAPS:
+        raise UserError(f"map={map!r} must be 'cifar10' or 'cifar100' (or give pairs=((from, to), ...))")
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(type(c) is int and c >= 0 for c in pair)):
+            raise UserError(f"pairs: {pair!r} must be (from, to), two class numbers")
+    if len({source for source, _ in pairs}) < len(pairs) or any(a == b for a, b in pairs):
+        raise UserError(f"pairs={pairs}: each class goes to one other class")
+    needed, chosen = _MAPS[map] if map else (0, pairs)
+
+    def conditional(labels: np.ndarray, num_classes: int) -> np.ndarray:
+        if map and num_classes != needed:
+            raise UserError(f"asymmetric: map={map!r} is for {needed} classes, the data has {num_classes}")
+        largest = int(np.max(chosen))
+        if largest >= num_classes:
+            raise UserError(f"asymmetric: pairs name class {largest}, the data has 0..{num_classes - 1}")
+        matrix = np.eye(num_classes)
+        for source, target in chosen:
+            matrix[source] = np.eye(num_classes)[target]
+        return matrix
+
+    return _random(rate, draw, conditional)
+
+
+def imbalance(rate: float, draw: str = "exact") -> Noise:
+    """Class i becomes j with probability n_j / (N - n_i), so that the tail flips to the head (RoLT's `imb`).
+
+    n_j are the counts of the labels given: those of the long-tailed set, unless noise comes before it.
+    """
+
+    def conditional(labels: np.ndarray, num_classes: int) -> np.ndarray:
+        counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
+        if (counts > 0).sum() < 2:
+            raise UserError("imbalance: all examples are of one class; at least 2 are needed")
+        matrix = np.tile(counts, (num_classes, 1))
+        np.fill_diagonal(matrix, 0)
+        return matrix / (counts.sum() - counts)[:, None]
+
+    return _random(rate, draw, conditional)
+
+
+def transition(matrix: tuple = (), path: str = "", draw: str = "exact") -> Noise:
+    """Labels by a full transition matrix T [C, C]: row i holds P(observed = j | true = i).
+
+    Args:
+      matrix: ((...), ...), rows that sum to 1.
+      path: in place of `matrix`: an `.npy` file of floats [C, C].
+      draw: `independent`, or `exact`: in each class i, n_i T[i] rounded by largest remainders.
+    """
+    _check_draw(draw)
+    if bool(matrix) == bool(path):
+        raise UserError("give one of matrix=((...), ...) or path='file.npy'")
+    given = _stochastic(matrix, "matrix") if matrix else None
+
+    def corrupt(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+        t = _stochastic(_read(path, ""), path) if given is None else given
+        if len(t) != num_classes:
+            raise UserError(f"transition: the matrix is for {len(t)} classes, the data has {num_classes}")
+        if draw == "independent":
+            return _draw(labels, ids, t, 1.0, "exact", seed)
+        return _by_quota(labels, ids, t, seed)
+
+    return Noise(corrupt, False, None)
+
+
+def human(path: str, key: str = "") -> Noise:
+    """Labels people gave, by id: CIFAR-N and the like. The seed is not used.
+
+    Args:
+      path: an `.npz` file with an integer array `key` [full N], or an `.npy` file: entry i is the label of the
+        example with id i (the original index, not TFDS's row).
+      key: the array's name; none for an `.npy` file.
+    """
+
+    def corrupt(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+        table = _read(path, key)
+        where = f"{path}, {key}" if key else path
+        if table.ndim != 1 or table.dtype.kind not in "iu":
+            raise UserError(f"human: {where} is {table.dtype} {list(table.shape)}; it must be integer [N]")
+        if ids.min() < 0 or ids.max() >= len(table):
+            bad = ids[(ids < 0) | (ids >= len(table))][0]
+            raise UserError(f"human: {where} has labels for ids 0..{len(table) - 1}, the data has id {bad}")
+        observed = table[ids]
+        wrong = np.flatnonzero((observed < 0) | (observed >= num_classes))
+        if len(wrong):
+            raise UserError(
+                f"human: {where} gives id {ids[wrong[0]]} label {observed[wrong[0]]}, "
+                f"the data has 0..{num_classes - 1}"
+            )
+        return observed.astype(np.int32)
+
+    return Noise(corrupt, False, None)
+
+
+def before_longtail(noise: Noise) -> Noise:
+    """`noise` on the full set; the long tail then selects by the noisy label (HAR's order)."""
+    return noise._replace(before_longtail=True)
+
+
+def transition_matrix(clean: np.ndarray, observed: np.ndarray, num_classes: int) -> np.ndarray:
+    """Realised P(observed = j | clean = i): float64 [C, C] from labels int [N]; an empty class stays itself."""
+    joint = np.bincount(clean.astype(np.int64) * num_classes + observed, minlength=num_classes**2)
+    joint = joint.reshape(num_classes, num_classes).astype(np.float64)
+    counts = joint.sum(axis=1, keepdims=True)
+    return np.where(counts > 0, joint / np.maximum(counts, 1), np.eye(num_classes))
+
+
+def _random(rate: float, draw: str, conditional: Conditional) -> Noise:
+    _check_draw(draw)
+    if not 0 <= rate <= 1:
+        raise UserError(f"rate={rate} must lie in 0..1")
+
+    def corrupt(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+        if num_classes < 2:
+            raise UserError("label noise needs at least 2 classes")
+        return _draw(labels, ids, conditional(labels, num_classes), rate, draw, seed)
+
+    return Noise(corrupt, False, rate)
+
+
+def _check_draw(draw: str) -> None:
+    if draw not in ("exact", "independent"):
+        raise UserError(f"draw={draw!r} must be 'exact' or 'independent'")
+
+
+def _draw(
+    labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, draw: str, seed: int
+) -> np.ndarray:
+    """Picks examples, then relabels each picked one from matrix[label], by inverse distribution function."""
+    order = np.argsort(ids)
+    if draw == "exact":
+        # A Fraction of the text: floor(0.29 * 100) is 29, which it is not in floating point.
+        number = math.floor(Fraction(str(float(rate))) * len(labels))
+        picked = rng.generator(seed, "noise, examples").permutation(len(labels)) < number
+    else:
+        picked = rng.generator(seed, "noise, examples").random(len(labels)) < rate
+    uniform = rng.generator(seed, "noise, labels").random(len(labels))
+    cumulative = np.cumsum(matrix, axis=1)
+    cumulative /= cumulative[:, -1:]
+    observed = labels.astype(np.int32)
+    for c in np.unique(labels):
+        at = picked & (labels[order] == c)
+        observed[order[at]] = np.searchsorted(cumulative[c], uniform[at], side="right")
+    return observed
+
+
+def _by_quota(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, seed: int) -> np.ndarray:
+    """Relabels exactly: class i's examples, shuffled, get n_i matrix[i] labels of each kind, rounded."""
+    order = np.argsort(ids)
+    observed = labels.astype(np.int32)
+    for c in np.unique(labels):
+        rows = order[labels[order] == c]
+        exact = np.round(len(rows) * matrix[c] / matrix[c].sum(), 9)  # 10 * 0.7 is 7, not 6.999...
+        quota = np.floor(exact).astype(np.int64)
+        short = len(rows) - quota.sum()
+        quota[np.argsort(quota - exact, kind="stable")[:short]] += 1
+        shuffled = rng.generator(seed, f"noise, class {c}").permutation(rows)
+        observed[shuffled] = np.repeat(np.arange(len(quota)), quota)
+    return observed
+
+
+def _stochastic(values: object, where: str) -> np.ndarray:
+    """A row-stochastic float64 [C, C]."""
+    try:
+        matrix = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{where} must be numbers in rows of equal length") from None
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise UserError(f"{where} is {list(matrix.shape)}; it must be square, a row and a column per class")
+    wrong = np.flatnonzero(~((matrix >= 0).all(axis=1) & (abs(matrix.sum(axis=1) - 1) < 1e-6)))
+    if len(wrong):
+        raise UserError(f"{where}: row {wrong[0]} must be probabilities that sum to 1")
+    return matrix
+
+
+def _read(path: str, key: str) -> np.ndarray:
+    """The array of an `.npy` file (no key), or array `key` of an `.npz` file."""
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            if key:
+                raise UserError(f"{path} is a single array; leave out key={key!r}")
+            return file
+        with file:
+            if key not in file.files:
+                raise UserError(f"{path} has no array {key!r} (it has {', '.join(file.files)})")
+            return file[key]
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except Exception as error:  # a broken file raises anything from OSError to zlib.error
+        raise UserError(f"{path} is not a readable array file ({type(error).__name__})") from None
+
+
+NOISES = {
+    "none": none,
+    "symmetric": symmetric,
+    "asymmetric": asymmetric,
+    "imbalance": imbalance,
+    "transition": transition,
+    "human": human,
+    "before_longtail": before_longtail,
+}

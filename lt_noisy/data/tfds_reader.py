@@ -1,0 +1,173 @@
+"""Reading a TensorFlow Datasets image classification set without importing TensorFlow.
+
+Only preparing (downloading) a set needs TensorFlow, and that happens in a second process.
+"""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lt_noisy.spec import UserError, nearest
+
+_CHUNK = 256  # records read and decoded at a time
+
+
+def prepared_builder(name: str) -> Any:
+    """A read-only TFDS builder of a prepared set, prepared now where it was not.
+
+    Looks in `$TFDS_DATA_DIR`, else in TFDS's default directory.
+
+    Raises:
+      UserError: unknown name, config or version, or a set that cannot be prepared here.
+    """
+    import tensorflow_datasets  # here, because importing it takes a while
+
+    def builder() -> Any:
+        return tensorflow_datasets.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
+
+    try:
+        found = builder()
+    except tensorflow_datasets.core.registered.DatasetNotFoundError:
+        known = tensorflow_datasets.list_builders(with_community_datasets=False)
+        raise UserError(f"TFDS has no data set {name!r}{nearest(re.split('[/:]', name)[0], known)}") from None
+    except Exception as error:  # TFDS raises half a dozen kinds for a malformed name, config or version
+        raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from None
+    if not found.is_prepared():
+        _prepare(name)
+        found = builder()
+    # Not `found` itself: only a builder made from the directory knows formats that were converted later.
+    return tensorflow_datasets.builder_from_directory(found.data_path)
+
+
+def _prepare(name: str) -> None:
+    """Downloads and prepares a set in a second process, so that this one never imports TensorFlow."""
+    code = (
+        f"import tensorflow_datasets as tfds; "
+        f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        reason = f" ({lines[-1][:200].strip()})" if lines else ""
+        raise UserError(
+            f"tfds {name!r} is not prepared and preparing it failed{reason}; where there is a network and "
+            f'TensorFlow (pip install tensorflow), run: python -c "{code}"'
+        )
+
+
+def _keys(builder: Any, name: str) -> tuple[str, str]:
+    """The names of the image and the label feature, once it is sure that the set has them."""
+    features = dict(builder.info.features.items())
+    keys = builder.info.supervised_keys or ("image", "label")
+    found = [features.get(key) if isinstance(key, str) else None for key in keys]
+    if [type(f).__name__ for f in found] != ["Image", "ClassLabel"] or found[0].np_dtype != np.uint8:
+        listing = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items())
+        raise UserError(f"tfds {name!r} is not a set of 8-bit images with one class label (it has {listing})")
+    return keys
+
+
+def class_names(builder: Any, name: str) -> tuple[str, ...]:
+    """One name per class; the class's number where the set gives none."""
+    return tuple(builder.info.features[_keys(builder, name)[1]].names)
+
+
+def read_split(builder: Any, name: str, split: str, size: int) -> tuple[np.ndarray, np.ndarray, Callable]:
+    """Ids int64 [N], labels int32 [N] and `images(rows int [n]) -> uint8 [n, H, W, 1 or 3]` of one split.
+
+    One pass over the records reads labels and ids; images are read and decoded by row, when asked for.
+
+    Args:
+      builder: from `prepared_builder`.
+      name: for error messages.
+      split: `train`, `test[:80%]` ...
+      size: images become [size, size]; 0 leaves them as they are.
+
+    Raises:
+      UserError: stored in a format that takes TensorFlow to read, no such split, missing files, unlabelled
+        images, or (size 0) images of different shapes.
+    """
+    image_key, label_key = _keys(builder, name)
+    records = _records(builder, name, split, image_key)
+    shape = builder.info.features[image_key].shape
+    where = f"tfds {name!r}, split {split!r}"
+    labels, numbers, sizes = [], [], set()
+    for start in range(0, len(records), _CHUNK):
+        for record in _read(records, range(start, min(start + _CHUNK, len(records))), where):
+            labels.append(int(record[label_key]))
+            numbers.append(_trailing_integer(record.get("id")))
+            if None in shape[:2] and not size:  # only the header is parsed
+                sizes.add(Image.open(io.BytesIO(record[image_key])).size)
+    if min(labels) < 0:
+        raise UserError(f"{where}: some images have no label; name another split")
+    if len(sizes) > 1:
+        raise UserError(f"{where}: images differ in shape; give size=, e.g. size=64")
+    numbered = None not in numbers and len(set(numbers)) == len(numbers)
+    width, height = (size, size) if size else sizes.pop() if sizes else (shape[1], shape[0])
+    mode, channels = ("L", 1) if shape[2] == 1 else ("RGB", 3)
+
+    def images(rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), height, width, channels), np.uint8)
+
+        def fill(start: int) -> None:
+            for i, record in enumerate(_read(records, rows[start : start + _CHUNK], where), start):
+                image = Image.open(io.BytesIO(record[image_key])).convert(mode)
+                if size:
+                    image = image.resize((size, size), Image.Resampling.BILINEAR)
+                out[i] = np.asarray(image).reshape(height, width, channels)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(fill, range(0, len(rows), _CHUNK)))
+        return out
+
+    ids = np.asarray(numbers if numbered else np.arange(len(labels)), np.int64)
+    return ids, np.asarray(labels, np.int32), images
+
+
+def _records(builder: Any, name: str, split: str, image_key: str) -> Any:
+    """A TFDS data source (`len`, `__getitems__`) whose images stay encoded bytes."""
+    from tensorflow_datasets import decode
+
+    try:
+        records = builder.as_data_source(split=split, decoders={image_key: decode.SkipDecoding()})
+    except NotImplementedError:
+        raise UserError(
+            f"tfds {name!r} is prepared as {builder.info.file_format.value}, which takes TensorFlow to read; "
+            "convert it: pip install apache-beam tensorflow && "
+            "python -m tensorflow_datasets.scripts.convert_format "
+            f"--dataset_version_dir={builder.data_path} --out_file_format=array_record"
+        ) from None
+    except Exception as error:  # an unknown or malformed split: no common base
+        raise UserError(f"tfds {name!r}, split {split!r}, cannot be read: {_first_line(error)}") from None
+    if not len(records):
+        raise UserError(f"tfds {name!r}, split {split!r}, has no images")
+    return records
+
+
+def _read(records: Any, rows: Iterable[int], where: str) -> list[dict[str, Any]]:
+    try:
+        return records.__getitems__([int(row) for row in rows])
+    except RuntimeError as error:  # what array_record raises for a missing or damaged file
+        raise UserError(
+            f"{where}: the prepared files are damaged, prepare it again: {_first_line(error)}"
+        ) from None
+
+
+def _trailing_integer(value: Any) -> int | None:
+    if not isinstance(value, (bytes, int, np.integer)):
+        return None
+    match = re.search(
+        r"\d{1,18}$", value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    )
+    return int(match.group()) if match else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

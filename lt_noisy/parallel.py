@@ -1,0 +1,173 @@
+"""One pure per-device step, compiled for any number of devices with `jit` or with `pmap`.
+
+`Jit` lays a mesh with one axis over the devices and runs the step under `shard_map`; one device is a mesh of
+one. `Pmap` keeps a leading device axis on everything. Both offer the same five methods, and a test holds
+them to the same gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from lt_noisy.collectives import AXIS
+from lt_noisy.spec import UserError, nearest
+
+PyTree = Any
+Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+def _accumulate(step: Step, steps_per_call: int) -> Callable[..., tuple[PyTree, PyTree]]:
+    """`(state, totals, data, batch) -> (state, totals)`: one step, or a scan of several, adding up its sums."""
+
+    def once(state, totals, data, batch):
+        state, sums = step(state, data, batch)
+        return state, jax.tree.map(jnp.add, totals, sums)
+
+    if steps_per_call == 1:  # a scan, even of length one, costs 18 to 50 times the time on CPU
+        return once
+
+    def several(state, totals, data, batches):
+        def body(carry, batch):
+            return once(*carry, data, batch), None
+
+        return jax.lax.scan(body, (state, totals), batches)[0]
+
+    return several
+
+
+def _copy(array: jax.Array) -> np.ndarray:
+    # On CPU a plain conversion may share memory with a buffer that the next step donates.
+    return np.array(array, copy=True)
+
+
+class Jit:
+    """`jit` of a `shard_map` over a one-axis mesh."""
+
+    def __init__(self, devices: list[jax.Device]):
+        self.num_devices = len(devices)
+        self.mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+    def _sharding(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """A host tree on every device."""
+        return jax.device_put(tree, self._sharding())
+
+    def fetch(self, tree: PyTree) -> PyTree:
+        """A replicated tree back on the host, as copies."""
+        return jax.tree.map(_copy, tree)
+
+    def compile_step(self, step: Step, steps_per_call: int = 1) -> Callable[..., tuple[PyTree, PyTree]]:
+        """Compiles `step(state, data, batch) -> (state, sums)`.
+
+        Returns:
+          `call(state, totals, data, batch) -> (state, totals)`, which donates its first two arguments. Leaves of
+          `batch` are host arrays [B, ...], or [steps_per_call, B, ...] where several steps run per call.
+        """
+        batch_axes = (AXIS,) if steps_per_call == 1 else (None, AXIS)
+        whole, split = PartitionSpec(), PartitionSpec(*batch_axes)
+        mapped = jax.shard_map(
+            _accumulate(step, steps_per_call),
+            mesh=self.mesh,
+            in_specs=(whole, whole, whole, split),
+            out_specs=(whole, whole),
+            check_vma=False,  # gradients are summed by hand; the default would sum them a second time
+        )
+        replicated = self._sharding()
+        return jax.jit(
+            mapped,
+            donate_argnums=(0, 1),
+            in_shardings=(replicated, replicated, replicated, self._sharding(*batch_axes)),
+            out_shardings=(replicated, replicated),
+        )
+
+    def compile_map(self, fn: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree, PyTree], PyTree]:
+        """Compiles a per-example function `fn(variables, batch [B_local, ...]) -> outputs [B_local, ...]`."""
+        whole, split = PartitionSpec(), PartitionSpec(AXIS)
+        mapped = jax.shard_map(fn, mesh=self.mesh, in_specs=(whole, split), out_specs=split, check_vma=False)
+        shards = self._sharding(AXIS)
+        return jax.jit(mapped, in_shardings=(self._sharding(), shards), out_shardings=shards)
+
+    def gather(self, outputs: PyTree) -> PyTree:
+        """Outputs of a compiled map on the host, [B, ...]."""
+        return jax.tree.map(np.asarray, outputs)
+
+
+class Pmap:
+    """`pmap` with stacked arrays. Every tree on the devices has a leading axis of `num_devices`."""
+
+    def __init__(self, devices: list[jax.Device]):
+        self.num_devices = len(devices)
+        self.devices = devices
+        self._spread = jax.pmap(
+            lambda _, tree: tree, in_axes=(0, None), devices=devices
+        )  # pmap refuses arrays committed to a mesh
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """A host tree on every device."""
+        return self._spread(np.arange(self.num_devices), tree)
+
+    def fetch(self, tree: PyTree) -> PyTree:
+        """A replicated tree back on the host, as copies."""
+        return jax.tree.map(lambda x: _copy(x[0]), tree)
+
+    def _split(self, batch: PyTree, axis: int) -> PyTree:
+        def split(x):
+            x = np.asarray(x)
+            parts = x.reshape(*x.shape[:axis], self.num_devices, -1, *x.shape[axis + 1 :])
+            return np.moveaxis(parts, axis, 0)
+
+        return jax.tree.map(split, batch)
+
+    def compile_step(self, step: Step, steps_per_call: int = 1) -> Callable[..., tuple[PyTree, PyTree]]:
+        """As `Jit.compile_step`."""
+        compiled = jax.pmap(
+            _accumulate(step, steps_per_call), axis_name=AXIS, donate_argnums=(0, 1), devices=self.devices
+        )
+        axis = 0 if steps_per_call == 1 else 1
+        return lambda state, totals, data, batch: compiled(state, totals, data, self._split(batch, axis))
+
+    def compile_map(self, fn: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree, PyTree], PyTree]:
+        """As `Jit.compile_map`."""
+        compiled = jax.pmap(fn, axis_name=AXIS, devices=self.devices)
+        return lambda variables, batch: compiled(variables, self._split(batch, 0))
+
+    def gather(self, outputs: PyTree) -> PyTree:
+        """Outputs of a compiled map on the host, [B, ...]."""
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), outputs)
+
+
+MODES = {"jit": Jit, "pmap": Pmap}
+
+
+def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
+    """The devices to run on: the first `num_devices` local ones, all of them for 0."""
+    if mode not in MODES:
+        raise UserError(f"config.parallel: unknown mode {mode!r}{nearest(mode, MODES)} (known: jit, pmap)")
+    devices = jax.local_devices()
+    if not 0 <= num_devices <= len(devices):
+        raise UserError(f"config.devices: {num_devices} asked for, {len(devices)} present (0 takes them all)")
+    return MODES[mode](devices[:num_devices] if num_devices else devices)
+
+
+def zeros(step: Step, state: PyTree, data: PyTree, batch: PyTree) -> PyTree:
+    """Host zeros in the shape of `step`'s sums, to start adding from.
+
+    Traced inside a mesh of one with abstract arguments, so nothing is computed; the sums have the same shape on
+    any number of devices. `state`, `data` and `batch` are host trees or shapes, `batch` of one step.
+    """
+    mesh = jax.make_mesh((1,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:1])
+    whole = PartitionSpec()
+    traced = jax.shard_map(
+        lambda *args: step(*args)[1],
+        mesh=mesh,
+        in_specs=(whole, whole, whole),
+        out_specs=whole,
+        check_vma=False,
+    )
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(traced, state, data, batch))

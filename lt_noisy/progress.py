@@ -1,0 +1,62 @@
+"""Training time, images per second and the progress line."""
+
+import time
+from collections.abc import Mapping
+
+import jax
+
+
+class Clock:
+    """Training time without evaluation, saving and the first call (which compiles)."""
+
+    def __init__(self, spent: float, batch_size: int):
+        self.spent, self.batch_size = spent, batch_size
+        self.steps, self.started, self.idle = 0, None, 0.0
+        self.shown = None  # (time, steps, idle) at the last line
+
+    def called(self, step: jax.Array, steps: int) -> None:
+        if self.started is None:
+            jax.block_until_ready(step)
+            self.started = time.perf_counter()
+            self.shown = (self.started, 0, 0.0)
+        else:
+            self.steps += steps
+
+    def paused(self, step: jax.Array) -> "Pause":
+        return Pause(self, step)
+
+    def running(self) -> float:
+        return time.perf_counter() - self.started - self.idle if self.started is not None else 0.0
+
+    def seconds(self) -> float:
+        return round(self.spent + self.running(), 3)
+
+    def rate(self) -> float:
+        return round(self.steps * self.batch_size / self.running(), 1) if self.steps else 0.0
+
+    def line(self, name: str, at: int, total: int, values: Mapping[str, float]) -> str:
+        now = time.perf_counter()
+        then, steps, idle = self.shown
+        taken = (now - then) - (self.idle - idle)
+        self.shown = (now, self.steps, self.idle)
+        per_step = taken / max(self.steps - steps, 1)
+        eta = time.strftime("%H:%M:%S", time.gmtime(per_step * (total - at)))
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        return (
+            f"{name} {at}/{total} ({100 * at // total}%)  {shown}  "
+            f"{self.batch_size / max(per_step, 1e-9):.0f} images/s  ETA {eta}"
+        )
+
+
+class Pause:
+    """Keeps a block out of the clock, once the steps already dispatched are done."""
+
+    def __init__(self, clock: Clock, step: jax.Array):
+        self.clock, self.step = clock, step
+
+    def __enter__(self) -> None:
+        jax.block_until_ready(self.step)
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.clock.idle += time.perf_counter() - self.began

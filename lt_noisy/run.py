@@ -1,0 +1,196 @@
+"""One run: config -> training set -> stages -> summaries. Everything a run prints of itself is in `report.py`."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import time
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lt_noisy import parallel, report
+from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, identity_sha256, resolve, stage_identity
+from lt_noisy.data import manifest as manifests
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.sources import Source
+from lt_noisy.interrupt import Interrupts
+from lt_noisy.metrics import write_json
+from lt_noisy.spec import UserError
+from lt_noisy.stages.common import Job
+from lt_noisy.workdir import claim, default_workdir, finished, locked
+
+
+def run(config: ConfigDict, workdir: str, config_name: str = "run") -> pathlib.Path:
+    """Runs every stage of a config that is not finished yet.
+
+    Args:
+      config: from a config file's `get_config`, overrides applied.
+      workdir: where artefacts go; the empty string for `default_workdir`.
+      config_name: for the default workdir.
+
+    Returns:
+      The path of the last stage's `summary.json`.
+
+    Raises:
+      UserError: anything the user can put right, before work starts where it can be known by then.
+      SystemExit: 143 after SIGTERM, 130 after Ctrl-C.
+    """
+    resolved = resolve(config)
+    devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
+    directory = pathlib.Path(workdir) if workdir else default_workdir(config_name, resolved)
+    interrupts = Interrupts()
+    with interrupts.installed(), locked(directory):
+        return _run_stages(resolved, directory, devices, interrupts, config_name)
+
+
+def _run_stages(
+    resolved: Resolved,
+    workdir: pathlib.Path,
+    devices: parallel.Jit | parallel.Pmap,
+    interrupts: Interrupts,
+    config_name: str,
+) -> pathlib.Path:
+    source = resolved.fields.dataset()
+    manifest = training_set(resolved, source, workdir)
+    dataset = load_dataset(source, manifest)
+    # On CPU a convolution inside scan is 18 to 50 times slower; durations keep the configured multiple.
+    on_cpu = jax.default_backend() == "cpu"
+    steps_per_call = 1 if on_cpu else resolved.fields.steps_per_call
+    card = run_card(resolved, manifest, devices)
+    jobs, identities, directories = [], {}, {}
+    for stage in resolved.stages:  # every check before the first stage starts
+        directories[stage.name] = workdir / stage.name
+        identity = stage_identity(
+            resolved,
+            stage,
+            dataset.identity(stage.kind.reads_labels),
+            {name: identities[name] for name in stage.inputs},
+        )
+        identities[stage.name] = identity_sha256(identity)
+        job = Job(
+            name=stage.name,
+            directory=directories[stage.name],
+            seed=resolved.fields.seed,
+            encoder=resolved.fields.model,
+            dtype=PRECISIONS[resolved.fields.precision],
+            norm_axis=NORM_AXES[resolved.fields.batch_norm],
+            devices=devices,
+            steps_per_call=steps_per_call,
+            dataset=dataset,
+            inputs={name: directories[name] for name in stage.inputs},
+            card={**card, "identity": identities[stage.name]},
+            tensorboard=resolved.fields.tensorboard,
+            interrupts=interrupts,
+        )
+        stage.kind.check(job, stage.section)
+        jobs.append((stage, job, identity))
+    for _, job, identity in jobs:
+        claim(job.directory, identity)
+    print(
+        report.header(config_name, resolved, manifest, dataset, devices, steps_per_call, workdir), flush=True
+    )
+
+    summaries = {}
+    for stage, job, _ in jobs:
+        summary = finished(job.directory)
+        if summary is not None:
+            print(f"{stage.name}: finished already, skipped", flush=True)
+        else:
+            began = time.perf_counter()
+            results = stage.kind.run(job, stage.section)
+            summary = {
+                **results,
+                "wall_seconds": round(time.perf_counter() - began, 3),
+                "identity_sha256": identities[stage.name],
+                "manifest_sha256": card["manifest_sha256"],
+                "versions": card["versions"],
+                "machine": card["machine"],
+            }
+            write_json(job.directory / "summary.json", summary)
+        summaries[stage.name] = summary
+    path = jobs[-1][1].directory / "summary.json"
+    print(report.final_table(summaries), flush=True)
+    print(f"summary: {path}", flush=True)
+    return path
+
+
+def training_set(resolved: Resolved, source: Source, workdir: pathlib.Path) -> manifests.Manifest:
+    """The run's manifest, built or loaded, and written to the workdir.
+
+    Building is a pure function of source and recipe, so it is done again on every start: a manifest
+    that is already in the workdir must be the same one.
+    """
+    fields, texts = resolved.fields, resolved.texts
+    recipe = {name: texts[name] for name in ("dataset", "longtail", "noise")}
+    if fields.manifest is None:
+        manifest = manifests.build(
+            source.train.labels,
+            source.train.ids,
+            source.num_classes,
+            source.class_names,
+            fields.longtail,
+            fields.noise,
+            fields.seed,
+            recipe,
+        )
+    else:
+        for name in ("longtail", "noise"):
+            if texts[name] != "none()":
+                raise UserError(
+                    f"config.{name}: the manifest of config.manifest already fixes the training set; "
+                    f"set --config.{name}='none()'"
+                )
+        manifest = manifests.load(fields.manifest)
+        manifests.verify(manifest, source.train.labels, source.train.ids)
+    if (workdir / "manifest.json").exists():
+        stored = manifests.load(workdir)
+        if manifests.digest(stored) != manifests.digest(manifest):
+            raise UserError(
+                f"{workdir} holds another run: its manifest differs ({manifests.diff(stored, manifest)}); "
+                "choose another --workdir, or remove it"
+            )
+        return stored
+    manifests.save(manifest, workdir)
+    return manifest
+
+
+def load_dataset(source: Source, manifest: manifests.Manifest) -> Dataset:
+    """The manifest's images and labels, and the test set, in memory."""
+    rows = manifests.verify(manifest, source.train.labels, source.train.ids)
+    test = source.test
+    every = range(len(test.labels))
+    return Dataset(
+        train_images=source.train.images(rows),
+        observed=manifest.observed_labels,
+        clean=manifest.clean_labels,
+        ids=manifest.ids,
+        test_images=test.images(list(every)),
+        test_labels=test.labels,
+        class_names=source.class_names,
+        source=source,
+    )
+
+
+def run_card(
+    resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap
+) -> dict[str, Any]:
+    """What a checkpoint says of its run: everything that a bit-identical resume depends on."""
+    packages = ("lt_noisy", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    device = jax.local_devices()[0]
+    return {
+        "config": {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}},
+        "steps_per_call": resolved.fields.steps_per_call,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "machine": {
+            "device": device.device_kind,
+            "devices": devices.num_devices,
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "parallel": resolved.fields.parallel,
+        },
+        "manifest_sha256": manifests.digest(manifest),
+    }

@@ -1,0 +1,183 @@
+"""What the training stages share: their fields, what they are given, and how they predict, start and finish."""
+
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lt_noisy import parallel, rng
+from lt_noisy.checkpoint import Checkpoints
+from lt_noisy.data.augment import AUGMENTS
+from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.fields import Field, Fields
+from lt_noisy.interrupt import Interrupts
+from lt_noisy.metrics import Writer
+from lt_noisy.optim import OPTIMIZERS, SCHEDULES, freeze
+from lt_noisy.state import TrainState, flatten, tree_sha256
+from lt_noisy.train import Plan, Trained, train
+from lt_noisy.units import DURATIONS, Clock
+
+PyTree = Any
+
+EVAL_BATCH = 512
+
+TRAINING_FIELDS: Fields = {
+    "length": Field("epochs(100)", DURATIONS),
+    "batch_size": Field(128),
+    "augment": Field("cifar()", AUGMENTS),
+    "optimizer": Field("sgd()", OPTIMIZERS),
+    "schedule": Field("cosine(lr=0.1)", SCHEDULES),
+    "log_every": Field("epochs(1)", DURATIONS, identity=False),
+    "eval_every": Field("percent(10)", DURATIONS, identity=False),
+    "save_every": Field("percent(10)", DURATIONS, identity=False),
+}
+
+
+class Job(NamedTuple):
+    """What a stage is given beside its own section.
+
+    Attributes:
+      name: the stage's name in the run; its random streams carry it.
+      directory: where its artefacts go.
+      seed: of the run.
+      encoder: builds the model, `encoder(dtype, norm_axis)`.
+      dtype: of the computation.
+      norm_axis: the axis name for synchronised BatchNorm, None for statistics per device.
+      devices: from `parallel.make`.
+      steps_per_call: of the training loop.
+      dataset: images, observed and clean labels, test set.
+      inputs: directories of the finished stages it may read, by name.
+      card: what every checkpoint of the run says of itself.
+      tensorboard: whether to write TensorBoard files.
+      interrupts: signals seen.
+    """
+
+    name: str
+    directory: pathlib.Path
+    seed: int
+    encoder: Callable[[Any, str | None], nn.Module]
+    dtype: Any
+    norm_axis: str | None
+    devices: parallel.Jit | parallel.Pmap
+    steps_per_call: int
+    dataset: Dataset
+    inputs: Mapping[str, pathlib.Path]
+    card: Mapping[str, Any]
+    tensorboard: bool
+    interrupts: Interrupts
+
+
+def make_plan(job: Job, section: SimpleNamespace) -> Plan:
+    """Turns the section's durations into steps; refuses a batch or an interval that does not fit."""
+    where, size = f"config.{job.name}", section.batch_size
+    epoch = steps_per_epoch(len(job.dataset.observed), size, job.devices.num_devices, f"{where}.batch_size")
+    clock = Clock(epoch, size, 0, job.card["steps_per_call"])
+    total = section.length(clock, f"{where}.length")
+    clock = clock._replace(total=total)
+    cadence = {
+        name: min(getattr(section, name)(clock, f"{where}.{name}"), total)
+        for name in ("log_every", "eval_every", "save_every")
+    }
+    return Plan(total, **cadence, steps_per_call=job.steps_per_call, batch_size=size)
+
+
+def initial_state(
+    net: nn.Module, image_shape: tuple[int, ...], seed: int, name: str, method: PyTree
+) -> TrainState:
+    """A fresh state on the host; the optimiser's part is still empty (see `with_optimizer`)."""
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = jax.jit(lambda key: net.init(key, image, train=False))(rng.stream(seed, f"{name}/init"))
+    host = jax.tree.map(np.asarray, dict(variables))
+    return TrainState(
+        step=np.zeros((), np.int32),
+        params=host["params"],
+        batch_stats=host.get("batch_stats", {}),
+        opt_state={},
+        target={},
+        method=jax.tree.map(np.asarray, method),
+    )
+
+
+def with_optimizer(
+    state: TrainState, section: SimpleNamespace, total: int, frozen: tuple[str, ...] = ()
+) -> tuple[TrainState, optax.GradientTransformation]:
+    """The section's optimiser and schedule over `total` steps, and the state with its part filled in."""
+    tx = freeze(section.optimizer(section.schedule(total)), frozen)
+    opt_state = jax.tree.map(np.asarray, jax.jit(tx.init)(state.params))
+    return state.replace(opt_state=opt_state), tx
+
+
+def resident(job: Job) -> Resident:
+    """The training images and observed labels on every device."""
+    return job.devices.replicate(Resident(job.dataset.train_images, job.dataset.observed))
+
+
+def order(job: Job, batch_size: int, probabilities: np.ndarray | None = None) -> Batches:
+    """The stage's batches."""
+    return batches(len(job.dataset.observed), batch_size, probabilities, job.seed, f"{job.name}/order")
+
+
+def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]):
+    """Compiles `fn(variables, images uint8 [B, ...]) -> [B, D]` once, for image sets of any size.
+
+    Returns:
+      `predict(state, images uint8 [N, ...]) -> float32 [N, D]` on the host, `state` on the devices.
+    """
+    size = -(-EVAL_BATCH // job.devices.num_devices) * job.devices.num_devices
+    forward = job.devices.compile_map(fn)
+
+    def predict(state: TrainState, images: np.ndarray) -> np.ndarray:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        blocks = []
+        for start in range(0, len(images), size):
+            block = images[start : start + size]
+            padding = [(0, size - len(block))] + [(0, 0)] * (images.ndim - 1)
+            blocks.append(forward(variables, np.pad(block, padding)))  # dispatched ahead, fetched below
+        return np.concatenate([job.devices.gather(block) for block in blocks])[: len(images)]
+
+    return predict
+
+
+def run_training(
+    job: Job,
+    state: TrainState,
+    step: parallel.Step,
+    data: Resident,
+    at: Batches,
+    plan: Plan,
+    evaluate: Callable[[TrainState], dict[str, float]],
+) -> Trained:
+    """The loop, with this job's checkpoints, metrics file and signals."""
+    checkpoints = Checkpoints(job.directory / "checkpoints", job.card)
+    writer = Writer(job.directory, job.tensorboard)
+    return train(
+        job.name, state, step, data, at, plan, job.devices, checkpoints, writer, evaluate, job.interrupts
+    )
+
+
+def summarise(
+    job: Job, trained: Trained, plan: Plan, began: float, results: dict[str, Any]
+) -> dict[str, Any]:
+    """What every training stage says in its summary, and its own `results`."""
+    state = trained.state
+    return {
+        "stage": job.name,
+        "seed": job.seed,
+        "steps": plan.total,
+        "batch_size": plan.batch_size,
+        "examples_seen": plan.total * plan.batch_size,
+        "parameters": int(sum(np.size(leaf) for leaf in flatten(state.params).values())),
+        **results,
+        "train_seconds": trained.seconds,
+        "wall_seconds": round(time.perf_counter() - began, 3),
+        "images_per_second": trained.images_per_second,
+        "params_sha256": tree_sha256([state.params, state.batch_stats, state.method]),
+    }

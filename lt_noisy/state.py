@@ -1,0 +1,72 @@
+"""Everything that carries over from step to step, and how it is named, hashed and handed on."""
+
+import hashlib
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+from lt_noisy.spec import UserError
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The state of a training stage; all of it is in the checkpoint.
+
+    Attributes:
+      step: int32 [], steps taken.
+      params: parameters by part (`encoder`, and `head`, `projector` or `predictor`).
+      batch_stats: BatchNorm statistics by part.
+      opt_state: the optimiser's state.
+      target: an exponential moving average of the network, {} where the objective has none.
+      method: what the loss or objective keeps (priors, running means, queues).
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    target: PyTree
+    method: PyTree
+
+
+def flatten(tree: PyTree) -> dict[str, Any]:
+    """A tree as {dotted path: leaf}, e.g. `params.encoder.conv.kernel`; the inverse is `unflatten`."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def unflatten(template: PyTree, flat: dict[str, Any]) -> PyTree:
+    """`template` with its leaves taken from `flat`; raises `UserError` unless names and shapes agree."""
+    wanted = flatten(template)
+    if missing := sorted(set(wanted) ^ set(flat)):
+        raise UserError(f"the stored arrays are of another model: {missing[0]!r} is on one side only")
+    for name, leaf in wanted.items():
+        if np.shape(leaf) != np.shape(flat[name]):
+            raise UserError(
+                f"the stored arrays are of another model: {name} is {np.shape(flat[name])}, not {np.shape(leaf)}"
+            )
+    return jax.tree.unflatten(jax.tree.structure(template), [flat[name] for name in wanted])
+
+
+def transfer(template: PyTree, flat: dict[str, Any], prefix: str) -> PyTree:
+    """`template` (one part of a network) filled from the arrays of `flat` whose names begin with `prefix.`."""
+    part = {k.removeprefix(prefix + "."): v for k, v in flat.items() if k.startswith(prefix + ".")}
+    return unflatten(template, part)
+
+
+def array_sha256(array: Any) -> str:
+    """SHA-256 of one array: dtype, shape and bytes."""
+    array = np.ascontiguousarray(array)
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def tree_sha256(tree: PyTree) -> str:
+    """SHA-256 over all leaves of a tree on the host, in the order of their names."""
+    named = sorted((name, array_sha256(leaf)) for name, leaf in flatten(tree).items())
+    return hashlib.sha256(repr(named).encode()).hexdigest()

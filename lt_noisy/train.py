@@ -1,0 +1,154 @@
+"""The one loop. It knows steps, checkpoints, metrics and signals, and no method."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from lt_noisy import metrics, parallel
+from lt_noisy.checkpoint import Checkpoints
+from lt_noisy.data.batches import Batches, grouped
+from lt_noisy.interrupt import Interrupts
+from lt_noisy.progress import Clock
+from lt_noisy.state import TrainState
+
+PyTree = Any
+
+
+class Plan(NamedTuple):
+    """The lengths of a stage in steps, all multiples of `steps_per_call`."""
+
+    total: int
+    log_every: int
+    eval_every: int
+    save_every: int
+    steps_per_call: int
+    batch_size: int
+
+
+class Trained(NamedTuple):
+    """What the loop returns.
+
+    Attributes:
+      state: the state after the last step, on the host.
+      device_state: the same on the devices.
+      seconds: training time over all restarts, without compilation of the first call.
+      images_per_second: of this process, without evaluation, saving and the first call; 0 if it took no step.
+    """
+
+    state: TrainState
+    device_state: TrainState
+    seconds: float
+    images_per_second: float
+
+
+def train(
+    name: str,
+    state: TrainState,
+    step: parallel.Step,
+    data: PyTree,
+    batches: Batches,
+    plan: Plan,
+    devices: parallel.Jit | parallel.Pmap,
+    checkpoints: Checkpoints,
+    writer: metrics.Writer,
+    evaluate: Callable[[TrainState], dict[str, float]],
+    interrupts: Interrupts,
+) -> Trained:
+    """Runs `step` from the newest checkpoint (or from `state`) to `plan.total`.
+
+    Args:
+      name: the stage, for messages.
+      state: the initial state, on the host.
+      step: per-device `(state, data, batch) -> (state, sums)`.
+      data: resident data, replicated on the devices.
+      batches: `step -> batch` on the host.
+      evaluate: device state -> numbers for the metrics file, every `plan.eval_every` steps and at the end.
+
+    Raises:
+      UserError: a loss or gradient that is not finite, with the range of steps.
+      SystemExit: SIGTERM or Ctrl-C, after the state was saved.
+    """
+    batch = batches(0)
+    empty = parallel.zeros(step, state, data_shapes(data, devices), batch)
+    template = {"state": state, "totals": empty}
+    restored = checkpoints.latest(template)
+    start, spent = 0, 0.0
+    host = template
+    if restored is not None:
+        host, card = restored
+        start, spent = card["step"], card["seconds"]
+        print(f"{name}: resuming from step {start} of {plan.total}", flush=True)
+        _warn_if_elsewhere(card, checkpoints.card)
+    writer.truncate(start)
+
+    call = devices.compile_step(step, plan.steps_per_call)
+    state, totals = devices.replicate(host["state"]), devices.replicate(host["totals"])
+    clock = Clock(spent, plan.batch_size)
+    first = start - start % plan.log_every + 1  # of the steps that `totals` adds up
+    at, pending = start, None  # pending: (first, last, totals) to write, one call old
+
+    def write(due: tuple[int, int, PyTree], extra: dict[str, float]) -> None:
+        begin, end, sums = due
+        sums = devices.fetch(sums)
+        metrics.refuse_nonfinite(sums, begin, end, name)
+        values = metrics.means({k: v for k, v in sums.items() if k != "nonfinite"})
+        writer.write(end, {**values, **extra, "seconds": clock.seconds()})
+        print(clock.line(name, end, plan.total, {**values, **extra}), flush=True)
+
+    try:
+        with interrupts.deferred():
+            while at < plan.total and interrupts.pending is None:
+                state, totals = call(state, totals, data, grouped(batches, at, plan.steps_per_call))
+                at += plan.steps_per_call
+                if pending is not None:
+                    write(pending, {})
+                    pending = None
+                clock.called(state.step, plan.steps_per_call)
+                last = at == plan.total
+                if at % plan.log_every == 0 or last:
+                    pending = (first, at, totals)
+                    first, totals = at + 1, devices.replicate(empty)
+                evaluated = {}
+                if at % plan.eval_every == 0 or last:
+                    with clock.paused(state.step):
+                        evaluated = evaluate(state)
+                    if pending is None:  # evaluation between two log lines
+                        writer.write(at, {**evaluated, "seconds": clock.seconds()})
+                saving = at % plan.save_every == 0 or last or interrupts.pending is not None
+                if pending is not None and (evaluated or saving):
+                    write(pending, evaluated)
+                    pending = None
+                if saving:
+                    with clock.paused(state.step):
+                        sums = devices.fetch(totals)
+                        metrics.refuse_nonfinite(sums, first, at, name)
+                        tree = {"state": devices.fetch(state), "totals": sums}
+                        checkpoints.save(at, tree, clock.seconds())
+            checkpoints.wait()
+            if interrupts.pending is not None and at < plan.total:
+                print(
+                    f"{name}: saved at step {at} of {plan.total}; the same command goes on from there",
+                    flush=True,
+                )
+    finally:
+        writer.close()
+        checkpoints.close()
+    return Trained(devices.fetch(state), state, clock.seconds(), clock.rate())
+
+
+def data_shapes(data: PyTree, devices: parallel.Jit | parallel.Pmap) -> PyTree:
+    """Shapes of one device's data."""
+    drop = 1 if isinstance(devices, parallel.Pmap) else 0  # pmap stacks a device axis in front
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[drop:], x.dtype), data)
+
+
+def _warn_if_elsewhere(card: dict, now: dict) -> None:
+    changed = [k for k in ("versions", "machine") if card.get(k) != now.get(k)]
+    if changed:
+        print(
+            f"note: the checkpoint was written with other {' and '.join(changed)} "
+            f"({', '.join(f'{k}: {card.get(k)} -> {now.get(k)}' for k in changed)}); "
+            "the run goes on, but not bit for bit",
+            flush=True,
+        )

@@ -1,0 +1,127 @@
+"""Checkpoints: exact, kept in number, refused when altered, and the one before taken instead."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lt_noisy.checkpoint import Checkpoints, read, read_final
+from lt_noisy.spec import UserError
+from lt_noisy.state import array_sha256, flatten, tree_sha256, unflatten
+
+
+def _tree(seed):
+    generator = np.random.default_rng(seed)
+    return {
+        "params": {"encoder": {"kernel": generator.normal(size=(64, 300)).astype(np.float32)}},
+        "opt_state": (generator.normal(size=5).astype(np.float32), {}),
+        "half": np.asarray(generator.normal(size=3), jnp.bfloat16),
+        "step": np.array(seed, np.int32),
+    }
+
+
+def _equal(a, b):
+    return all(
+        x.dtype == y.dtype and np.array_equal(x, y)
+        for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "stage" / "checkpoints", {"config": "x"}, keep=2)
+    for step in (10, 20, 30, 40):
+        checkpoints.save(step, _tree(step), seconds=1.5)
+    checkpoints.wait()
+    yield checkpoints
+    checkpoints.close()
+
+
+def test_newest_comes_back_exactly(saved):
+    tree, card = saved.latest(_tree(0))
+    assert _equal(tree, _tree(40))
+    assert (card["step"], card["seconds"], card["config"]) == (40, 1.5, "x")
+    assert saved.steps() == [20, 30, 40]  # two kept beside the newest
+    assert set(read_final(saved.directory.parent)) == set(flatten(_tree(0)))
+
+
+def test_none_without_a_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "none", {})
+    assert checkpoints.latest(_tree(0)) is None
+    checkpoints.close()
+    with pytest.raises(UserError, match="no checkpoint"):
+        read_final(tmp_path)
+
+
+def _largest_file(path):
+    return max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _damage(kind, path):
+    match kind:
+        case "flipped bit":
+            for file in (p for p in path.rglob("*") if p.is_file() and p.stat().st_size > 10_000):
+                _flip(file)
+        case "truncated":
+            file = _largest_file(path)
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        case "deleted file":
+            _largest_file(path).unlink()
+        case "no card":
+            path.with_suffix(".json").unlink()
+        case "altered card":
+            card = json.loads(path.with_suffix(".json").read_text())
+            path.with_suffix(".json").write_text(json.dumps({**card, "step": 39}))
+
+
+@pytest.mark.parametrize("kind", ["flipped bit", "truncated", "deleted file", "no card", "altered card"])
+def test_corrupt_newest_falls_back_and_says_so(tmp_path, capsys, kind):
+    directory = tmp_path / "checkpoints"
+    writer = Checkpoints(directory, {})
+    writer.save(10, _tree(10), 0.0)
+    writer.save(20, _tree(20), 0.0)
+    writer.close()
+    _damage(kind, directory / "00000020")
+    reader = Checkpoints(directory, {})
+    tree, card = reader.latest(_tree(0))
+    assert card["step"] == 10 and _equal(tree, _tree(10))
+    assert "00000020 cannot be used" in capsys.readouterr().out
+    reader.save(20, _tree(21), 0.0)  # the run passes the bad one again and replaces it
+    reader.wait()
+    assert _equal(reader.latest(_tree(0))[0], _tree(21))
+    reader.close()
+
+
+def test_silent_corruption_is_what_the_hash_is_for(saved):
+    """A card whose hash is of other content: the arrays read well, and are refused all the same."""
+    path = saved.directory / "00000040"
+    other = saved.directory / "00000030"
+    path.with_suffix(".json").write_text(other.with_suffix(".json").read_text())
+    with pytest.raises(UserError, match="does not match its SHA-256"):
+        read(path)
+
+
+def test_another_model_is_one_line():
+    flat = flatten(_tree(0))
+    with pytest.raises(UserError, match="another model"):
+        unflatten({**_tree(0), "new": np.zeros(1)}, flat)
+    with pytest.raises(UserError, match=r"params.encoder.kernel is \(64, 300\), not \(2, 2\)"):
+        unflatten({**_tree(0), "params": {"encoder": {"kernel": np.zeros((2, 2))}}}, flat)
+
+
+def test_hashes_see_every_bit_dtype_and_shape():
+    a = np.arange(6, dtype=np.float32)
+    assert array_sha256(a) == array_sha256(a.copy())
+    b = a.copy()
+    b.view(np.uint8)[3] ^= 1
+    different = [b, a.astype(np.float64), a.reshape(2, 3), -a]
+    assert len({array_sha256(x) for x in [a, *different]}) == 5
+    assert tree_sha256({"x": a, "y": b}) != tree_sha256({"x": b, "y": a})

@@ -1,0 +1,287 @@
+"""Evaluation by hand on small cases, against scikit-learn, loops and brute force."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from lt_noisy import evaluate
+from lt_noisy.evaluate import (
+    balanced_bank,
+    classification,
+    collapse,
+    expected_calibration_error,
+    knn_predict,
+    label_noise,
+)
+from lt_noisy.spec import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def logits_for(predictions, num_classes, margin=5.0):
+    return margin * np.eye(num_classes)[np.asarray(predictions)]
+
+
+def names(num_classes):
+    return [f"class{c}" for c in range(num_classes)]
+
+
+# --- classification -------------------------------------------------------------------------------
+
+
+def test_classification_by_hand():
+    """Class 0 is right 2 of 3 times, class 1 0 of 1, class 2 1 of 1, class 3 is not tested; none is many."""
+    report = classification(
+        logits_for([0, 0, 3, 2, 2], 4), np.array([0, 0, 0, 1, 2]), np.array([100, 19, 20, 5]), names(4)
+    )
+    json.dumps(report, allow_nan=False)
+    assert report["accuracy"] == 3 / 5
+    assert report["per_class_accuracy"] == [2 / 3, 0.0, 1.0, None]
+    assert report["balanced_accuracy"] == pytest.approx(5 / 9)
+    assert report["confusion_matrix"] == [[2, 0, 0, 1], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert report["groups"] == {
+        "many": {"accuracy": None, "num_classes": 0},
+        "medium": {"accuracy": pytest.approx(5 / 6), "num_classes": 2},
+        "few": {"accuracy": 0.0, "num_classes": 2},
+        "head_third": {"accuracy": pytest.approx(5 / 6), "num_classes": 2},  # 0 and 2
+        "middle_third": {"accuracy": 0.0, "num_classes": 1},  # 1
+        "tail_third": {"accuracy": None, "num_classes": 1},  # 3
+    }
+    assert report["last_three_classes"] == {"accuracy": 0.5, "classes": ["class2", "class1", "class3"]}
+    right, wrong = -np.log(np.exp(5) / (np.exp(5) + 3)), -np.log(1 / (np.exp(5) + 3))
+    assert report["nll"] == pytest.approx((3 * right + 2 * wrong) / 5, rel=1e-12)
+
+
+def test_groups_at_their_boundaries():
+    """101 is many, 100 and 20 are medium, 19 is few; with all three groups there are no thirds."""
+    predictions = [0, 0, 1, 0, 0, 3]
+    labels = np.array([0, 1, 1, 2, 3, 3])
+    groups = classification(logits_for(predictions, 4), labels, np.array([101, 100, 20, 19]), names(4))[
+        "groups"
+    ]
+    assert groups == {
+        "many": {"accuracy": 1.0, "num_classes": 1},
+        "medium": {"accuracy": 0.25, "num_classes": 2},
+        "few": {"accuracy": 0.5, "num_classes": 1},
+    }
+
+
+def test_ties_in_training_count_go_by_label():
+    report = classification(np.eye(5), np.arange(5), np.array([7, 9, 7, 9, 7]), names(5))
+    assert report["last_three_classes"]["classes"] == ["class0", "class2", "class4"]
+    sizes = {name: group["num_classes"] for name, group in report["groups"].items()}
+    assert sizes == {"many": 0, "medium": 0, "few": 5, "head_third": 2, "middle_third": 2, "tail_third": 1}
+
+
+def test_classification_against_scikit_learn():
+    logits, labels = RNG.normal(size=(200, 6)), RNG.integers(6, size=200)
+    report = classification(logits, labels, np.array([500, 200, 90, 40, 15, 3]), names(6))
+    predictions = logits.argmax(-1)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert report["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predictions))
+    assert report["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(labels, predictions))
+    assert report["per_class_accuracy"] == pytest.approx(
+        metrics.recall_score(labels, predictions, average=None)
+    )
+    assert report["nll"] == pytest.approx(metrics.log_loss(labels, p, labels=np.arange(6)), rel=1e-9)
+
+
+def test_nll_and_ece_are_finite_at_extreme_logits():
+    report = classification(
+        np.array([[200.0, -200.0], [-200.0, 200.0]]), np.array([0, 0]), np.array([5, 5]), names(2)
+    )
+    assert report["nll"] == 200.0
+    assert report["ece"] == 0.5
+
+
+def test_ece_against_a_loop():
+    confidences = np.concatenate([RNG.uniform(0.1, 1, 400), [1.0, 3 / 15, 1 / 15]])
+    correct = RNG.uniform(size=len(confidences)) < confidences**2
+    total = 0.0
+    for b in range(1, 16):
+        inside = [i for i, c in enumerate(confidences) if (b - 1) / 15 < c <= b / 15]
+        if inside:
+            gap = np.mean([float(correct[i]) for i in inside]) - np.mean([confidences[i] for i in inside])
+            total += len(inside) / len(confidences) * abs(gap)
+    assert total > 0.05
+    assert expected_calibration_error(confidences, correct) == pytest.approx(total, rel=1e-12)
+
+
+def test_an_ece_bin_holds_its_upper_edge():
+    """0.6 = 9/15 is in the bin below that of 0.65, so that their errors do not cancel."""
+    got = expected_calibration_error(np.array([0.6, 0.65]), np.array([False, True]))
+    assert got == pytest.approx((0.6 + 0.35) / 2)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "counts", "says"),
+    [
+        (np.zeros((2, 3)), [0, 1, 2], [1, 1, 1], r"not \[2, 3\] and \[3\]"),
+        (np.zeros((0, 3)), [], [1, 1, 1], "N at least 1"),
+        (np.zeros((2, 3)), [0, 3], [1, 1, 1], r"labels must be in \[0, 3\), but they span 0 to 3"),
+        (np.zeros((2, 3)), [0, -1], [1, 1, 1], "span -1 to 0"),
+        (np.array([[0, 0, 0], [0, np.nan, 0]]), [0, 1], [1, 1, 1], "1 of 2 rows of logits .* row 1"),
+        (np.zeros((2, 3)), [0, 1], [1, 1], "train_counts has 2 entries for 3 classes"),
+    ],
+)
+def test_bad_input_to_classification(logits, labels, counts, says):
+    with pytest.raises(UserError, match=says):
+        classification(logits, np.array(labels, int), np.array(counts), names(3))
+
+
+# --- label noise ----------------------------------------------------------------------------------
+
+
+def test_label_noise_by_hand():
+    """Four wrong labels: two memorised, one corrected, one neither. One of two right labels is missed."""
+    clean = np.array([0, 0, 0, 0, 1, 2])
+    observed = np.array([1, 1, 2, 1, 1, 2])
+    report = label_noise(logits_for([1, 1, 0, 2, 1, 0], 3), observed, clean)
+    json.dumps(report, allow_nan=False)
+    assert report["wrong_labels"] == 4
+    assert (report["memorised"], report["corrected"]) == (0.5, 0.25)
+    assert report["train_accuracy_observed"] == 0.5
+    assert report["train_accuracy_clean"] == pytest.approx(2 / 6)
+    # Losses are low (predicted) or high (not). Wrong: low, low, high, high; right: low, high. Of 8 pairs 2
+    # are won and 4 tied.
+    assert report["auroc"] == pytest.approx((2 + 0.5 * 4) / 8)
+
+
+def test_auroc_is_a_half_for_a_model_that_knows_nothing_and_one_for_a_perfect_one():
+    observed, clean = np.array([0, 1, 2, 0]), np.array([0, 1, 1, 2])
+    assert label_noise(np.zeros((4, 3)), observed, clean)["auroc"] == 0.5
+    assert label_noise(logits_for(clean, 3), observed, clean)["auroc"] == 1.0
+
+
+def test_label_noise_without_wrong_or_without_right_labels():
+    clean = np.array([0, 1])
+    none_wrong = label_noise(np.eye(2), clean, clean)
+    assert (none_wrong["wrong_labels"], none_wrong["memorised"], none_wrong["corrected"]) == (0, None, None)
+    assert none_wrong["auroc"] is None
+    all_wrong = label_noise(np.eye(2), 1 - clean, clean)
+    assert (all_wrong["memorised"], all_wrong["corrected"], all_wrong["auroc"]) == (0.0, 1.0, None)
+
+
+# --- nearest neighbours ---------------------------------------------------------------------------
+
+
+def brute_force(bank, bank_labels, queries, num_classes, k, temperature):
+    predictions = []
+    for query in queries:
+        scored = sorted(
+            (
+                (float(query @ row / np.linalg.norm(query) / np.linalg.norm(row)), label)
+                for row, label in zip(bank, bank_labels, strict=True)
+            ),
+            reverse=True,
+        )
+        votes = [0.0] * num_classes
+        for similarity, label in scored[:k]:
+            votes[label] += np.exp(similarity / temperature)
+        predictions.append(int(np.argmax(votes)))
+    return predictions
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (7, 0.1), (7, 5.0), (200, 0.5)])
+def test_knn_against_brute_force_in_several_blocks(k, temperature, monkeypatch):
+    monkeypatch.setattr(evaluate, "_BLOCK", 150)  # 3 queries at a time
+    bank, queries = RNG.normal(size=(50, 4)), RNG.normal(size=(32, 4))
+    bank_labels = RNG.integers(3, size=50)
+    got = knn_predict(bank, bank_labels, queries, 3, k, temperature)
+    assert got.dtype == np.int64
+    assert got.tolist() == brute_force(bank, bank_labels, queries, 3, k, temperature)
+
+
+def test_knn_ignores_length_and_survives_zero_vectors_and_low_temperatures():
+    bank, labels = np.array([[100.0, 0], [0, 0.01], [0, 0]]), np.array([0, 1, 2])
+    assert knn_predict(bank, labels, np.array([[1e-3, 1e-4], [1, 50], [0, 0]]), 3, 1).tolist()[:2] == [0, 1]
+    assert knn_predict(bank, labels, np.array([[1, 0.1]]), 3, 3, temperature=1e-5).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"k": 0}, "k must be at least 1, not 0"),
+        ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
+        ({"bank_labels": np.array([0])}, "2 features and 1 labels"),
+        ({"bank_labels": np.array([0, 5])}, "span 0 to 5"),
+        ({"queries": np.array([[np.inf, 0]])}, "1 of 1 rows of features are not finite"),
+    ],
+)
+def test_bad_input_to_knn(change, says):
+    arguments = {
+        "bank_features": np.eye(2),
+        "bank_labels": np.array([0, 1]),
+        "queries": np.eye(2),
+        "num_classes": 2,
+    }
+    with pytest.raises(UserError, match=says):
+        knn_predict(**(arguments | change))
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "expected"),
+    [
+        ([100, 50, 30], 30, {10}),  # enough of all
+        ([100, 2, 50, 0], 42, {20, 2, 0}),  # class 1 gives all, the others share its lack
+        ([9, 3, 5], 17, {9, 3, 5}),  # everything
+        ([40, 40, 40], 20, {6, 7}),
+    ],
+)
+def test_balanced_bank_counts(counts, size, expected):
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    rows = balanced_bank(labels, len(counts), size, seed=0)
+    assert len(np.unique(rows)) == size
+    assert set(np.bincount(labels[rows], minlength=len(counts)).tolist()) == expected
+
+
+def test_balanced_bank_is_a_function_of_the_seed():
+    labels = np.arange(300) % 3
+    rows = balanced_bank(labels, 3, 60, seed=4)
+    np.testing.assert_array_equal(rows, balanced_bank(labels, 3, 60, seed=4))
+    assert set(rows) != set(balanced_bank(labels, 3, 60, seed=5))
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_balanced_bank_of_impossible_size(size):
+    with pytest.raises(UserError, match=f"a bank of {size} rows cannot be drawn from 3: take 1 to 3"):
+        balanced_bank(np.array([0, 1, 1]), 2, size, seed=0)
+
+
+# --- collapse -------------------------------------------------------------------------------------
+
+
+def test_collapse_tells_spread_from_constant():
+    spread = collapse(RNG.normal(size=(500, 16)))
+    assert spread["channel_std_ideal"] == 0.25
+    assert spread["channel_std"] == pytest.approx(0.25, rel=0.02)
+    assert spread["collapsed"] is False
+
+    direction = RNG.normal(size=16)
+    one = collapse(RNG.uniform(1, 5, size=(500, 1)) * direction)  # lengths differ, the direction does not
+    assert one["channel_std"] == pytest.approx(0, abs=1e-12)
+    assert one["collapsed"] is True
+
+
+def test_collapse_threshold_is_a_tenth():
+    """Two equally likely points +-a on the first of two channels, b on the second: std a after scaling."""
+    for a, collapsed in ((0.13, True), (0.15, False)):  # the mean over channels is a / 2, the ideal 0.707
+        b = np.sqrt(1 - a**2)
+        assert collapse(np.array([[a, b], [-a, b]]) * 3)["collapsed"] is collapsed
+
+
+def test_collapse_with_zero_vectors():
+    report = collapse(np.zeros((5, 4)))
+    json.dumps(report, allow_nan=False)
+    assert report["channel_std"] == 0.0 and report["collapsed"] is True
+    mixed = np.array([[1.0, 0], [0, 0]])
+    assert collapse(mixed)["channel_std"] == pytest.approx(0.25)
+
+
+def test_bad_input_to_collapse():
+    with pytest.raises(UserError, match=r"features must be \[N, D\]"):
+        collapse(np.zeros((0, 4)))
+    with pytest.raises(UserError, match="1 of 2 rows of features are not finite"):
+        collapse(np.array([[1.0, 2], [np.nan, 0]]))

@@ -1,0 +1,100 @@
+"""Schedules by hand, optimisers against their definitions, frozen parts that do not move."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lt_noisy.optim import OPTIMIZERS, SCHEDULES, freeze
+from lt_noisy.spec import UserError, bind
+
+
+def _schedule(text, total):
+    schedule = bind(text, SCHEDULES, "schedule")(total)
+    return np.array([float(schedule(jnp.asarray(step))) for step in range(total)])
+
+
+def test_cosine_with_warmup():
+    lr = _schedule("cosine(lr=0.4, warmup=0.1, final=0.25)", 100)
+    np.testing.assert_allclose(lr[:10], 0.4 * np.arange(1, 11) / 10, rtol=1e-6)
+    expected = 0.1 + 0.3 * 0.5 * (1 + np.cos(np.pi * np.arange(90) / 90))
+    np.testing.assert_allclose(lr[10:], expected, rtol=1e-5)
+
+
+def test_piecewise_is_the_cifar_lt_recipe():
+    """0.1 e / 5 in epochs 1-5, 0.1 to 160, 1e-3 to 180, 1e-5 after; 10 steps an epoch, ramped by step."""
+    lr = _schedule("piecewise(lr=0.1, warmup=0.025)", 2000)
+    np.testing.assert_allclose(lr[[0, 24, 49]], [0.1 / 50, 0.05, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(
+        lr[[50, 1599, 1601, 1799, 1801, 1999]], [0.1, 0.1, 1e-3, 1e-3, 1e-5, 1e-5], rtol=1e-5
+    )
+
+
+def test_constant():
+    assert set(_schedule("constant(lr=0.5)", 5)) == {0.5}
+
+
+def _steps(text, params, grads, lr=0.1):
+    tx = bind(text, OPTIMIZERS, "optimizer")(optax.constant_schedule(lr))
+    state = tx.init(params)
+    for g in grads:
+        updates, state = tx.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@pytest.mark.parametrize("decay", ["kernels", "all"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_pytorchs(decay, nesterov):
+    """v <- m v + (g + wd p); p <- p - lr v, or p - lr (g + wd p + m v) with Nesterov."""
+    params = {"kernel": np.full((2, 2), 3.0), "bias": np.full(2, 2.0)}
+    grads = [{"kernel": np.full((2, 2), g), "bias": np.full(2, -g)} for g in (1.0, 0.5, -2.0)]
+    ours = _steps(f"sgd(momentum=0.9, weight_decay=0.1, nesterov={nesterov}, decay={decay})", params, grads)
+    for name in params:
+        p, v = params[name].copy(), 0.0
+        for g in grads:
+            d = g[name] + (0.1 * p if name == "kernel" or decay == "all" else 0.0)
+            v = 0.9 * v + d
+            p = p - 0.1 * (d + 0.9 * v if nesterov else v)
+        np.testing.assert_allclose(ours[name], p, rtol=1e-5)
+
+
+def test_adamw_and_lars_leave_vectors_undecayed():
+    params = {"kernel": np.full((2, 2), 3.0, np.float32), "bias": np.full(2, 2.0, np.float32)}
+    zero = [jax.tree.map(np.zeros_like, params)]
+    for text in ("adamw(weight_decay=0.1)", "lars(weight_decay=0.1, trust=1.0)"):
+        after = _steps(text, params, zero)
+        np.testing.assert_array_equal(after["bias"], params["bias"])
+        assert np.all(after["kernel"] < params["kernel"])
+
+
+def test_frozen_parts_stay_bit_for_bit():
+    params = {"encoder": {"kernel": np.full((2, 2), 3.0)}, "head": {"kernel": np.full((2, 2), 3.0)}}
+    tx = freeze(bind("sgd(weight_decay=0.1)", OPTIMIZERS, "o")(optax.constant_schedule(0.1)), ("encoder",))
+    grads = jax.tree.map(np.ones_like, params)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    after = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(after["encoder"]["kernel"], params["encoder"]["kernel"])
+    assert np.all(after["head"]["kernel"] < 3.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        (SCHEDULES, "cosine(lr=0.0)"),
+        (SCHEDULES, "cosine(lr=0.1, warmup=1.0)"),
+        (SCHEDULES, "cosine(lr=0.1, final=2.0)"),
+        (SCHEDULES, "piecewise(lr=0.1, boundaries=(0.9, 0.8))"),
+        (SCHEDULES, "piecewise(lr=0.1, boundaries=(160, 180))"),
+        (SCHEDULES, "constant(lr=-1.0)"),
+        (OPTIMIZERS, "sgd(momentum=1.0)"),
+        (OPTIMIZERS, "sgd(decay=some)"),
+        (OPTIMIZERS, "adamw(weight_decay=-1.0)"),
+        (OPTIMIZERS, "lars(momentum=2.0)"),
+    ],
+)
+def test_bad_values_are_one_line(table, text):
+    with pytest.raises(UserError) as error:
+        bind(text, table, "config.finetune.x")
+    assert "\n" not in str(error.value)

@@ -1,0 +1,102 @@
+"""Specs: grammar, binding, canonical text, and one clear line for every mistake."""
+
+import pytest
+
+from lt_noisy.spec import UserError, bind, canonical, parse
+
+
+def _ce():
+    return "ce"
+
+
+def _la(tau: float = 1.0):
+    return ("la", tau)
+
+
+def _gce(q: float, mode: str = "plain", on: bool = True, sizes: tuple = ()):
+    if not 0 < q <= 1:
+        raise UserError(f"q is in (0, 1], not {q}")
+    return ("gce", q, mode, on, sizes)
+
+
+def _wrap(inner, lam: float = 1.0, count: int = 2):
+    return ("wrap", inner, lam, count)
+
+
+def _chain(*parts):
+    return parts
+
+
+TABLE = {"cross_entropy": _ce, "logit_adjusted": _la, "gce": _gce, "superloss": _wrap, "chain": _chain}
+
+
+@pytest.mark.parametrize(
+    ("text", "built"),
+    [
+        ("cross_entropy", "ce"),
+        ("cross_entropy()", "ce"),
+        (" logit_adjusted(2) ", ("la", 2.0)),
+        ("logit_adjusted(tau=-0.5)", ("la", -0.5)),
+        ("superloss(logit_adjusted(tau=2.0), lam=0.25)", ("wrap", ("la", 2.0), 0.25, 2)),
+        ("superloss(superloss(cross_entropy))", ("wrap", ("wrap", "ce", 1.0, 2), 1.0, 2)),
+        ("gce(0.7, mode=fancy, on=False, sizes=(1, 2))", ("gce", 0.7, "fancy", False, (1, 2))),
+        ("gce(q=1, mode='a/b:c.d')", ("gce", 1.0, "a/b:c.d", True, ())),
+        ("chain(cross_entropy, logit_adjusted(3))", ("ce", ("la", 3.0))),
+    ],
+)
+def test_bind(text, built):
+    assert bind(text, TABLE, "config.loss") == built
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("logit_ajusted(1.0)", "unknown name 'logit_ajusted', did you mean 'logit_adjusted'?"),
+        ("superloss(gce(r=0.7))", "gce has no argument 'r'"),
+        ("logit_adjusted(tua=1.0)", "did you mean 'tau'? (it accepts logit_adjusted(tau=1.0))"),
+        ("superloss()", "missing a required argument: 'inner'"),
+        ("logit_adjusted(1, 2)", "too many positional arguments"),
+        ("logit_adjusted(tau='x')", "takes float, not 'x'"),
+        ("logit_adjusted(tau=True)", "takes float, not True"),
+        ("logit_adjusted(tau=x)", "takes float, not x"),
+        ("superloss(cross_entropy, count=1.5)", "takes int, not 1.5"),
+        ("superloss(3)", "takes a spec, not 3"),
+        ("gce(q=2)", "config.loss: gce: q is in (0, 1], not 2.0"),
+        ("superloss(gce(q=2))", "config.loss: gce: q is in (0, 1], not 2.0"),
+    ],
+)
+def test_one_line_errors(text, says):
+    with pytest.raises(UserError) as error:
+        bind(text, TABLE, "config.loss")
+    assert says in str(error.value)
+    assert str(error.value).startswith("config.loss: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", "'text'", "(a, b)", "a.b()", "gce(...)", "gce(*x)", "gce(**x)", "gce(1 + 1)", "gce(q=-x)", "f()()",
+     "gce(q=1, q=2)", "lambda: 1", "gce(", "(" * 300, "gce(q=1j)", "gce(-True)", "gce(q=b'x')", "x if y else z", "\0"],
+)  # fmt: skip
+def test_grammar_refuses(text):
+    with pytest.raises(UserError):
+        bind(text, TABLE, "config.loss")
+
+
+def test_nothing_is_evaluated(tmp_path):
+    target = tmp_path / "x"
+    with pytest.raises(UserError):
+        parse(f"__import__('pathlib').Path({str(target)!r}).touch()")
+    assert not target.exists()
+
+
+def test_canonical_text_is_equal_for_equal_choices():
+    texts = [
+        "superloss(logit_adjusted)",
+        "superloss( logit_adjusted(tau=1), lam=1 )",
+        "superloss(inner=logit_adjusted())",
+    ]
+    canon = {canonical(text, TABLE, "x") for text in texts}
+    assert canon == {"superloss(inner=logit_adjusted(tau=1.0), lam=1.0, count=2)"}
+    assert canonical(canon.copy().pop(), TABLE, "x") in canon
+    assert canonical("superloss(cross_entropy)", TABLE, "x") not in canon
