@@ -9,8 +9,9 @@ import jax
 class Clock:
     """Training time without evaluation, saving and the first call (which compiles)."""
 
-    def __init__(self, spent: float, batch_size: int):
-        self.spent, self.batch_size = spent, batch_size
+    def __init__(self, name: str, spent: float, batch_size: int):
+        self.name, self.spent, self.batch_size = name, spent, batch_size
+        self.made = time.perf_counter()
         self.steps, self.started, self.idle = 0, None, 0.0
         self.shown = None  # (time, steps, idle) at the last line
 
@@ -18,6 +19,7 @@ class Clock:
         if self.started is None:
             jax.block_until_ready(step)
             self.started = time.perf_counter()
+            print(f"{self.name}: first step done, compiled in {self.started - self.made:.1f} s", flush=True)
             self.shown = (self.started, 0, 0.0)
         else:
             self.steps += steps
@@ -34,7 +36,7 @@ class Clock:
     def rate(self) -> float:
         return round(self.steps * self.batch_size / self.running(), 1) if self.steps else 0.0
 
-    def line(self, name: str, at: int, total: int, values: Mapping[str, float]) -> str:
+    def line(self, at: int, total: int, values: Mapping[str, float]) -> str:
         now = time.perf_counter()
         then, steps, idle = self.shown
         taken = (now - then) - (self.idle - idle)
@@ -43,7 +45,7 @@ class Clock:
         eta = time.strftime("%H:%M:%S", time.gmtime(per_step * (total - at)))
         shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
         return (
-            f"{name} {at}/{total} ({100 * at // total}%)  {shown}  "
+            f"{self.name} {at}/{total} ({100 * at // total}%)  {shown}  "
             f"{self.batch_size / max(per_step, 1e-9):.0f} images/s  ETA {eta}"
         )
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy import parallel
 from lt_noisy.config import Resolved
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.manifest import Manifest
+from lt_noisy.stages.common import Job
 
 
 def _counts(counts: np.ndarray) -> str:
@@ -24,8 +24,7 @@ def header(
     resolved: Resolved,
     manifest: Manifest,
     dataset: Dataset,
-    devices: parallel.Jit | parallel.Pmap,
-    steps_per_call: int,
+    job: Job,
     workdir: pathlib.Path,
 ) -> str:
     """The data, its counts by class and realised noise, the model, the devices and the stages."""
@@ -46,7 +45,7 @@ def header(
         "observed": f"{_counts(observed)}",
         "wrong": f"{100 * wrong:.1f} % of the labels ({int(round(wrong * len(manifest.ids)))})",
         "model": f"{texts['model']}, {texts['precision']}, BatchNorm over {texts['batch_norm']} batch",
-        "devices": f"{devices.num_devices} ({texts['parallel']}), {steps_per_call} step(s) per call",
+        "devices": f"{job.devices.num_devices} ({texts['parallel']}), {job.steps_per_call} step(s) per call",
         "stages": " -> ".join(stage.name for stage in resolved.stages),
         "workdir": str(workdir),
     }
@@ -60,7 +59,7 @@ def final_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f"{name}: {summary['parameters']:,} parameters, {summary['steps']} steps, ")
         lines[-1] += f"{summary['train_seconds']:.0f} s, {summary['images_per_second']:.0f} images/s"
         for title, value in _results(summary):
-            lines.append(f"  {title:<34}{value}")
+            lines.append(f"  {title:<36}{value}")
     return "\n".join(lines)
 
 

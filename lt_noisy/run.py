@@ -8,10 +8,11 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from lt_noisy import parallel, report
-from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, identity_sha256, resolve, stage_identity
+from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, Stage, identity_sha256, resolve, stage_identity
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.sources import Source
@@ -55,13 +56,9 @@ def _run_stages(
     source = resolved.fields.dataset()
     manifest = training_set(resolved, source, workdir)
     dataset = load_dataset(source, manifest)
-    # On CPU a convolution inside scan is 18 to 50 times slower; durations keep the configured multiple.
-    on_cpu = jax.default_backend() == "cpu"
-    steps_per_call = 1 if on_cpu else resolved.fields.steps_per_call
     card = run_card(resolved, manifest, devices)
-    jobs, identities, directories = [], {}, {}
+    jobs, identities = [], {}
     for stage in resolved.stages:  # every check before the first stage starts
-        directories[stage.name] = workdir / stage.name
         identity = stage_identity(
             resolved,
             stage,
@@ -69,28 +66,13 @@ def _run_stages(
             {name: identities[name] for name in stage.inputs},
         )
         identities[stage.name] = identity_sha256(identity)
-        job = Job(
-            name=stage.name,
-            directory=directories[stage.name],
-            seed=resolved.fields.seed,
-            encoder=resolved.fields.model,
-            dtype=PRECISIONS[resolved.fields.precision],
-            norm_axis=NORM_AXES[resolved.fields.batch_norm],
-            devices=devices,
-            steps_per_call=steps_per_call,
-            dataset=dataset,
-            inputs={name: directories[name] for name in stage.inputs},
-            card={**card, "identity": identities[stage.name]},
-            tensorboard=resolved.fields.tensorboard,
-            interrupts=interrupts,
-        )
+        stage_card = {**card, "identity": identities[stage.name]}
+        job = make_job(resolved, stage, workdir, dataset, devices, stage_card, interrupts)
         stage.kind.check(job, stage.section)
         jobs.append((stage, job, identity))
     for _, job, identity in jobs:
         claim(job.directory, identity)
-    print(
-        report.header(config_name, resolved, manifest, dataset, devices, steps_per_call, workdir), flush=True
-    )
+    print(report.header(config_name, resolved, manifest, dataset, jobs[0][1], workdir), flush=True)
 
     summaries = {}
     for stage, job, _ in jobs:
@@ -114,6 +96,36 @@ def _run_stages(
     print(report.final_table(summaries), flush=True)
     print(f"summary: {path}", flush=True)
     return path
+
+
+def make_job(
+    resolved: Resolved,
+    stage: Stage,
+    workdir: pathlib.Path,
+    dataset: Dataset,
+    devices: parallel.Jit | parallel.Pmap,
+    card: dict[str, Any],
+    interrupts: Interrupts,
+) -> Job:
+    """What `stage` is given in this run."""
+    fields = resolved.fields
+    # On CPU a convolution inside scan is 18 to 50 times slower; durations keep the configured multiple.
+    on_cpu = jax.default_backend() == "cpu"
+    return Job(
+        name=stage.name,
+        directory=workdir / stage.name,
+        seed=fields.seed,
+        encoder=fields.model,
+        dtype=PRECISIONS[fields.precision],
+        norm_axis=NORM_AXES[fields.batch_norm],
+        devices=devices,
+        steps_per_call=1 if on_cpu else fields.steps_per_call,
+        dataset=dataset,
+        inputs={name: workdir / name for name in stage.inputs},
+        card=card,
+        tensorboard=fields.tensorboard,
+        interrupts=interrupts,
+    )
 
 
 def training_set(resolved: Resolved, source: Source, workdir: pathlib.Path) -> manifests.Manifest:
@@ -148,7 +160,7 @@ def training_set(resolved: Resolved, source: Source, workdir: pathlib.Path) -> m
         stored = manifests.load(workdir)
         if manifests.digest(stored) != manifests.digest(manifest):
             raise UserError(
-                f"{workdir} holds another run: its manifest differs ({manifests.diff(stored, manifest)}); "
+                f"{workdir} holds another run: its manifest differs ({_differing(stored, manifest)}); "
                 "choose another --workdir, or remove it"
             )
         return stored
@@ -156,17 +168,24 @@ def training_set(resolved: Resolved, source: Source, workdir: pathlib.Path) -> m
     return manifest
 
 
+def _differing(a: manifests.Manifest, b: manifests.Manifest) -> str:
+    """`manifests.diff` in a few words: recipe fields in full, ids by their number."""
+    found = manifests.diff(a, b)
+    parts = [f"{field}: {old} -> {new}" for field, (old, new) in found.pop("recipe", {}).items()]
+    parts += [key if what is True else f"{key}: {len(what)}" for key, what in found.items()]
+    return "; ".join(parts)
+
+
 def load_dataset(source: Source, manifest: manifests.Manifest) -> Dataset:
     """The manifest's images and labels, and the test set, in memory."""
     rows = manifests.verify(manifest, source.train.labels, source.train.ids)
     test = source.test
-    every = range(len(test.labels))
     return Dataset(
         train_images=source.train.images(rows),
         observed=manifest.observed_labels,
         clean=manifest.clean_labels,
         ids=manifest.ids,
-        test_images=test.images(list(every)),
+        test_images=test.images(np.arange(len(test.labels))),
         test_labels=test.labels,
         class_names=source.class_names,
         source=source,

@@ -84,7 +84,7 @@ def train(
 
     call = devices.compile_step(step, plan.steps_per_call)
     state, totals = devices.replicate(host["state"]), devices.replicate(host["totals"])
-    clock = Clock(spent, plan.batch_size)
+    clock = Clock(name, spent, plan.batch_size)
     first = start - start % plan.log_every + 1  # of the steps that `totals` adds up
     at, pending = start, None  # pending: (first, last, totals) to write, one call old
 
@@ -94,7 +94,7 @@ def train(
         metrics.refuse_nonfinite(sums, begin, end, name)
         values = metrics.means({k: v for k, v in sums.items() if k != "nonfinite"})
         writer.write(end, {**values, **extra, "seconds": clock.seconds()})
-        print(clock.line(name, end, plan.total, {**values, **extra}), flush=True)
+        print(clock.line(end, plan.total, {**values, **extra}), flush=True)
 
     try:
         with interrupts.deferred():

@@ -172,8 +172,8 @@ def _jitter(
     """
 
     def adjust(image: jax.Array, slot: int, active: jax.Array) -> jax.Array:
-        grey = image_ops.grey(image)
-        reference = jnp.where(order[slot] == 1, grey.mean(), jnp.where(order[slot] == 2, grey, 0.0))
+        luma = image_ops.grey(image)
+        reference = jnp.where(order[slot] == 1, luma.mean(), jnp.where(order[slot] == 2, luma, 0.0))
         return image_ops.blend(image, reference, jnp.where(active, factors[order[slot]], 1.0))
 
     for slot in range(3):
@@ -201,8 +201,8 @@ def jitter(brightness: float, contrast: float, saturation: float, hue: float, p:
         draws = jax.random.uniform(key, (9,))
         spread = jnp.array([brightness, contrast, saturation])
         low, high = jnp.maximum(0, 1 - spread), 1 + spread
-        # An example left out gets neutral parameters: selecting between the two images at the end instead makes
-        # XLA compute them again and again, three times slower on CPU.
+        # An example left out gets neutral parameters: a selection between two images at the end would make
+        # XLA compute them again and again, two to three times slower on CPU.
         chosen = draws[8] < p
         factors = jnp.where(chosen, low + (high - low) * draws[:3], 1.0)
         turns = jnp.where(chosen, hue * (2 * draws[3] - 1), 0.0)

@@ -52,7 +52,9 @@ def exponential(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
       n_max: examples of class 0; 0 means the most that leaves no class short.
       subset: `seeded` or `conventional`.
     """
-    return _profiled(lambda num_classes, head: exponential_counts(num_classes, head, ratio), ratio, n_max, subset)
+    return _profiled(
+        lambda num_classes, head: exponential_counts(num_classes, head, ratio), ratio, n_max, subset
+    )
 
 
 def step(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
@@ -102,11 +104,13 @@ def _profiled(profile: Profile, ratio: float, n_max: int, subset: str) -> Select
 
     def select(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
         available = np.bincount(labels, minlength=num_classes)
+        if available.min() < 1:
+            raise UserError(f"longtail: class {available.argmin()} has no examples")
         counts = profile(num_classes, n_max or _largest_head(profile, available))
         if counts.min() < 1:
             raise UserError(
-                f"longtail: ratio={ratio:g} with {counts[0]} examples in class 0 leaves class {counts.argmin()} "
-                "without any; lower the ratio or raise n_max"
+                f"longtail: ratio={ratio:g} with {counts[0]} examples in class 0 leaves class "
+                f"{counts.argmin()} without any; lower the ratio or raise n_max"
             )
         return draw(labels, ids, counts, seed)
 

@@ -24,15 +24,14 @@ Corrupt = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 Conditional = Callable[[np.ndarray, int], np.ndarray]  # (labels, num_classes) -> Q float64 [C, C]
 
 _CIFAR10_PAIRS = ((9, 1), (2, 0), (4, 7), (3, 5), (5, 3))  # truck, bird, deer, cat, dog
-_CIFAR100_SUPERCLASSES = (  # fine labels of the 20 coarse labels, in order (aquatic mammals, fish, flowers ...)
+_CIFAR100_SUPERCLASSES = (  # fine labels of the 20 coarse ones, in order (aquatic mammals, fish, ...)
     (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
     (22, 39, 40, 86, 87), (5, 20, 25, 84, 94), (6, 7, 14, 18, 24), (3, 42, 43, 88, 97), (12, 17, 37, 68, 76),
-    (23, 33, 49, 60, 71), (15, 19, 21, 31, 38), (34, 63, 64, 66, 75), (26, 45, 77, 79, 99), (2, 11, 35, 46, 98),
-    (27, 29, 44, 78, 93), (36, 50, 65, 74, 80), (47, 52, 56, 59, 96), (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
+    (23, 33, 49, 60, 71), (15, 19, 21, 31, 38), (34, 63, 64, 66, 75), (26, 45, 77, 79, 99),
+    (2, 11, 35, 46, 98), (27, 29, 44, 78, 93), (36, 50, 65, 74, 80), (47, 52, 56, 59, 96),
+    (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
 )  # fmt: skip
-_CIFAR100_PAIRS = tuple(
-    (group[i], group[(i + 1) % 5]) for group in _CIFAR100_SUPERCLASSES for i in range(5)
-)
+_CIFAR100_PAIRS = tuple((group[i], group[(i + 1) % 5]) for group in _CIFAR100_SUPERCLASSES for i in range(5))
 _MAPS = {"cifar10": (10, _CIFAR10_PAIRS), "cifar100": (100, _CIFAR100_PAIRS)}
 
 
@@ -148,7 +147,7 @@ def transition(matrix: tuple = (), path: str = "", draw: str = "exact") -> Noise
         if len(t) != num_classes:
             raise UserError(f"transition: the matrix is for {len(t)} classes, the data has {num_classes}")
         if draw == "independent":
-            return _draw(labels, ids, t, 1.0, "exact", seed)
+            return _draw(labels, ids, t, 1.0, draw, seed)
         return _by_quota(labels, ids, t, seed)
 
     return Noise(corrupt, False, None)
@@ -158,8 +157,8 @@ def human(path: str, key: str = "") -> Noise:
     """Labels people gave, by id: CIFAR-N and the like. The seed is not used.
 
     Args:
-      path: an `.npz` file with an integer array `key` [full N], or an `.npy` file: entry i is the label of the
-        example with id i (the original index, not TFDS's row).
+      path: an `.npz` file with an integer array `key` [full N], or an `.npy` file: entry i is the label
+        of the example with id i (the original index, not TFDS's row).
       key: the array's name; none for an `.npy` file.
     """
 
@@ -189,7 +188,7 @@ def before_longtail(noise: Noise) -> Noise:
 
 
 def transition_matrix(clean: np.ndarray, observed: np.ndarray, num_classes: int) -> np.ndarray:
-    """Realised P(observed = j | clean = i): float64 [C, C] from labels int [N]; an empty class stays itself."""
+    """Realised P(observed = j | clean = i) of labels int [N]: float64 [C, C], identity for empty classes."""
     joint = np.bincount(clean.astype(np.int64) * num_classes + observed, minlength=num_classes**2)
     joint = joint.reshape(num_classes, num_classes).astype(np.float64)
     counts = joint.sum(axis=1, keepdims=True)
@@ -267,15 +266,14 @@ def _stochastic(values: object, where: str) -> np.ndarray:
 def _read(path: str, key: str) -> np.ndarray:
     """The array of an `.npy` file (no key), or array `key` of an `.npz` file."""
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            if key:
-                raise UserError(f"{path} is a single array; leave out key={key!r}")
-            return file
-        with file:
-            if key not in file.files:
-                raise UserError(f"{path} has no array {key!r} (it has {', '.join(file.files)})")
-            return file[key]
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                found = {"": found}
+            if key in found:
+                return found[key]
+            names = ", ".join(filter(None, found)) or "one array without a name"
+        raise UserError(f"{path} has no array {key!r} (it has {names})")
     except UserError:
         raise
     except FileNotFoundError:

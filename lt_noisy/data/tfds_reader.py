@@ -35,16 +35,18 @@ def prepared_builder(name: str) -> Any:
 
     try:
         found = builder()
+        if not found.is_prepared():
+            _prepare(name)
+            found = builder()
+        # Not `found` itself: only a builder made from the directory knows formats that were converted later.
+        return tensorflow_datasets.builder_from_directory(found.data_path)
+    except UserError:
+        raise
     except tensorflow_datasets.core.registered.DatasetNotFoundError:
         known = tensorflow_datasets.list_builders(with_community_datasets=False)
         raise UserError(f"TFDS has no data set {name!r}{nearest(re.split('[/:]', name)[0], known)}") from None
-    except Exception as error:  # TFDS raises half a dozen kinds for a malformed name, config or version
+    except Exception as error:  # TFDS raises half a dozen kinds for a bad name, config, version or directory
         raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from None
-    if not found.is_prepared():
-        _prepare(name)
-        found = builder()
-    # Not `found` itself: only a builder made from the directory knows formats that were converted later.
-    return tensorflow_datasets.builder_from_directory(found.data_path)
 
 
 def _prepare(name: str) -> None:
@@ -69,7 +71,7 @@ def _keys(builder: Any, name: str) -> tuple[str, str]:
     keys = builder.info.supervised_keys or ("image", "label")
     found = [features.get(key) if isinstance(key, str) else None for key in keys]
     if [type(f).__name__ for f in found] != ["Image", "ClassLabel"] or found[0].np_dtype != np.uint8:
-        listing = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items())
+        listing = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in sorted(features.items()))
         raise UserError(f"tfds {name!r} is not a set of 8-bit images with one class label (it has {listing})")
     return keys
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lt_noisy.fields import Fields
 from lt_noisy.stages import self_supervised, supervised
-from lt_noisy.stages.common import Job, make_plan
+from lt_noisy.stages.common import Job, Prepared, make_plan
 
 
 class Kind(NamedTuple):
@@ -17,6 +17,7 @@ class Kind(NamedTuple):
       reads_labels: whether the observed labels are part of its identity.
       inputs: names of the earlier stages that a bound section reads.
       check: `check(job, bound_section)` raises `UserError` on what only the data can tell, before any stage runs.
+      prepare: `prepare(job, bound_section) -> Prepared`, what `run` trains; benchmarks time it alone.
       run: `run(job, bound_section) -> summary`.
     """
 
@@ -24,18 +25,25 @@ class Kind(NamedTuple):
     reads_labels: bool
     inputs: Callable[[SimpleNamespace], tuple[str, ...]]
     check: Callable[[Job, SimpleNamespace], Any]
+    prepare: Callable[[Job, SimpleNamespace], Prepared]
     run: Callable[[Job, SimpleNamespace], dict[str, Any]]
 
 
 STAGES = {
     "self_supervised": Kind(
-        self_supervised.FIELDS, False, lambda section: (), make_plan, self_supervised.run
+        self_supervised.FIELDS,
+        False,
+        lambda section: (),
+        make_plan,
+        self_supervised.prepare,
+        self_supervised.run,
     ),
     "supervised": Kind(
         supervised.FIELDS,
         True,
         lambda section: () if section.init == "none()" else (section.init,),
         make_plan,
+        supervised.prepare,
         supervised.run,
     ),
 }

@@ -1,7 +1,6 @@
 """What the training stages share: their fields, what they are given, and how they predict, start and finish."""
 
 import pathlib
-import time
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -75,6 +74,16 @@ class Job(NamedTuple):
     interrupts: Interrupts
 
 
+class Prepared(NamedTuple):
+    """A training stage ready for the loop: network, initial state (host), step, batches and plan."""
+
+    net: nn.Module
+    state: TrainState
+    step: parallel.Step
+    batches: Batches
+    plan: Plan
+
+
 def make_plan(job: Job, section: SimpleNamespace) -> Plan:
     """Turns the section's durations into steps; refuses a batch or an interval that does not fit."""
     where, size = f"config.{job.name}", section.batch_size
@@ -146,26 +155,26 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]):
     return predict
 
 
-def run_training(
-    job: Job,
-    state: TrainState,
-    step: parallel.Step,
-    data: Resident,
-    at: Batches,
-    plan: Plan,
-    evaluate: Callable[[TrainState], dict[str, float]],
-) -> Trained:
+def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dict[str, float]]) -> Trained:
     """The loop, with this job's checkpoints, metrics file and signals."""
     checkpoints = Checkpoints(job.directory / "checkpoints", job.card)
     writer = Writer(job.directory, job.tensorboard)
     return train(
-        job.name, state, step, data, at, plan, job.devices, checkpoints, writer, evaluate, job.interrupts
+        job.name,
+        ready.state,
+        ready.step,
+        resident(job),
+        ready.batches,
+        ready.plan,
+        job.devices,
+        checkpoints,
+        writer,
+        evaluate,
+        job.interrupts,
     )
 
 
-def summarise(
-    job: Job, trained: Trained, plan: Plan, began: float, results: dict[str, Any]
-) -> dict[str, Any]:
+def summarise(job: Job, trained: Trained, plan: Plan, results: dict[str, Any]) -> dict[str, Any]:
     """What every training stage says in its summary, and its own `results`."""
     state = trained.state
     return {
@@ -177,7 +186,6 @@ def summarise(
         "parameters": int(sum(np.size(leaf) for leaf in flatten(state.params).values())),
         **results,
         "train_seconds": trained.seconds,
-        "wall_seconds": round(time.perf_counter() - began, 3),
         "images_per_second": trained.images_per_second,
         "params_sha256": tree_sha256([state.params, state.batch_stats, state.method]),
     }

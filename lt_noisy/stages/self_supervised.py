@@ -1,6 +1,5 @@
 """Stage `self_supervised`: pre-training on the images alone; no label is read."""
 
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -110,18 +109,24 @@ def make_step(
     return step
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
-    """Trains, watches kNN accuracy and collapse; returns the summary. Labels go to the monitor only."""
-    began, dataset = time.perf_counter(), job.dataset
-    plan = common.make_plan(job, section)
+def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
+    """Builds the network the objective needs, its first state and its step."""
+    dataset, plan = job.dataset, common.make_plan(job, section)
     net = build(job.encoder(job.dtype, job.norm_axis), section.objective, job.dtype, job.norm_axis)
-    context = Context(dataset.num_classes, len(dataset.ids), np.zeros(dataset.num_classes, np.int64))
+    no_labels = np.zeros(dataset.num_classes, np.int64)
+    context = Context(dataset.num_classes, len(dataset.ids), no_labels)
     state = common.initial_state(
         net, dataset.train_images.shape[1:], job.seed, job.name, section.objective.method.init(context)
     )
     state, tx = common.with_optimizer(state, section, plan.total)
     step = make_step(net, section.objective, tx, section.augment, job.seed, job.name)
+    return common.Prepared(net, state, step, common.order(job, plan.batch_size), plan)
 
+
+def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Trains, watches kNN accuracy and collapse; returns the summary. Labels go to the monitor only."""
+    dataset, ready = job.dataset, prepare(job, section)
+    net = ready.net
     predict = common.compile_predict(
         job,
         lambda variables, images: net.apply(
@@ -149,6 +154,5 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
         values = report(state)
         return {name: values[name] for name in ("knn_balanced_bank", "channel_std")}
 
-    at = common.order(job, plan.batch_size)
-    trained = common.run_training(job, state, step, common.resident(job), at, plan, monitor)
-    return common.summarise(job, trained, plan, began, {"representation": report(trained.device_state)})
+    trained = common.run_training(job, ready, monitor)
+    return common.summarise(job, trained, ready.plan, {"representation": report(trained.device_state)})

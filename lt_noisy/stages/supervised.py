@@ -1,6 +1,5 @@
 """Stage `supervised`: a classifier on the observed labels, from scratch or from an earlier stage's encoder."""
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,10 +80,9 @@ def make_step(
     return step
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
-    """Trains and evaluates; returns the summary. The test set is only looked at, it selects nothing."""
-    began, dataset = time.perf_counter(), job.dataset
-    plan = common.make_plan(job, section)
+def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
+    """Builds the classifier, its first state (from the `init` stage's encoder, where there is one) and its step."""
+    dataset, plan = job.dataset, common.make_plan(job, section)
     counts = np.bincount(dataset.observed, minlength=dataset.num_classes)
     context = Context(dataset.num_classes, len(dataset.observed), counts)
     net = Classifier(
@@ -99,7 +97,13 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     state, tx = common.with_optimizer(state, section, plan.total, frozen)
     step = make_step(net, section.loss, tx, section.augment, job.seed, job.name)
     probabilities = section.sampler(dataset.observed, dataset.num_classes)
+    return common.Prepared(net, state, step, common.order(job, plan.batch_size, probabilities), plan)
 
+
+def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Trains and evaluates; returns the summary. The test set is only looked at, it selects nothing."""
+    dataset, ready = job.dataset, prepare(job, section)
+    net = ready.net
     predict = common.compile_predict(
         job,
         lambda variables, images: net.apply(variables, evaluate_batch(section.augment, images), train=False),
@@ -114,14 +118,13 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
         report = on_test(state)
         return {f"test_{k}": report[k] for k in ("accuracy", "balanced_accuracy", "nll")}
 
-    at = common.order(job, plan.batch_size, probabilities)
-    trained = common.run_training(job, state, step, common.resident(job), at, plan, monitor)
+    trained = common.run_training(job, ready, monitor)
     logits = predict(trained.device_state, dataset.train_images)
     results = {
         "test": on_test(trained.device_state),
         "train": evaluate.label_noise(logits, dataset.observed, dataset.clean),
     }
-    return common.summarise(job, trained, plan, began, results)
+    return common.summarise(job, trained, ready.plan, results)
 
 
 def from_stage(state: TrainState, arrays: dict[str, Any]) -> TrainState:

@@ -1,0 +1,210 @@
+"""Images per second of each part of a training stage, and what the loop adds to the bare step.
+
+    python benchmarks/throughput.py --config=configs/digits_lt_noise.py [--config.x=...] \\
+        --stage=finetune --seconds=10 --json=results/throughput_digits.json [--start]
+
+Rows: `data` (batch order on the host, gather on the device), `augment` (the stage's views), `step` (the bare
+compiled step on a batch that is already there) and `loop` (`train.train` with its logging, without
+evaluation and saving). Step and loop are measured in turns, five times each, and the medians compared, since the
+clock of a shared machine drifts. `--start` also times two fresh processes from their start to the end of the first
+step, the first with an empty compilation cache and the second with the one it left.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from lt_noisy import command_line, metrics, parallel, rng
+from lt_noisy.checkpoint import Checkpoints
+from lt_noisy.collectives import positions
+from lt_noisy.config import resolve
+from lt_noisy.data.augment import augment_batch, views
+from lt_noisy.data.batches import fetch, grouped
+from lt_noisy.interrupt import Interrupts
+from lt_noisy.run import load_dataset, make_job, run_card, training_set
+from lt_noisy.spec import UserError
+from lt_noisy.stages import common
+from lt_noisy.train import train
+
+ROUNDS = 5
+
+
+def options(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Splits this script's own flags from those of the command line it shares with main.py."""
+    own = {"stage": "", "seconds": "10", "json": "", "start": ""}
+    rest = []
+    for arg in argv:
+        name, _, value = arg.lstrip("-").partition("=")
+        if name in own:
+            own[name] = value or "yes"
+        else:
+            rest.append(arg)
+    return own, rest
+
+
+def per_second(call, examples: int, seconds: float) -> float:
+    """Examples per second of `call()`, which returns something to wait for; compiled before timing."""
+    jax.block_until_ready(call())
+    calls, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        out = call()
+        calls += 1
+        if calls % 8 == 0:
+            jax.block_until_ready(out)
+    jax.block_until_ready(out)
+    return calls * examples / (time.perf_counter() - began)
+
+
+def measure(job, stage, seconds: float) -> dict[str, float]:
+    """The rows of the table for one stage."""
+    ready = stage.kind.prepare(job, stage.section)
+    plan, devices = ready.plan, job.devices
+    data = common.resident(job)
+    per_call = plan.batch_size * plan.steps_per_call
+    clock = iter(range(10**9))
+
+    gather_rows = devices.compile_step(
+        lambda state, data, batch: (state, fetch(data, batch["rows"])[0].sum())
+    )
+    make_views = views if stage.texts["kind"] == "self_supervised" else augment_batch
+
+    def augmented(state, data, batch):
+        images, _ = fetch(data, batch["rows"])
+        out = make_views(stage.section.augment, rng.stream(0, "benchmark", 0), images, positions(len(images)))
+        return state, sum(x.sum() for x in jax.tree.leaves(out))
+
+    one = devices.replicate(jax.numpy.zeros(()))
+    compiled_augment = devices.compile_step(augmented)
+
+    def call(compiled, zero):
+        return compiled(devices.replicate(zero), devices.replicate(zero), data, ready.batches(next(clock)))[1]
+
+    del one
+    rows = {
+        "data": per_second(
+            lambda: call(gather_rows, jax.numpy.zeros((), "uint32")), plan.batch_size, seconds / 4
+        ),
+        "augment": per_second(
+            lambda: call(compiled_augment, jax.numpy.zeros(())), plan.batch_size, seconds / 4
+        ),
+    }
+    compiled = devices.compile_step(ready.step, plan.steps_per_call)
+    batch = grouped(ready.batches, 0, plan.steps_per_call)
+    shapes = common.Resident(job.dataset.train_images, job.dataset.observed)
+    empty = parallel.zeros(ready.step, ready.state, shapes, ready.batches(0))
+    state, totals = devices.replicate(ready.state), devices.replicate(empty)
+
+    def bare():
+        nonlocal state, totals
+        state, totals = compiled(state, totals, data, batch)
+        return totals
+
+    first = per_second(bare, per_call, seconds / 10)
+    steps = max(round(seconds / ROUNDS * first / per_call), 2) * plan.steps_per_call
+    alone = plan._replace(total=steps, eval_every=2 * steps, save_every=2 * steps)
+    bares, loops = [], []
+    for _ in range(ROUNDS):
+        bares.append(per_second(bare, per_call, seconds / ROUNDS))
+        loops.append(loop(job, ready._replace(plan=alone), data))
+    rows["step"], rows["loop"] = statistics.median(bares), statistics.median(loops)
+    ratios = sorted(b / l - 1 for b, l in zip(bares, loops, strict=True))
+    rows["loop_overhead_percent"] = 100 * (rows["step"] / rows["loop"] - 1)
+    rows["loop_overhead_percent_rounds"] = [round(100 * r, 2) for r in ratios]
+    return rows
+
+
+def loop(job, ready, data) -> float:
+    """Images per second that `train` reports for the plan of `ready`."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory)
+        trained = train(
+            "loop",
+            ready.state,
+            ready.step,
+            data,
+            ready.batches,
+            ready.plan,
+            job.devices,
+            Checkpoints(path / "checkpoints", {}),
+            metrics.Writer(path, False),
+            lambda state: {},
+            Interrupts(),
+        )
+    return trained.images_per_second
+
+
+def seconds_to_first_step(argv: list[str]) -> dict[str, float]:
+    """Process start to the end of the first step, with a cold and with a warm compilation cache."""
+    main = pathlib.Path(__file__).resolve().parent.parent / "main.py"
+    out = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for name in ("cold", "warm"):
+            env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{directory}/cache"}
+            began = time.perf_counter()
+            command = [sys.executable, str(main), *argv, f"--workdir={directory}/{name}"]
+            with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+                for line in process.stdout:
+                    if "first step done" in line:
+                        out[f"first_step_seconds_{name}_cache"] = round(time.perf_counter() - began, 2)
+                        process.kill()
+    return out
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table and writes the JSON."""
+    own, rest = options(argv[1:])
+    config, _, name = command_line.parse([argv[0], *rest])
+    resolved = resolve(config)
+    stages = {stage.name: stage for stage in resolved.stages}
+    stage = stages.get(own["stage"] or resolved.stages[-1].name)
+    if stage is None:
+        raise UserError(f"--stage={own['stage']}: not one of {', '.join(stages)}")
+    stage.section.init = "none()"  # speed does not depend on the weights
+    devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
+    source = resolved.fields.dataset()
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory)
+        manifest = training_set(resolved, source, path)
+        dataset, card = load_dataset(source, manifest), run_card(resolved, manifest, devices)
+        job = make_job(resolved, stage, path, dataset, devices, card, Interrupts())
+        rows = measure(job, stage, float(own["seconds"]))
+    stats = jax.local_devices()[0].memory_stats() or {}
+    record = {
+        "command": "python benchmarks/throughput.py " + " ".join(argv[1:]),
+        "config": name,
+        "stage": stage.name,
+        "batch_size": stage.section.batch_size,
+        "images_per_second": {k: round(rows[k], 1) for k in ("data", "augment", "step", "loop")},
+        "loop_overhead_percent": round(rows["loop_overhead_percent"], 2),
+        "loop_overhead_percent_rounds": rows["loop_overhead_percent_rounds"],
+        "host_memory_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "device_memory_peak_mib": round(stats.get("peak_bytes_in_use", 0) / 2**20, 1) or None,
+        **(seconds_to_first_step(rest) if own["start"] else {}),
+        "versions": card["versions"],
+        "machine": card["machine"],
+    }
+    print(f"\n{name}, stage {stage.name}, batch {stage.section.batch_size}")
+    for row, value in record["images_per_second"].items():
+        print(f"  {row:<10}{value:>12,.0f} images/s")
+    for key in record:
+        if key.endswith(("percent", "mib", "cache")):
+            print(f"  {key:<34}{record[key]}")
+    if own["json"]:
+        metrics.write_json(pathlib.Path(own["json"]), record)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,267 @@
+"""The training set as a file: which examples, their clean and observed labels, and how they came about.
+
+On disk it is `manifest.npz` (exactly the arrays ids, clean_labels, observed_labels) and `manifest.json`:
+  recipe      what was asked for: the texts given to `build`, num_classes, class_names, seed, nominal_rate,
+              noise_before_longtail;
+  statistics  what came of it: number of examples, counts per clean and per observed class, realised rate
+              overall and per clean class, realised transition matrix;
+  sha256      of each array, of the three together (`digest`) and of the recipe.
+The JSON is a function of the arrays and the recipe, so `load` works it out again and refuses any difference.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lt_noisy.data.longtail import Select
+from lt_noisy.data.noise import Noise, transition_matrix
+from lt_noisy.spec import UserError
+
+_DTYPES = {"ids": "<i8", "clean_labels": "<i4", "observed_labels": "<i4"}
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A training set. Row i of the three arrays is one example; training code sees only observed labels.
+
+    Attributes:
+      ids: int64 [N], unique.
+      clean_labels: int32 [N].
+      observed_labels: int32 [N].
+      recipe: JSON-ready; holds at least num_classes, class_names, seed, nominal_rate, noise_before_longtail.
+    """
+
+    ids: np.ndarray
+    clean_labels: np.ndarray
+    observed_labels: np.ndarray
+    recipe: dict[str, Any]
+
+    @property
+    def num_classes(self) -> int:
+        return self.recipe["num_classes"]
+
+
+def build(
+    labels: np.ndarray,
+    ids: np.ndarray,
+    num_classes: int,
+    class_names: Sequence[str],
+    longtail: Select,
+    noise: Noise,
+    seed: int,
+    recipe_text: Mapping[str, Any],
+) -> Manifest:
+    """Applies long tail and noise, in the order that the noise asks for.
+
+    Args:
+      labels: int [M], the full training split's, clean.
+      ids: int64 [M].
+      num_classes: C.
+      class_names: C names.
+      longtail: from `longtail.LONGTAILS`.
+      noise: from `noise.NOISES`.
+      seed: of both draws.
+      recipe_text: JSON-ready, e.g. the specs in canonical form; kept in the recipe as it is.
+    """
+    seen = noise.corrupt(labels, ids, num_classes, seed) if noise.before_longtail else labels
+    rows = longtail(seen, ids, num_classes, seed)
+    observed = (
+        seen[rows] if noise.before_longtail else noise.corrupt(labels[rows], ids[rows], num_classes, seed)
+    )
+    recipe = {
+        **recipe_text,
+        "num_classes": num_classes,
+        "class_names": list(class_names),
+        "seed": seed,
+        "nominal_rate": noise.nominal_rate,
+        "noise_before_longtail": noise.before_longtail,
+    }
+    recipe = json.loads(json.dumps(recipe, allow_nan=False))  # as `load` will give it back: tuples are lists
+    arrays = (ids[rows].astype(np.int64), labels[rows].astype(np.int32), observed.astype(np.int32))
+    return Manifest(*arrays, recipe)
+
+
+def statistics(manifest: Manifest) -> dict[str, Any]:
+    """What the training set is, JSON-ready (rates in 0..1; an empty class has rate 0 and stays itself)."""
+    clean, observed, num_classes = manifest.clean_labels, manifest.observed_labels, manifest.num_classes
+    matrix = transition_matrix(clean, observed, num_classes)
+    return {
+        "num_examples": len(manifest.ids),
+        "clean_counts": np.bincount(clean, minlength=num_classes).tolist(),
+        "observed_counts": np.bincount(observed, minlength=num_classes).tolist(),
+        "realised_rate": float((clean != observed).mean()),
+        "realised_rate_per_clean_class": (1 - np.diag(matrix)).tolist(),
+        "transition_matrix": matrix.tolist(),
+    }
+
+
+def digest(manifest: Manifest) -> str:
+    """SHA-256 of the three arrays, and of nothing else."""
+    return _sha256("".join(_array_hashes(manifest).values()).encode())
+
+
+def save(manifest: Manifest, directory: str | os.PathLike[str]) -> None:
+    """Writes manifest.npz, then manifest.json, each under another name first and then renamed.
+
+    The JSON is last: killed at any moment this leaves the files of before, a pair that `load` refuses, or a
+    complete manifest. The bytes of both files depend on the manifest alone.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    arrays = {key: getattr(manifest, key).astype(dtype) for key, dtype in _DTYPES.items()}
+    text = json.dumps(_document(manifest), indent=1, allow_nan=False) + "\n"
+    _replace(directory / "manifest.npz", lambda file: np.savez(file, **arrays))
+    _replace(directory / "manifest.json", lambda file: file.write(text.encode()))
+
+
+def load(path: str | os.PathLike[str]) -> Manifest:
+    """Reads a manifest back: a directory that holds one, or its .npz or .json file.
+
+    Raises:
+      UserError: missing, half-written or altered.
+    """
+    path = Path(path)
+    base = path if path.suffix in (".npz", ".json") else path / "manifest"
+    npz_file, json_file = base.with_suffix(".npz"), base.with_suffix(".json")
+    for file in (npz_file, json_file):
+        if not file.is_file():
+            raise UserError(f"{file} is missing: there is no complete manifest, build it again")
+    try:
+        document = json.loads(json_file.read_text())
+        with open(npz_file, "rb") as file:
+            found = dict(np.load(file, allow_pickle=False))
+    except Exception as error:  # a damaged archive raises anything from OSError to zlib.error
+        raise UserError(f"{base}: a file is damaged ({type(error).__name__}), build it again") from None
+    if {key: array.dtype.str for key, array in found.items()} != _DTYPES:
+        raise UserError(f"{npz_file} was altered: it must hold exactly {', '.join(_DTYPES)}, build it again")
+    try:
+        manifest = Manifest(**found, recipe=document["recipe"])
+        # Hashes first: statistics of an altered num_classes might not fit in memory.
+        differing = _differing(document["sha256"], _hashes(manifest)) or _differing(
+            document, _document(manifest)
+        )
+    except (KeyError, TypeError, ValueError):  # a recipe without its fields, arrays that no set could have
+        raise UserError(f"{base}: the files were altered or do not belong together, build it again") from None
+    if differing:
+        raise UserError(
+            f"{base}: {differing} does not agree with the rest: altered or half-written, build it again"
+        )
+    return manifest
+
+
+def verify(manifest: Manifest, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Rows int64 [n] of the manifest's examples in a split with labels int [M] and ids int64 [M].
+
+    Raises:
+      UserError: an id that the split does not have, or another label there than the manifest's clean one.
+    """
+    order = np.argsort(ids)
+    rows = order[np.searchsorted(ids, manifest.ids, sorter=order).clip(max=len(ids) - 1)]
+    unknown = manifest.ids[ids[rows] != manifest.ids]
+    if len(unknown):
+        raise UserError(
+            f"manifest: {len(unknown)} of {len(rows)} ids are not in the data set, the first is "
+            f"{unknown[0]}; it was made from another one"
+        )
+    wrong = np.flatnonzero(labels[rows] != manifest.clean_labels)
+    if len(wrong):
+        first = wrong[0]
+        raise UserError(
+            f"manifest: {len(wrong)} of {len(rows)} clean labels are not the data set's, the first is id "
+            f"{manifest.ids[first]}: {manifest.clean_labels[first]} here, {labels[rows[first]]} there; "
+            "it was made from another one"
+        )
+    return rows.astype(np.int64)
+
+
+def diff(a: Manifest, b: Manifest) -> dict[str, Any]:
+    """What differs, JSON-ready; {} where nothing does.
+
+    Keys, each only where it has something to say: ids_only_in_a, ids_only_in_b, clean_labels, observed_labels
+    (ids in both whose labels differ), order (True: the ids in both come in another order), recipe ({field:
+    [of a, of b]}, None where it is missing).
+    """
+    common, at_a, at_b = np.intersect1d(a.ids, b.ids, return_indices=True)
+    recipe = {
+        key: [a.recipe.get(key), b.recipe.get(key)]
+        for key in sorted({*a.recipe, *b.recipe})
+        if a.recipe.get(key) != b.recipe.get(key)
+    }
+    found = {
+        "ids_only_in_a": np.setdiff1d(a.ids, b.ids).tolist(),
+        "ids_only_in_b": np.setdiff1d(b.ids, a.ids).tolist(),
+        "clean_labels": common[a.clean_labels[at_a] != b.clean_labels[at_b]].tolist(),
+        "observed_labels": common[a.observed_labels[at_a] != b.observed_labels[at_b]].tolist(),
+        "order": not np.array_equal(np.argsort(at_a), np.argsort(at_b)),
+        "recipe": recipe,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _document(manifest: Manifest) -> dict[str, Any]:
+    """What manifest.json holds."""
+    _check(manifest)
+    return {"recipe": manifest.recipe, "statistics": statistics(manifest), "sha256": _hashes(manifest)}
+
+
+def _hashes(manifest: Manifest) -> dict[str, str]:
+    recipe = json.dumps(manifest.recipe, sort_keys=True)
+    return {**_array_hashes(manifest), "arrays": digest(manifest), "recipe": _sha256(recipe.encode())}
+
+
+def _check(manifest: Manifest) -> None:
+    size, num_classes = manifest.ids.size, manifest.num_classes
+    for key in _DTYPES:
+        if getattr(manifest, key).shape != (size,):
+            raise ValueError(f"{key} is not [{size}]")
+    if not size or len(np.unique(manifest.ids)) < size:
+        raise ValueError("ids are empty or not unique")
+    for labels in (manifest.clean_labels, manifest.observed_labels):
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError(f"labels are not in 0..{num_classes - 1}")
+
+
+def _differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """The name of the first differing entry, `section.field` where it lies deeper, or the empty string."""
+    for key in sorted({*found, *expected}):
+        mine, theirs = found.get(key), expected.get(key)
+        if mine != theirs:
+            nested = isinstance(mine, dict) and isinstance(theirs, dict)
+            return f"{key}.{_differing(mine, theirs)}" if nested else key
+    return ""
+
+
+def _array_hashes(manifest: Manifest) -> dict[str, str]:
+    return {key: _sha256(getattr(manifest, key).astype(dtype).tobytes()) for key, dtype in _DTYPES.items()}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def none() -> None:
+    """The training set is built from the recipe."""
+    return None
+
+
+def file(path: str) -> str:
+    """The training set is the manifest at `path` (a directory that holds one, or its .npz or .json file)."""
+    return path
+
+
+MANIFESTS = {"none": none, "file": file}

@@ -1,0 +1,113 @@
+"""What stands on an encoder's features: classifiers (`HEADS`), and the `MLP` of self-supervised methods."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from lt_noisy.spec import UserError
+
+HeadBuilder = Callable[[int], nn.Module]  # build(num_classes) -> classifier, called as classifier(features)
+
+
+class Linear(nn.Module):
+    """features [B, D] -> logits float32 [B, num_classes]; Kaiming-normal fan-in weights, bias from 0."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+        return nn.Dense(self.num_classes, kernel_init=kernel_init, name="dense")(features.astype(jnp.float32))
+
+
+def _unit_norm(x: jax.Array, axis: int) -> jax.Array:
+    """x / max(||x||, 1e-12) along `axis`, finite in value and gradient at 0."""
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis, keepdims=True), 1e-24))
+
+
+def _unit_columns(key: jax.Array, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    return _unit_norm(jax.random.normal(key, shape, dtype), axis=0)
+
+
+class Cosine(nn.Module):
+    """features [B, D] -> logits float32 [B, num_classes]: `scale` times the cosine to each class's weights.
+
+    No bias. The weights start with norm 1, directions uniform, and are normalised in every forward pass
+    (the classifier of LDAM, Cao et al. 2019, which keeps the scale in its loss).
+    """
+
+    num_classes: int
+    scale: float
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        features = features.astype(jnp.float32)
+        kernel = self.param("kernel", _unit_columns, (features.shape[-1], self.num_classes))
+        return self.scale * (_unit_norm(features, axis=-1) @ _unit_norm(kernel, axis=0))
+
+
+def linear() -> HeadBuilder:
+    """The usual linear classifier."""
+    return Linear
+
+
+def cosine(scale: float = 30.0) -> HeadBuilder:
+    """A cosine classifier without bias: logits lie in [-scale, scale]. A loss on it must not scale again."""
+    if not 0 < scale < math.inf:
+        raise UserError(f"scale={scale} must be above 0")
+    return lambda num_classes: Cosine(num_classes, scale)
+
+
+HEADS: dict[str, Callable[..., HeadBuilder]] = {"linear": linear, "cosine": cosine}
+
+
+class MLP(nn.Module):
+    """Projector or predictor: x [B, D] -> float32 [B, sizes[-1]]; ReLU between layers, none after the last.
+
+    A layer that BatchNorm follows has no bias. BatchNorm after the last layer has neither scale nor offset.
+    Published uses, for 512 features:
+
+    * SimCLR's projector 512-512-128: `sizes=(512, 128)`, no norms in the paper's formula (Chen et al. 2020,
+      equation 2); its released code normalises both layers.
+    * SimSiam's projector on CIFAR 512-2048-2048: `sizes=(2048, 2048), norm=True, norm_last=True`.
+    * SimSiam's predictor 2048-512-2048: `sizes=(512, 2048), norm=True`.
+
+    Attributes:
+      sizes: outputs of each layer.
+      norm: BatchNorm after every layer but the last.
+      dtype: of the computation. Parameters, BatchNorm statistics, normalisation and the result are float32.
+      norm_axis: the axis over which BatchNorm's batch statistics are averaged; None: each device its own.
+      norm_last: BatchNorm after the last layer.
+    """
+
+    sizes: tuple[int, ...]
+    norm: bool
+    dtype: DTypeLike
+    norm_axis: str | None
+    norm_last: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`train`: use (and update) batch statistics, not running ones."""
+        for i, size in enumerate(self.sizes):
+            last = i == len(self.sizes) - 1
+            normed = self.norm_last if last else self.norm
+            x = nn.Dense(size, use_bias=not normed, dtype=self.dtype, name=f"dense{i + 1}")(x)
+            if normed:
+                x = nn.BatchNorm(
+                    use_running_average=not train,
+                    momentum=0.9,
+                    epsilon=1e-5,
+                    use_scale=not last,
+                    use_bias=not last,
+                    dtype=jnp.float32 if last else self.dtype,
+                    axis_name=self.norm_axis,
+                    name=f"norm{i + 1}",
+                )(x)
+            if not last:
+                x = nn.relu(x)
+        return x.astype(jnp.float32)

@@ -1,0 +1,165 @@
+"""Residual encoders: image batches [B, H, W, C] to features float32 [B, D]. No classifier (see `heads`).
+
+Two families. `resnet18` and `resnet34` are torchvision's (He et al. 2016): four groups of basic blocks, 1x1
+convolutions with BatchNorm where a shortcut changes shape, Kaiming-normal fan-out initialisation. `resnet8`
+to `resnet56` are the CIFAR networks of the same paper: three groups, parameter-free shortcuts (its option A),
+Kaiming-normal fan-in, which is PyTorch's default and what the LDAM code uses.
+
+Against PyTorch: padding is explicit and symmetric as there (Flax's "SAME" pads an even image at stride 2 on one
+side only); BatchNorm's running variance is the biased one (there: unbiased); and its momentum of 0.9 is called
+0.1 there.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from lt_noisy.spec import UserError
+
+# build(dtype, norm_axis) -> encoder; the encoder is called as encoder(x, train) and has `num_features`.
+EncoderBuilder = Callable[[DTypeLike, str | None], nn.Module]
+
+
+def _pad_shortcut(x: jax.Array, channels: int, stride: int) -> jax.Array:
+    """Option A: every `stride`-th pixel; new channels of 0, half before and half after the old ones."""
+    half = (channels - x.shape[-1]) // 2
+    return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (half, half)))
+
+
+class ResNet(nn.Module):
+    """A residual network of basic blocks.
+
+    Attributes:
+      blocks: blocks in each group; every group but the first halves the image and doubles the channels.
+      width: channels of the first group.
+      stem: "cifar" (3x3, stride 1, no pooling) or "imagenet" (7x7, stride 2, then 3x3 max-pool, stride 2).
+      projection: whether shortcuts that change shape are 1x1 convolutions; otherwise they are option A.
+      dtype: of the computation. Parameters, BatchNorm statistics, normalisation and features are float32.
+      norm_axis: the axis over which BatchNorm's batch statistics are averaged; None: each device its own.
+    """
+
+    blocks: tuple[int, ...]
+    width: int
+    stem: str
+    projection: bool
+    dtype: DTypeLike
+    norm_axis: str | None
+
+    @property
+    def num_features(self) -> int:
+        """D, the length of a feature vector."""
+        return self.width * 2 ** (len(self.blocks) - 1)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """x [B, H, W, C] -> float32 [B, D]. `train`: use (and update) batch statistics, not running ones."""
+        fan = "fan_out" if self.projection else "fan_in"
+        kernel_init = nn.initializers.variance_scaling(2.0, fan, "normal")
+
+        def conv(x: jax.Array, channels: int, size: int, stride: int, name: str) -> jax.Array:
+            return nn.Conv(
+                channels,
+                (size, size),
+                strides=stride,
+                padding=size // 2,
+                use_bias=False,
+                kernel_init=kernel_init,
+                dtype=self.dtype,
+                name=name,
+            )(x)
+
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,  # of the output; Flax normalises in float32
+            axis_name=self.norm_axis,
+        )
+
+        def shortcut(x: jax.Array, channels: int, stride: int, name: str) -> jax.Array:
+            if stride == 1 and x.shape[-1] == channels:
+                return x
+            if not self.projection:
+                return _pad_shortcut(x, channels, stride)
+            return norm(name=f"{name}_shortcut_norm")(conv(x, channels, 1, stride, f"{name}_shortcut_conv"))
+
+        def block(x: jax.Array, channels: int, stride: int, name: str) -> jax.Array:
+            y = nn.relu(norm(name=f"{name}_norm1")(conv(x, channels, 3, stride, f"{name}_conv1")))
+            y = norm(name=f"{name}_norm2")(conv(y, channels, 3, 1, f"{name}_conv2"))
+            return nn.relu(y + shortcut(x, channels, stride, name))
+
+        size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = conv(x.astype(self.dtype), self.width, size, stride, "stem_conv")
+        x = nn.relu(norm(name="stem_norm")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for group, count in enumerate(self.blocks):
+            for i in range(count):
+                stride = 2 if group > 0 and i == 0 else 1
+                x = block(x, self.width * 2**group, stride, f"group{group + 1}_block{i + 1}")
+        return x.astype(jnp.float32).mean(axis=(1, 2))
+
+
+def _projecting(blocks: tuple[int, ...], stem: str, width: int) -> EncoderBuilder:
+    if stem not in ("cifar", "imagenet"):
+        raise UserError(f'stem={stem!r} must be "cifar" or "imagenet"')
+    if width < 1:
+        raise UserError(f"width={width} must be 1 or more channels")
+    return lambda dtype, norm_axis: ResNet(blocks, width, stem, True, dtype, norm_axis)
+
+
+def _padding(blocks_per_group: int, width: int) -> EncoderBuilder:
+    if width < 2 or width % 2:
+        raise UserError(f"width={width} must be an even number of channels: shortcuts pad half on each side")
+    return lambda dtype, norm_axis: ResNet((blocks_per_group,) * 3, width, "cifar", False, dtype, norm_axis)
+
+
+def resnet18(stem: str = "cifar", width: int = 64) -> EncoderBuilder:
+    """ResNet-18, 512 features at width 64; stem "cifar" is for 32-pixel images, "imagenet" for 224."""
+    return _projecting((2, 2, 2, 2), stem, width)
+
+
+def resnet34(stem: str = "cifar", width: int = 64) -> EncoderBuilder:
+    """ResNet-34, 512 features at width 64; stems as in `resnet18`."""
+    return _projecting((3, 4, 6, 3), stem, width)
+
+
+def resnet8(width: int = 16) -> EncoderBuilder:
+    """CIFAR ResNet-8, 64 features at width 16: for tiny images, such as 8x8 digits."""
+    return _padding(1, width)
+
+
+def resnet20(width: int = 16) -> EncoderBuilder:
+    """CIFAR ResNet-20, 64 features at width 16."""
+    return _padding(3, width)
+
+
+def resnet32(width: int = 16) -> EncoderBuilder:
+    """CIFAR ResNet-32, 64 features at width 16: the usual network of CIFAR-LT."""
+    return _padding(5, width)
+
+
+def resnet44(width: int = 16) -> EncoderBuilder:
+    """CIFAR ResNet-44, 64 features at width 16."""
+    return _padding(7, width)
+
+
+def resnet56(width: int = 16) -> EncoderBuilder:
+    """CIFAR ResNet-56, 64 features at width 16."""
+    return _padding(9, width)
+
+
+MODELS: dict[str, Callable[..., EncoderBuilder]] = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet8": resnet8,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet44": resnet44,
+    "resnet56": resnet56,
+}

@@ -1,0 +1,67 @@
+"""Runs main.py and kills its own process (SIGKILL) at a chosen moment: `killer.py MOMENT [main.py's arguments]`.
+
+The moments are places in the program, not times, so that the tests hit them every time.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import main
+from lt_noisy import checkpoint, run, train
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _on_call(module, name, number, before=True):
+    """Dies at the `number`th call of `module.name`, before or after its work."""
+    original, calls = getattr(module, name), 0
+
+    def replacement(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == number and before:
+            _die()
+        result = original(*args, **kwargs)
+        if calls == number:
+            _die()
+        return result
+
+    setattr(module, name, replacement)
+
+
+def _on_replace(suffix, number=1, before=True):
+    """Dies when a file whose path ends with `suffix` is put in place by rename."""
+    original, calls = os.replace, 0
+
+    def replacement(source, target):
+        nonlocal calls
+        calls += str(target).endswith(suffix)
+        hit = str(target).endswith(suffix) and calls == number
+        if hit and before:
+            _die()
+        original(source, target)
+        if hit:
+            _die()
+
+    os.replace = replacement
+
+
+MOMENTS = {
+    "inside the manifest write": lambda: _on_replace("manifest.json"),
+    "mid-epoch": lambda: _on_call(train, "grouped", 14),
+    "during a save": lambda: _on_call(checkpoint.Checkpoints, "save", 2, before=False),
+    "between the last step and the summary": lambda: _on_replace("pretrain/summary.json"),
+    "between stages": lambda: _on_replace("pretrain/summary.json", before=False),
+    "in the second stage": lambda: _on_call(train, "grouped", 30),
+}
+
+if __name__ == "__main__":
+    assert run.run is main.run
+    MOMENTS[sys.argv[1]]()
+    sys.exit(main.main(["main.py", *sys.argv[2:]]))

@@ -1,0 +1,164 @@
+"""Long-tailed subsets: exact counts, the two draws, and independence of storage order."""
+
+import numpy as np
+import pytest
+
+from lt_noisy import spec
+from lt_noisy.data import longtail
+from lt_noisy.spec import UserError
+
+
+def data(per_class, order_seed=3):
+    """Labels and ids of a set with `per_class` examples per class, stored in shuffled order."""
+    labels = np.repeat(np.arange(len(per_class)), per_class).astype(np.int32)
+    labels = np.random.RandomState(1).permutation(labels)  # by id
+    ids = np.random.RandomState(order_seed).permutation(len(labels)).astype(np.int64)
+    return labels[ids], ids
+
+
+def select(text, labels, ids, num_classes, seed=0):
+    return spec.bind(text, longtail.LONGTAILS, "longtail")(labels, ids, num_classes, seed)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "n_max", "ratio", "total"),
+    [
+        (10, 5000, 10, 20431),
+        (10, 5000, 50, 13996),
+        (10, 5000, 100, 12406),
+        (100, 500, 10, 19573),
+        (100, 500, 50, 12608),
+        (100, 500, 100, 10847),
+    ],
+)
+def test_exponential_totals_are_the_published_ones(num_classes, n_max, ratio, total):
+    counts = longtail.exponential_counts(num_classes, n_max, ratio)
+    assert counts.sum() == total
+    assert counts[0] == n_max and counts[-1] == n_max // ratio
+
+
+def test_exponential_counts_of_cifar10():
+    expected = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    assert longtail.exponential_counts(10, 5000, 100.0).tolist() == expected
+
+
+def test_whole_counts_are_not_rounded_down():
+    for ratio in range(1, 200):
+        for tail in (1, 3, 7):
+            assert longtail.exponential_counts(7, ratio * tail, ratio)[-1] == tail
+            assert longtail.step_counts(7, ratio * tail, ratio)[-1] == tail
+    assert longtail.step_counts(2, 11, 1.1).tolist() == [11, 10]
+
+
+def test_step_counts_give_an_odd_class_to_the_tail():
+    assert longtail.step_counts(5, 100, 10.0).tolist() == [100, 100, 10, 10, 10]
+
+
+@pytest.mark.parametrize("text", ["exponential(10)", "step(4, n_max=8)", "explicit((9, 5, 1))"])
+def test_selected_counts_and_order(text):
+    labels, ids = data([30, 20, 25])
+    rows = select(text, labels, ids, 3)
+    expected = {
+        "exponential(10)": [30, 9, 3],
+        "step(4, n_max=8)": [8, 2, 2],
+        "explicit((9, 5, 1))": [9, 5, 1],
+    }
+    assert np.bincount(labels[rows], minlength=3).tolist() == expected[text]
+    assert len(set(rows)) == len(rows) and rows.dtype == np.int64
+    assert (np.diff(ids[rows]) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none()",
+        "exponential(10)",
+        "exponential(10, subset=conventional)",
+        "step(4)",
+        "balanced(exponential(10))",
+    ],
+)
+def test_storage_order_does_not_matter(text):
+    kept = []
+    for order_seed in (3, 4):
+        labels, ids = data([30, 20, 25], order_seed)
+        rows = select(text, labels, ids, 3, seed=7)
+        kept.append((ids[rows].tolist(), labels[rows].tolist()))
+    assert kept[0] == kept[1]
+
+
+def test_n_max_0_is_the_largest_head_every_class_can_supply():
+    labels, ids = data([100, 12, 10])  # a ratio of 4 wants n, n/2, n/4: class 1 limits n to 25
+    counts = np.bincount(labels[select("exponential(4)", labels, ids, 3)])
+    assert counts.tolist() == [25, 12, 6]
+    with pytest.raises(UserError, match="class 1 has 12 examples, the profile asks for 13"):
+        select("exponential(4, n_max=26)", labels, ids, 3)
+
+
+def test_seeds_differ_and_a_smaller_class_is_part_of_a_larger_one():
+    labels, ids = data([40, 40])
+    rows = {seed: set(select("exponential(2)", labels, ids, 2, seed)) for seed in (0, 1)}
+    assert rows[0] != rows[1]
+    assert set(select("exponential(8)", labels, ids, 2, 0)) < rows[0]
+
+
+def test_classes_are_drawn_independently():
+    labels, ids = data([40, 40])
+    other = ids.copy()
+    other[labels == 0] += 1000  # other images of class 0 leave the draw of class 1 alone
+    rows, moved = (select("exponential(4)", labels, i, 2) for i in (ids, other))
+    assert sorted(rows[labels[rows] == 1]) == sorted(moved[labels[moved] == 1])
+
+
+def test_conventional_is_the_published_procedure_and_ignores_the_seed():
+    labels, ids = data([50, 50, 50])
+    by_id = np.empty(150, int)
+    by_id[ids] = labels
+    np.random.seed(0)  # as written in the authors' code: global legacy stream, original order
+    expected = []
+    for c, n in enumerate(longtail.exponential_counts(3, 50, 10.0)):
+        index = np.where(by_id == c)[0]
+        np.random.shuffle(index)
+        expected += index[:n].tolist()
+    for seed in (0, 5):
+        rows = select("exponential(10, subset=conventional)", labels, ids, 3, seed)
+        assert ids[rows].tolist() == expected
+
+
+def test_balanced_control_has_the_same_total():
+    labels, ids = data([30, 20, 25])
+    total = len(select("exponential(10)", labels, ids, 3))
+    rows = select("balanced(exponential(10))", labels, ids, 3)
+    assert len(rows) == total == 42
+    rows = select("balanced(explicit((30, 5, 5)))", labels, ids, 3)
+    assert np.bincount(labels[rows]).tolist() == [14, 13, 13]
+    with pytest.raises(UserError, match="class 1 has 20 examples"):
+        select("balanced(none())", labels, ids, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("exponential(0.5)", "ratio=0.5 must be at least 1"),
+        ("step(0)", "ratio=0.0 must be at least 1"),
+        ("exponential(1e999)", "ratio=inf"),
+        ("exponential(2, n_max=-1)", "n_max=-1"),
+        ("exponential(2, subset=convention)", "subset='convention'"),
+        ("explicit(())", "counts"),
+        ("explicit((3, 0))", "counts"),
+        ("explicit((3, 1.5))", "counts"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(text, message):
+    with pytest.raises(UserError, match=message):
+        spec.bind(text, longtail.LONGTAILS, "longtail")
+
+
+def test_bad_data_is_refused():
+    labels, ids = data([10, 10])
+    with pytest.raises(UserError, match="leaves class 1 without any"):
+        select("exponential(11)", labels, ids, 2)
+    with pytest.raises(UserError, match="class 2 has no examples"):
+        select("exponential(2)", labels, ids, 3)
+    with pytest.raises(UserError, match="counts has 3 numbers, the data 2 classes"):
+        select("explicit((1, 1, 1))", labels, ids, 2)

@@ -1,0 +1,281 @@
+"""The command line itself: a whole run, kill and resume, signals, skips, refusals, and bad input in one line."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+KILLER = ROOT / "tests" / "killer.py"
+
+# 20 pre-training steps and 16 of fine-tuning, saved and logged every 5 and 4.
+CONFIG = [
+    "--config=configs/digits_lt_noise.py:small",
+    "--config.devices=1",
+    "--config.model=resnet8(width=4)",
+    "--config.dataset=digits(test_per_class=20)",
+    "--config.pretrain.length=steps(20)",
+    "--config.pretrain.log_every=steps(5)",
+    "--config.pretrain.eval_every=steps(10)",
+    "--config.pretrain.save_every=steps(5)",
+    "--config.finetune.length=steps(16)",
+    "--config.finetune.log_every=steps(4)",
+    "--config.finetune.eval_every=steps(8)",
+    "--config.finetune.save_every=steps(4)",
+]
+
+
+@pytest.fixture(scope="session")
+def env(tmp_path_factory):
+    """The environment of a child: one CPU device, and a compilation cache that all children share."""
+    cache = tmp_path_factory.getbasetemp().parent / "xla-cache"
+    return {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+
+
+def _run(env, workdir, *overrides, program=("main.py",), config=CONFIG):
+    command = [sys.executable, "-W", "error", *map(str, program), *config, f"--workdir={workdir}", *overrides]
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def finished(env, tmp_path_factory):
+    """An uninterrupted run; nobody writes into it."""
+    workdir = tmp_path_factory.mktemp("finished")
+    done = _run(env, workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def _summary(workdir, stage):
+    return json.loads((workdir / stage / "summary.json").read_text())
+
+
+def _metrics(workdir, stage):
+    lines = [json.loads(line) for line in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def _assert_same(workdir, reference):
+    """Bit for bit: weights, metrics and results, each step once."""
+    for stage in ("pretrain", "finetune"):
+        ours, theirs = _summary(workdir, stage), _summary(reference, stage)
+        assert ours["params_sha256"] == theirs["params_sha256"]
+        for part in ("representation", "test", "train"):
+            assert ours.get(part) == theirs.get(part)
+        assert _metrics(workdir, stage) == _metrics(reference, stage)
+    assert (workdir / "manifest.npz").read_bytes() == (reference / "manifest.npz").read_bytes()
+
+
+def test_a_whole_run(finished):
+    workdir, out = finished
+    for text in ("10 classes", "wrong", "resnet8", "images/s", "ETA", "balanced accuracy", "memorised"):
+        assert text in out
+    assert out.rstrip().endswith(f"summary: {workdir}/finetune/summary.json")
+    assert [line["step"] for line in _metrics(workdir, "pretrain")] == [5, 10, 15, 20]
+    assert [line["step"] for line in _metrics(workdir, "finetune")] == [4, 8, 12, 16]
+    assert "test_balanced_accuracy" in _metrics(workdir, "finetune")[-1]
+    summary = _summary(workdir, "finetune")
+    assert summary["seed"] == 0 and len(summary["params_sha256"]) == 64 and "jax" in summary["versions"]
+    assert len(summary["test"]["confusion_matrix"]) == 10
+    arrays = np.load(workdir / "manifest.npz")
+    assert sorted(arrays) == ["clean_labels", "ids", "observed_labels"]
+    recorded = json.loads((workdir / "manifest.json").read_text())
+    wrong = float(np.mean(arrays["clean_labels"] != arrays["observed_labels"]))
+    assert 0.3 < wrong < 0.4 and str(round(100 * wrong, 1)) in out
+    assert json.dumps(recorded)  # plain JSON, no NaN
+    assert summary["train"]["wrong_labels"] == int(round(wrong * len(arrays["ids"])))
+
+
+@pytest.mark.parametrize(
+    ("moment", "resumed"),
+    [
+        ("inside the manifest write", None),
+        ("mid-epoch", "pretrain: resuming from step 10"),
+        ("during a save", "pretrain: resuming from step"),
+        ("between the last step and the summary", "pretrain: resuming from step 20 of 20"),
+        ("between stages", "pretrain: finished already"),
+        ("in the second stage", "finetune: resuming from step 8"),
+    ],
+)
+def test_killed_and_resumed_is_bit_identical(env, finished, tmp_path, moment, resumed):
+    killed = _run(env, tmp_path, program=(KILLER, moment))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = _run(env, tmp_path)
+    assert again.returncode == 0, again.stderr
+    if resumed:
+        assert resumed in again.stdout
+    if moment in ("mid-epoch", "during a save"):
+        assert "resuming from step 0" not in again.stdout
+    _assert_same(tmp_path, finished[0])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_and_exit(env, finished, tmp_path, number, code):
+    """Stopped in the loop: saved where it is, the right status, and the rest is the same run."""
+    command = [sys.executable, "main.py", *CONFIG, f"--workdir={tmp_path}"]
+    slow = [*command, "--config.pretrain.log_every=steps(1)"]
+    with subprocess.Popen(
+        slow, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        for line in child.stdout:
+            if line.startswith("pretrain 3/20"):
+                child.send_signal(number)
+        assert child.wait(60) == code
+        errors = child.stderr.read()
+    assert "Traceback" not in errors
+    again = _run(env, tmp_path, "--config.pretrain.log_every=steps(1)")
+    assert again.returncode == 0, again.stderr
+    start = int(again.stdout.split("pretrain: resuming from step ")[1].split()[0])
+    assert 3 <= start <= 20
+    assert [line["step"] for line in _metrics(tmp_path, "pretrain")] == list(range(1, 21))
+    for stage in ("pretrain", "finetune"):
+        assert _summary(tmp_path, stage)["params_sha256"] == _summary(finished[0], stage)["params_sha256"]
+
+
+def test_finished_stages_are_skipped_and_another_identity_is_refused(env, finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")}
+    again = _run(env, workdir, "--config.finetune.log_every=steps(2)")  # cadence is not identity
+    assert again.returncode == 0 and "pretrain: finished already" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")} == before
+
+    other = _run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
+    assert other.returncode == 2
+    assert "finetune.loss: " in other.stderr and "gce(q=0.5)" in other.stderr
+    assert len(other.stderr.strip().splitlines()) == 1
+    noise = _run(env, workdir, "--config.noise=symmetric(rate=0.2)")
+    assert noise.returncode == 2 and "manifest differs" in noise.stderr
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")} == before
+
+    shutil.rmtree(workdir / "finetune")  # another loss beside the same pre-training
+    changed = _run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
+    assert changed.returncode == 0 and "pretrain: finished already" in changed.stdout
+
+
+def test_altered_manifest_and_second_process_are_refused(env, finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    arrays = dict(np.load(workdir / "manifest.npz"))
+    arrays["observed_labels"][0] = (arrays["observed_labels"][0] + 1) % 10
+    np.savez(workdir / "manifest.npz", **arrays)
+    altered = _run(env, workdir)
+    assert altered.returncode == 2 and len(altered.stderr.strip().splitlines()) == 1
+
+    import fcntl
+
+    with open(workdir / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = _run(env, workdir)
+    assert second.returncode == 2 and "another process" in second.stderr
+
+
+def test_a_saved_manifest_replaces_the_recipe(env, finished, tmp_path):
+    reference = finished[0]
+    recipe = [
+        "--config.longtail=none()",
+        "--config.noise=none()",
+        f"--config.manifest=file(path='{reference}')",
+    ]
+    loaded = _run(env, tmp_path / "loaded", *recipe)
+    assert loaded.returncode == 0, loaded.stderr
+    assert (
+        _summary(tmp_path / "loaded", "finetune")["params_sha256"]
+        == (_summary(reference, "finetune")["params_sha256"])
+    )
+    clash = _run(env, tmp_path / "clash", recipe[2])
+    assert clash.returncode == 2 and "already fixes the training set" in clash.stderr
+
+
+def test_frozen_encoder_stays_as_pretrained(env, finished, tmp_path):
+    from lt_noisy.checkpoint import read_final
+
+    shutil.copytree(finished[0] / "pretrain", tmp_path / "pretrain")
+    done = _run(env, tmp_path, "--config.finetune.freeze_encoder=True")
+    assert done.returncode == 0, done.stderr
+    before, after = read_final(tmp_path / "pretrain"), read_final(tmp_path / "finetune")
+    moved = {k for k in after if k in before and not np.array_equal(after[k], before[k])}
+    encoder = [k for k in after if k.startswith(("state.params.encoder", "state.batch_stats.encoder"))]
+    assert encoder and not moved & set(encoder)
+
+
+def test_not_finite_stops_and_keeps_the_last_good_checkpoint(env, tmp_path):
+    wild = _run(
+        env, tmp_path, "--config.pretrain.schedule=constant(lr=1e30)", "--config.pretrain.log_every=steps(1)"
+    )
+    assert wild.returncode == 2
+    line = wild.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: pretrain: the loss or its gradient is not finite in steps ")
+    assert not (tmp_path / "pretrain" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no --config given"),
+        (["--config=configs/absent.py"], "no file 'configs/absent.py'"),
+        (["--config=configs/digits_lt_noise.py:tiny"], "unknown variant 'tiny'"),
+        ([*CONFIG, "leftover"], "left-over argument 'leftover'"),
+        ([*CONFIG, "--workdri=x"], "workdri"),
+        ([*CONFIG, "--config.finetune.los=x"], "los"),
+        ([*CONFIG, "--config.seed=one"], "seed"),
+        ([*CONFIG, "--config.seed=-1"], "config.seed is at least 0"),
+        ([*CONFIG, '--config.finetune={"kind": "supervised"}'], "config.finetune.init is missing"),
+        ([*CONFIG, "--config.finetune.kind=supervized"], "did you mean 'supervised'"),
+        ([*CONFIG, "--config.finetune.loss=superloss(logit_ajusted())"], "did you mean 'logit_adjusted'"),
+        ([*CONFIG, "--config.finetune.loss=gce(q=2.0)"], "config.finetune.loss: gce"),
+        ([*CONFIG, "--config.longtail=exponential(ratio=0.5)"], "ratio"),
+        ([*CONFIG, "--config.noise=symmetric(rate=1.5)"], "rate"),
+        ([*CONFIG, "--config.stages=('finetune',)"], "'pretrain' is not an earlier stage"),
+        ([*CONFIG, "--config.stages=('pretrian',)"], "did you mean 'pretrain'"),
+        ([*CONFIG, "--config.finetune.batch_size=5000"], "5000 is not between 1 and"),
+        ([*CONFIG, "--config.finetune.length=percent(50)"], "cannot be a percentage"),
+        ([*CONFIG, "--config.steps_per_call=3"], "steps(20) is not a multiple of config.steps_per_call=3"),
+        ([*CONFIG, "--config.devices=9"], "9 asked for"),
+        ([*CONFIG, "--config.parallel=pjit"], "did you mean 'jit'"),
+        ([*CONFIG, "--config.dataset=folder(path='/nowhere')"], "/nowhere"),
+        ([*CONFIG, "--config.dataset=npz(path='/nowhere.npz')"], "/nowhere.npz"),
+        ([*CONFIG, "--config.manifest=file(path='/nowhere')"], "/nowhere"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_one_line_before_work_starts(monkeypatch, capsys, tmp_path, arguments, says):
+    """In this process, through `main.main`: what a user would see, without starting Python two dozen times."""
+    sys.path.insert(0, str(ROOT))
+    import main
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    if arguments:
+        arguments = [*arguments, f"--workdir={tmp_path / 'run'}"]
+    began = time.perf_counter()
+    assert main.main(["main.py", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and says in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list((tmp_path / "run").glob("*/metrics.jsonl"))
+    assert time.perf_counter() - began < 20
+
+
+def test_every_config_binds_and_so_does_its_small_variant():
+    import importlib.util
+
+    from lt_noisy.config import resolve
+
+    files = sorted((ROOT / "configs").glob("*.py"))
+    assert len(files) >= 3
+    for path in files:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for variant in ("", "small"):
+            resolved = resolve(module.get_config(variant))
+            assert resolved.stages
+        assert "python main.py" in module.__doc__

@@ -1,0 +1,224 @@
+"""TFDS sets: read without TensorFlow, and one clear line where they cannot be."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lt_noisy import spec
+from lt_noisy.data import sources
+from lt_noisy.spec import UserError
+
+
+def load(text):
+    return spec.bind(text, sources.SOURCES, "dataset")()
+
+
+def refused(text, match):
+    with pytest.raises(UserError, match=match) as caught:
+        load(text)
+    assert "\n" not in str(caught.value)
+
+
+def pictures(n, height=6, width=6, channels=3, seed=0):
+    return np.random.RandomState(seed).randint(0, 256, (n, height, width, channels)).astype(np.uint8)
+
+
+def png(pixels):
+    out = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(out, "PNG")
+    return out.getvalue()
+
+
+def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="array_record", version="1.0.0"):
+    """A prepared set in TFDS's own layout. splits: name -> list of (id bytes or None, pixels, label)."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.proto import tf_example_generated_pb2 as proto
+
+    place = root / name / version
+    place.mkdir(parents=True)
+    infos = []
+    for split, examples in splits.items():
+        infos.append(
+            {
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "name": split,
+                "numBytes": "1",
+                "shardLengths": [str(len(examples))],
+            }
+        )
+        path = str(place / f"{name}-{split}.{file_format}-00000-of-00001")
+        if file_format != "array_record":
+            Path(path).write_bytes(b"")
+            continue
+        writer = ArrayRecordWriter(path, "group_size:1")
+        for identity, pixels, number in examples:
+            example = proto.Example()
+            feature = example.features.feature
+            feature["image"].bytes_list.value.append(png(pixels))
+            feature["label"].int64_list.value.append(number)
+            if identity is not None:
+                feature["id"].bytes_list.value.append(identity)
+            writer.write(example.SerializeToString())
+        writer.close()
+    module = "tensorflow_datasets.core.features."
+    image_feature = {
+        "pythonClassName": module + "image_feature.Image",
+        "image": {"dtype": "uint8", "shape": {"dimensions": [str(d) for d in shape]}},
+    }
+    features = {"image": image_feature}
+    if label:
+        features["label"] = {
+            "pythonClassName": module + "class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": "3"},
+        }
+        (place / "label.labels.txt").write_text("cat\ndog\nemu\n")
+    if any(identity is not None for examples in splits.values() for identity, _, _ in examples):
+        features["id"] = {"pythonClassName": module + "text_feature.Text", "text": {}}
+    (place / "features.json").write_text(
+        json.dumps(
+            {
+                "pythonClassName": module + "features_dict.FeaturesDict",
+                "featuresDict": {"features": features},
+            }
+        )
+    )
+    (place / "dataset_info.json").write_text(
+        json.dumps({"name": name, "version": version, "fileFormat": file_format, "splits": infos})
+    )
+
+
+@pytest.fixture
+def tfds_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    return tmp_path
+
+
+def examples(pixels, prefix=b"train_"):
+    numbers = np.random.RandomState(4).permutation(len(pixels)) + 40
+    return [(prefix + b"%05d" % i, p, int(i) % 3) for i, p in zip(numbers, pixels, strict=True)]
+
+
+def test_tfds_reads_ids_labels_and_the_rows_asked_for(tfds_dir):
+    train, test = examples(pictures(600)), examples(pictures(5, seed=1), b"test_")
+    write_tfds(tfds_dir, "tiny_set", {"train": train, "test": test})
+    source = load("tfds(tiny_set)")
+    assert source.class_names == ("cat", "dog", "emu") and source.num_classes == 3
+    for split, stored in ((source.train, train), (source.test, test)):
+        assert split.ids.tolist() == [int(i[-5:]) for i, _, _ in stored] and split.ids.dtype == np.int64
+        assert split.labels.tolist() == [label for _, _, label in stored] and split.labels.dtype == np.int32
+    rows = np.random.RandomState(5).randint(0, 600, 700)
+    images = source.train.images(rows)
+    assert images.dtype == np.uint8 and (images == np.stack([train[r][1] for r in rows])).all()
+    assert source.train.images(rows[:0]).shape == (0, 6, 6, 3)
+    part = load('tfds(tiny_set, train="train[:40%]", test="train[40%:]", size=3)')
+    assert (len(part.train.ids), len(part.test.ids)) == (240, 360)
+    expected = Image.fromarray(train[1][1]).resize((3, 3), Image.Resampling.BILINEAR)
+    assert (part.train.images(np.array([1]))[0] == np.asarray(expected)).all()
+
+
+def test_tfds_imports_no_tensorflow(tfds_dir):
+    write_tfds(tfds_dir, "tiny_set", {s: examples(pictures(4)) for s in ("train", "test")})
+    code = (
+        "import sys; from lt_noisy.data import sources; s = sources.tfds('tiny_set')();"
+        "assert 'tensorflow_datasets' in sys.modules;"
+        "print(s.train.images(s.train.ids * 0).shape, 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(4, 6, 6, 3) False"
+
+
+@pytest.mark.parametrize("identities", [None, [b"a", b"b_1"], [b"x_1", b"y_1"]])
+def test_tfds_ids_are_rows_where_no_unique_integer_ends_the_id(tfds_dir, identities):
+    stored = [(identities and identities[i], p, i) for i, p in enumerate(pictures(2))]
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored})
+    assert load("tfds(tiny_set)").train.ids.tolist() == [0, 1]
+
+
+def test_tfds_grey_images_and_unknown_shapes(tfds_dir):
+    grey = examples(pictures(3, channels=1))
+    write_tfds(tfds_dir, "grey_set", {"train": grey, "test": grey}, shape=(6, 6, 1))
+    assert (load("tfds(grey_set)").train.images(np.arange(3)) == np.stack([p for _, p, _ in grey])).all()
+    wide = examples(pictures(3, height=4, width=7))
+    write_tfds(tfds_dir, "wide_set", {"train": wide, "test": wide}, shape=(-1, -1, 3))
+    assert load("tfds(wide_set)").train.images(np.arange(2)).shape == (2, 4, 7, 3)
+    mixed = [*wide, *((i + b"9", p, n) for i, p, n in examples(pictures(2)))]
+    write_tfds(tfds_dir, "mixed_set", {"train": mixed, "test": wide}, shape=(-1, -1, 3))
+    refused("tfds(mixed_set)", "images differ in shape; give size=")
+    write_tfds(tfds_dir, "apart_set", {"train": grey[:1], "test": wide}, shape=(-1, -1, 3))
+    refused("tfds(apart_set)", "train and test images differ in shape; give size=")
+    assert load("tfds(mixed_set, size=5)").train.images(np.arange(5)).shape == (5, 5, 5, 3)
+
+
+def test_tfds_sets_that_will_not_do(tfds_dir):
+    good = examples(pictures(3))
+    write_tfds(tfds_dir, "tiny_set", {"train": good, "test": good})
+    refused("tfds(tiny_set, train=trian)", "split 'trian', cannot be read: Unknown split")
+    refused("tfds(cifer10)", "no data set 'cifer10', did you mean 'cifar10'")
+    refused('tfds("cifar10:9.9.9")', "cannot open 'cifar10:9.9.9'")
+    refused("tfds(tiny_set, size=-1)", "size=-1 must be")
+    write_tfds(tfds_dir, "no_label", {"train": good, "test": good}, label=False)
+    refused(
+        "tfds(no_label)", "not a set of 8-bit images with one class label .it has id: Text, image: Image.$"
+    )
+    write_tfds(tfds_dir, "hidden", {"train": good, "test": [(b"test_1", good[0][1], -1)]})
+    refused("tfds(hidden)", "split 'test': some images have no label")
+    write_tfds(tfds_dir, "tf_set", {"train": good, "test": good}, file_format="tfrecord")
+    refused("tfds(tf_set)", f"convert_format --dataset_version_dir={tfds_dir}/tf_set/1.0.0")
+    next((tfds_dir / "tiny_set" / "1.0.0").glob("*train*")).unlink()
+    refused("tfds(tiny_set)", "split 'train': the prepared files are damaged")
+
+
+def test_tfds_not_prepared_is_prepared_in_another_process_or_says_how(tfds_dir, monkeypatch):
+    commands = []
+
+    def fail(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(
+            command, 1, stderr="Traceback\n  x\nModuleNotFoundError: No tensorflow\n"
+        )
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    refused("tfds(cifar10)", r"not prepared .*\(ModuleNotFoundError: No tensorflow\).* python -c ")
+    code = commands[0][-1]
+    compile(code, "the command", "exec")
+    assert "tfds.builder('cifar10', file_format='array_record').download_and_prepare()" in code
+
+    def prepare(command, **options):
+        write_tfds(
+            tfds_dir, "cifar10", {s: examples(pictures(3)) for s in ("train", "test")}, version="3.0.2"
+        )
+        return subprocess.CompletedProcess(command, 0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", prepare)
+    assert len(load("tfds(cifar10)").train.ids) == 3
+
+
+def test_tfds_cifar10_where_it_is_prepared(monkeypatch):
+    root = Path.home() / "tensorflow_datasets"
+    if not (root / "cifar10/3.0.2/features.json").is_file():
+        return  # the tiny set above goes the same way
+    monkeypatch.setenv("TFDS_DATA_DIR", str(root))  # TFDS reads it once, maybe in a test above
+    source = load("tfds(cifar10)")
+    assert sorted(source.train.ids) == list(range(50000)) and sorted(source.test.ids) == list(range(10000))
+    assert np.bincount(source.train.labels).tolist() == [5000] * 10
+    by_id = source.train.labels[np.argsort(source.train.ids)]
+    assert by_id[:10].tolist() == [
+        6,
+        9,
+        9,
+        4,
+        1,
+        1,
+        2,
+        7,
+        8,
+        3,
+    ]  # data_batch_1 begins frog, truck, truck, deer
+    assert source.class_names[:2] == ("airplane", "automobile")
+    assert source.train.images(np.array([3, 49999])).shape == (2, 32, 32, 3)
