@@ -17,7 +17,7 @@ setup(
         "jax>=0.10",
         "jaxlib>=0.10",
         "flax>=0.12",
-        "optax>=0.2.5",
+        "optax>=0.2.7",
         "orbax-checkpoint>=0.11.20",
         "ml-collections>=1.1",
         "clu>=0.0.12",

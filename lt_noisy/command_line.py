@@ -19,7 +19,7 @@ python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--config.FIEL
 def parse(argv: list[str]) -> tuple[ConfigDict, str, str]:
     """Flags to (config, workdir, name of the config); raises `UserError` in one line on anything wrong."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "where the run goes", flag_values=values)
     given = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
     path, _, variant = given.partition(":")

@@ -153,7 +153,7 @@ def descend(
     """
     (loss, (batch_stats, method, sums)), grads = jax.value_and_grad(local_loss, has_aux=True)(state.params)
     loss, grads = jax.lax.psum((loss, grads), AXIS)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     one = jnp.ones((), jnp.float32)
     sums = {

@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
@@ -26,6 +27,7 @@ def _on_call(module, name, number, before=True):
         nonlocal calls
         calls += 1
         if calls == number and before:
+            time.sleep(2)  # long enough for a save under way to commit
             _die()
         result = original(*args, **kwargs)
         if calls == number:

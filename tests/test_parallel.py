@@ -1,5 +1,6 @@
 """One step, any number of devices, jit or pmap: the same gradients, the same first three steps."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -12,12 +13,12 @@ from lt_noisy.data.batches import Resident
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context
 from lt_noisy.models.heads import HEADS
-from lt_noisy.models.resnet import MODELS
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.spec import UserError, bind
 from lt_noisy.stages import common, self_supervised, supervised
 
 BATCH = 16
+AUGMENT = "compose(crop(pad=1), flip())"
 
 
 def _recording(learning_rate):
@@ -37,7 +38,7 @@ def _data():
 def _objective(text):
     objective = bind(text, OBJECTIVES, "objective")
     net = self_supervised.build(_encoder(), objective, np.float32, AXIS)
-    augment = bind("simclr_digits()", AUGMENTS, "augment")
+    augment = bind(AUGMENT, AUGMENTS, "augment")
     step = self_supervised.make_step(net, objective, _recording(0.1), augment, seed=0, name="pretrain")
     return net, step, objective.method.init(_context())
 
@@ -45,12 +46,25 @@ def _objective(text):
 def _loss(text):
     loss = bind(text, LOSSES, "loss")
     net = supervised.Classifier(_encoder(), bind("linear()", HEADS, "head")(4))
-    step = supervised.make_step(net, loss, _recording(0.1), bind("digits()", AUGMENTS, "a"), 0, "finetune")
+    step = supervised.make_step(net, loss, _recording(0.1), bind(AUGMENT, AUGMENTS, "augment"), 0, "finetune")
     return net, step, loss.init(_context())
 
 
+class _Encoder(nn.Module):
+    """The least that has a convolution and BatchNorm: a ResNet compiles for minutes on eight devices."""
+
+    norm_axis: str | None = AXIS
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(6, (3, 3), strides=2, use_bias=False)(x)
+        # The two-pass variance: what is compared here is the devices, not its rounding.
+        x = nn.BatchNorm(not train, momentum=0.9, axis_name=self.norm_axis, use_fast_variance=False)(x)
+        return nn.relu(x).mean((1, 2))
+
+
 def _encoder():
-    return bind("resnet8(width=4)", MODELS, "model")(np.float32, AXIS)
+    return _Encoder()
 
 
 def _context():
@@ -74,11 +88,14 @@ def _batches(weighted):
         yield {"rows": generator.permutation(40)[:BATCH].astype(np.int32), "weights": weights}
 
 
-def _three_steps(devices, net, step, method, weighted):
+def _first(net, method):
+    state = common.initial_state(net, (8, 8, 1), 0, "stage", method)
+    return state.replace(opt_state=jax.tree.map(np.zeros_like, state.params))
+
+
+def _three_steps(devices, state, step, weighted):
     """[(parameters, gradient, method state)] after each of three steps, and the sums of all three."""
     data = _data()
-    state = common.initial_state(net, (8, 8, 1), 0, "stage", method)
-    state = state.replace(opt_state=jax.tree.map(np.zeros_like, state.params))
     totals = parallel.zeros(step, state, data, next(_batches(weighted)))
     call = devices.compile_step(step)
     state, totals, resident = devices.replicate(state), devices.replicate(totals), devices.replicate(data)
@@ -99,11 +116,12 @@ def _distance(a, b):
 @pytest.mark.parametrize("case", CASES)
 def test_devices_agree(case, weighted):
     net, step, method = CASES[case]()
-    reference, sums, _ = _three_steps(parallel.make("jit", 1), net, step, method, weighted)
+    first = _first(net, method)
+    reference, sums, _ = _three_steps(parallel.make("jit", 1), first, step, weighted)
     assert all(np.linalg.norm(np.ravel(g)) > 0 for g in jax.tree.leaves(reference[0][1]["encoder"]))
-    others = [("jit", 4), ("jit", 8), ("pmap", 4)] if not weighted else [("jit", 4), ("pmap", 8)]
+    others = [("jit", 4), ("pmap", 8)] if weighted else [("jit", 8), ("pmap", 4)]
     for mode, count in others:
-        seen, other_sums, _ = _three_steps(parallel.make(mode, count), net, step, method, weighted)
+        seen, other_sums, _ = _three_steps(parallel.make(mode, count), first, step, weighted)
         for at, (ours, theirs) in enumerate(zip(seen, reference, strict=True)):
             for part, name in enumerate(("params", "gradient", "batch_stats", "method")):
                 assert _distance(ours[part], theirs[part]) < 1e-5, (mode, count, at, name)
@@ -112,13 +130,13 @@ def test_devices_agree(case, weighted):
 
 def test_pmap_of_one_and_scan_of_three_are_the_plain_step():
     net, step, method = CASES["supervised"]()
-    reference, sums, _ = _three_steps(parallel.make("jit", 1), net, step, method, False)
-    one, one_sums, _ = _three_steps(parallel.make("pmap", 1), net, step, method, False)
+    state = _first(net, method)
+    reference, sums, call = _three_steps(parallel.make("jit", 1), state, step, False)
+    assert call._cache_size() == 1  # the second step compiles nothing
+    one, one_sums, _ = _three_steps(parallel.make("pmap", 1), state, step, False)
     assert _distance(one, reference) < 1e-6 and _distance(one_sums, sums) < 1e-6
 
     devices = parallel.make("jit", 2)
-    state = common.initial_state(net, (8, 8, 1), 0, "stage", method)
-    state = state.replace(opt_state=jax.tree.map(np.zeros_like, state.params))
     call = devices.compile_step(step, steps_per_call=3)
     batches = jax.tree.map(lambda *x: np.stack(x), *_batches(False))
     totals = parallel.zeros(step, state, _data(), next(_batches(False)))
@@ -128,22 +146,13 @@ def test_pmap_of_one_and_scan_of_three_are_the_plain_step():
     assert _distance(devices.fetch(total), sums) < 1e-5
 
 
-def test_second_step_compiles_nothing():
-    net, step, method = CASES["supervised"]()
-    _, _, call = _three_steps(parallel.make("jit", 1), net, step, method, False)
-    assert call._cache_size() == 1
-
-
 def test_device_scope_norm_differs_but_states_stay_equal():
     """Without synchronisation the statistics are each device's own, averaged: the same state everywhere."""
     loss = bind("cross_entropy()", LOSSES, "loss")
-    net = supervised.Classifier(
-        bind("resnet8(width=4)", MODELS, "m")(np.float32, None), bind("linear()", HEADS, "h")(4)
-    )
+    net = supervised.Classifier(_Encoder(None), bind("linear()", HEADS, "h")(4))
     step = supervised.make_step(net, loss, _recording(0.1), bind("none()", AUGMENTS, "a"), 0, "finetune")
     devices = parallel.make("pmap", 4)
-    state = common.initial_state(net, (8, 8, 1), 0, "stage", loss.init(_context()))
-    state = state.replace(opt_state=jax.tree.map(np.zeros_like, state.params))
+    state = _first(net, loss.init(_context()))
     totals = parallel.zeros(step, state, _data(), next(_batches(False)))
     end, _ = devices.compile_step(step)(*devices.replicate((state, totals, _data())), next(_batches(False)))
     for leaf in jax.tree.leaves((end.params, end.batch_stats)):

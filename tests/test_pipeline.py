@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import FAST_COMPILE
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KILLER = ROOT / "tests" / "killer.py"
@@ -36,11 +37,16 @@ CONFIG = [
 def env(tmp_path_factory):
     """The environment of a child: one CPU device, and a compilation cache that all children share."""
     cache = tmp_path_factory.getbasetemp().parent / "xla-cache"
-    return {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    return {
+        **os.environ,
+        "XLA_FLAGS": FAST_COMPILE,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+    }
 
 
 def _run(env, workdir, *overrides, program=("main.py",), config=CONFIG):
-    command = [sys.executable, "-W", "error", *map(str, program), *config, f"--workdir={workdir}", *overrides]
+    command = [sys.executable, *map(str, program), *config, f"--workdir={workdir}", *overrides]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
@@ -50,6 +56,7 @@ def finished(env, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
     done = _run(env, workdir)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     return workdir, done.stdout
 
 

@@ -5,9 +5,9 @@ convolutions with BatchNorm where a shortcut changes shape, Kaiming-normal fan-o
 to `resnet56` are the CIFAR networks of the same paper: three groups, parameter-free shortcuts (its option A),
 Kaiming-normal fan-in, which is PyTorch's default and what the LDAM code uses.
 
-Against PyTorch: padding is explicit and symmetric as there (Flax's "SAME" pads an even image at stride 2 on one
-side only); BatchNorm's running variance is the biased one (there: unbiased); and its momentum of 0.9 is called
-0.1 there.
+Against PyTorch: padding is explicit and symmetric as there (Flax's "SAME" pads an even image at stride 2 on
+one side only); BatchNorm's running variance is the biased one (there: unbiased); its momentum of 0.9 is
+called 0.1 there.
 """
 
 from collections.abc import Callable
