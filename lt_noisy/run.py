@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lt_noisy import parallel, report
+from lt_noisy import __version__, parallel, report
 from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, Stage, identity_sha256, resolve, stage_identity
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset
@@ -196,12 +196,13 @@ def run_card(
     resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap
 ) -> dict[str, Any]:
     """What a checkpoint says of its run: everything that a bit-identical resume depends on."""
-    packages = ("lt_noisy", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     device = jax.local_devices()[0]
     return {
         "config": {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}},
         "steps_per_call": resolved.fields.steps_per_call,
         "versions": {
+            "lt_noisy": __version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in packages},
         },

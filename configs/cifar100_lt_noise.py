@@ -1,0 +1,56 @@
+"""CIFAR-100-LT at ratio 100 with 40 % symmetric noise: SimCLR, then logit adjustment inside SuperLoss (P0).
+
+    python main.py --config=configs/cifar100_lt_noise.py            one GPU
+    python main.py --config=configs/cifar100_lt_noise.py:small      a CPU
+
+The set is the conventional subset (10,847 images). The paper's own pre-training, backbone and schedule are not
+published; ResNet-18 and these settings are ours.
+"""
+
+from ml_collections import ConfigDict
+
+from lt_noisy import config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; variant `small` is ResNet-20 for minutes on a CPU."""
+    config.check_variant(variant)
+    c = config.default()
+    c.dataset = "tfds(cifar100)"
+    c.longtail = "exponential(ratio=100, subset=conventional)"
+    c.noise = "symmetric(rate=0.4)"
+    c.model = "resnet18(stem=cifar)"
+    c.precision = "bfloat16"
+    c.steps_per_call = 4
+    c.stages = ("pretrain", "finetune")
+    c.pretrain = config.section(
+        "self_supervised",
+        objective="simclr(temperature=0.5)",
+        length="epochs(500)",
+        batch_size=512,
+        augment="simclr_cifar()",
+        optimizer="sgd(momentum=0.9, weight_decay=5e-4)",
+        schedule="cosine(lr=0.24, warmup=0.02)",
+        log_every="percent(2)",
+    )
+    c.finetune = config.section(
+        "supervised",
+        init="pretrain",
+        loss="superloss(logit_adjusted(tau=1.0), lam=0.25)",
+        length="epochs(100)",
+        batch_size=128,
+        augment="cifar()",
+        optimizer="sgd(momentum=0.9, weight_decay=5e-4)",
+        schedule="cosine(lr=0.05, warmup=0.02)",
+        log_every="percent(2)",
+    )
+    if variant == "small":
+        c.model = "resnet20(width=16)"
+        c.precision = "float32"
+        c.steps_per_call = 1
+        c.pretrain.length = "epochs(5)"
+        c.pretrain.batch_size = 128
+        c.pretrain.schedule = "cosine(lr=0.06, warmup=0.05)"
+        c.finetune.length = "epochs(8)"
+        c.pretrain.eval_every = c.finetune.eval_every = "percent(50)"
+    return c
