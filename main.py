@@ -1,7 +1,11 @@
 """Trains as a config file says: `python main.py --config=configs/digits_lt_noise.py [--config.x=...]`."""
 
 import os
+import signal
 import sys
+
+if __name__ == "__main__":  # quiet while libraries load; `run` installs handlers that save first
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import jax
 
@@ -23,6 +27,9 @@ def main(argv: list[str]) -> int:
         run(*parse(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a file where a directory should be
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
         return 2
     return 0
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from lt_noisy.metrics import write_json
 from lt_noisy.run import run
+from lt_noisy.spec import UserError
 
 LOSSES = {
     "CE": "cross_entropy()",
@@ -46,9 +47,7 @@ def get_config():
     return module.get_config()
 
 
-def cell(
-    root: pathlib.Path, ratio: float, seed: int, init: str, loss: str, overrides: dict[str, str]
-) -> dict:
+def cell(root: pathlib.Path, ratio: float, seed: int, init: str, loss: str, overrides: dict[str, str]) -> dict:
     """One run of the table; returns its summary."""
     c = get_config()
     c.seed, c.longtail = seed, f"exponential(ratio={ratio})"
@@ -65,7 +64,7 @@ def cell(
     if init == "SSL":
         workdir.mkdir(parents=True, exist_ok=True)
         shared.mkdir(exist_ok=True)
-        if not (workdir / "pretrain").exists():
+        if not (workdir / "pretrain").is_symlink():
             os.symlink(shared.resolve(), workdir / "pretrain")
     with open(root / "log.txt", "a") as log, contextlib.redirect_stdout(log):
         path = run(c, str(workdir))
@@ -110,6 +109,8 @@ def main(argv: list[str]) -> None:
     if options["show"]:
         print(show(json.loads(pathlib.Path(options["show"]).read_text())))
         return
+    if not options["seeds"]:
+        sys.exit("error: which seeds? e.g. --seeds=0,1,2,3,4")
     seeds = [int(s) for s in options["seeds"].split(",")]
     root, began, rows, summary = pathlib.Path(options["root"]), time.time(), [], {}
     root.mkdir(parents=True, exist_ok=True)
@@ -147,4 +148,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv)
+    try:
+        main(sys.argv)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -10,7 +10,6 @@ clock of a shared machine drifts. `--start` also times two fresh processes from 
 step, the first with an empty compilation cache and the second with the one it left.
 """
 
-import json
 import os
 import pathlib
 import resource
@@ -73,9 +72,7 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
     per_call = plan.batch_size * plan.steps_per_call
     clock = iter(range(10**9))
 
-    gather_rows = devices.compile_step(
-        lambda state, data, batch: (state, fetch(data, batch["rows"])[0].sum())
-    )
+    gather_rows = devices.compile_step(lambda state, data, batch: (state, fetch(data, batch["rows"])[0].sum()))
     make_views = views if stage.texts["kind"] == "self_supervised" else augment_batch
 
     def augmented(state, data, batch):
@@ -83,20 +80,14 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
         out = make_views(stage.section.augment, rng.stream(0, "benchmark", 0), images, positions(len(images)))
         return state, sum(x.sum() for x in jax.tree.leaves(out))
 
-    one = devices.replicate(jax.numpy.zeros(()))
     compiled_augment = devices.compile_step(augmented)
 
     def call(compiled, zero):
         return compiled(devices.replicate(zero), devices.replicate(zero), data, ready.batches(next(clock)))[1]
 
-    del one
     rows = {
-        "data": per_second(
-            lambda: call(gather_rows, jax.numpy.zeros((), "uint32")), plan.batch_size, seconds / 4
-        ),
-        "augment": per_second(
-            lambda: call(compiled_augment, jax.numpy.zeros(())), plan.batch_size, seconds / 4
-        ),
+        "data": per_second(lambda: call(gather_rows, jax.numpy.zeros((), "uint32")), plan.batch_size, seconds / 4),
+        "augment": per_second(lambda: call(compiled_augment, jax.numpy.zeros(())), plan.batch_size, seconds / 4),
     }
     compiled = devices.compile_step(ready.step, plan.steps_per_call)
     batch = grouped(ready.batches, 0, plan.steps_per_call)
@@ -117,7 +108,7 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
         bares.append(per_second(bare, per_call, seconds / ROUNDS))
         loops.append(loop(job, ready._replace(plan=alone), data))
     rows["step"], rows["loop"] = statistics.median(bares), statistics.median(loops)
-    ratios = sorted(b / l - 1 for b, l in zip(bares, loops, strict=True))
+    ratios = sorted(bare / looped - 1 for bare, looped in zip(bares, loops, strict=True))
     rows["loop_overhead_percent"] = 100 * (rows["step"] / rows["loop"] - 1)
     rows["loop_overhead_percent_rounds"] = [round(100 * r, 2) for r in ratios]
     return rows
@@ -157,6 +148,8 @@ def seconds_to_first_step(argv: list[str]) -> dict[str, float]:
                     if "first step done" in line:
                         out[f"first_step_seconds_{name}_cache"] = round(time.perf_counter() - began, 2)
                         process.kill()
+            if f"first_step_seconds_{name}_cache" not in out:
+                raise UserError(f"the run ended before its first step: {' '.join(command)}")
     return out
 
 
@@ -176,7 +169,7 @@ def main(argv: list[str]) -> None:
         path = pathlib.Path(directory)
         manifest = training_set(resolved, source, path)
         dataset, card = load_dataset(source, manifest), run_card(resolved, manifest, devices)
-        job = make_job(resolved, stage, path, dataset, devices, card, Interrupts())
+        job = make_job(resolved, stage, path, dataset, devices, Interrupts())
         rows = measure(job, stage, float(own["seconds"]))
     stats = jax.local_devices()[0].memory_stats() or {}
     record = {

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,12 @@ def _card_sha256(card: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
+def _hook_without_abandoned_reads(unraisable: Any) -> None:
+    """Python's own hook, but for reads that Orbax abandons when another one fails: the failure is told already."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
+
+
 class Checkpoints:
     """The checkpoints of one stage.
 
@@ -41,10 +48,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a committed checkpoint, oldest first."""
-        if not self.directory.exists():
-            return []
-        names = [p.name for p in self.directory.iterdir() if p.is_dir()]
-        return sorted(int(name) for name in names if name.isdigit())
+        return committed(self.directory)
 
     def _path(self, step: int) -> pathlib.Path:
         return self.directory / f"{step:08d}"
@@ -59,7 +63,8 @@ class Checkpoints:
         """
         self.wait()
         self.directory.mkdir(parents=True, exist_ok=True)
-        for old in self.steps()[: -self.keep]:
+        older = [s for s in self.steps() if s < step]  # a newer one is corrupt: the run fell back behind it
+        for old in older[: -self.keep]:
             self._remove(old)
         if self._path(step).exists():  # a corrupt one that the run has passed again
             self._remove(step)
@@ -75,7 +80,6 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, then stops the writing thread."""
-        self.wait()
         self._checkpointer.close()
 
     def _remove(self, step: int) -> None:
@@ -86,10 +90,18 @@ class Checkpoints:
         """The newest checkpoint that is whole, in the shape of `template`, and its card; None without one.
 
         Any error with a newer one (truncated, deleted, a flipped bit) is printed, and the one before is tried.
+
+        Raises:
+          UserError: there are checkpoints, and none can be used.
         """
-        for step in reversed(self.steps()):
+        self._sweep()
+        sys.unraisablehook = _hook_without_abandoned_reads
+        steps = self.steps()
+        for step in reversed(steps):
             try:
                 flat, card = read(self._path(step))
+                if card.get("identity") != self.card.get("identity"):
+                    raise UserError("it is of another run")
                 return unflatten(template, flat), card
             except Exception as error:  # Orbax, TensorStore and JSON raise all kinds
                 reason = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
@@ -97,7 +109,23 @@ class Checkpoints:
                     f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before",
                     flush=True,
                 )
+        if steps:
+            raise UserError(f"no checkpoint in {self.directory} can be used; remove it to start from step 0")
         return None
+
+    def _sweep(self) -> None:
+        """Removes what a killed save left: arrays under a temporary name, a card without arrays."""
+        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path)
+        for path in self.directory.glob("*.json"):
+            if not path.with_suffix("").is_dir():
+                path.unlink()
+
+
+def committed(directory: pathlib.Path) -> list[int]:
+    """Steps with a committed checkpoint in `directory`, oldest first."""
+    names = [p.name for p in directory.iterdir() if p.is_dir()] if directory.exists() else []
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -118,7 +146,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def read_final(stage_directory: pathlib.Path) -> dict[str, Any]:
     """The arrays of a finished stage's last checkpoint, by dotted name (`params.encoder...`)."""
     directory = stage_directory / "checkpoints"
-    steps = Checkpoints(directory, {}).steps()
+    steps = committed(directory)
     if not steps:
         raise UserError(f"{stage_directory} has no checkpoint to start from")
     try:

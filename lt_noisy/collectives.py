@@ -26,7 +26,7 @@ def share(values: jax.Array, weights: jax.Array) -> jax.Array:
     """This device's share of the weighted mean: sum(w v) / psum(sum w), shape [].
 
     Summed over the devices (`psum`) it is the weighted mean, and so are its gradients. Zero total weight
-    gives 0. A weight of 0 removes an example exactly, even where its value is not finite.
+    gives 0. A weight of 0 removes an example's value exactly, even one that is not finite (its gradient then is not).
     """
     total = jax.lax.psum(weights.sum(), AXIS)
     values = jnp.where(weights > 0, values, 0.0)

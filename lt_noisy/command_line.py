@@ -16,8 +16,17 @@ python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--config.FIEL
 """
 
 
+def _joined(argv: list[str]) -> list[str]:
+    """`--config x` as `--config=x`."""
+    for i, argument in enumerate(argv[:-1]):
+        if argument == "--config":
+            return [*argv[:i], f"--config={argv[i + 1]}", *argv[i + 2 :]]
+    return argv
+
+
 def parse(argv: list[str]) -> tuple[ConfigDict, str, str]:
     """Flags to (config, workdir, name of the config); raises `UserError` in one line on anything wrong."""
+    argv = _joined(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "where the run goes", flag_values=values)

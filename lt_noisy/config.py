@@ -92,6 +92,9 @@ def resolve(config: ConfigDict) -> Resolved:
       UserError: the first thing that is wrong, in one line.
     """
     sections = {name: value for name, value in config.items() if isinstance(value, Mapping | ConfigDict)}
+    for name in sections:
+        if name in RUN_FIELDS:
+            raise UserError(f"config.{name} is a field of the run, not a section: give the stage another name")
     fields, texts = bind_section(
         {name: value for name, value in config.items() if name not in sections}, RUN_FIELDS, "config"
     )
@@ -106,8 +109,8 @@ def resolve(config: ConfigDict) -> Resolved:
                 f"(known: {', '.join(table)})"
             )
     for field, least in (("seed", 0), ("devices", 0), ("steps_per_call", 1)):
-        if texts[field] < least:
-            raise UserError(f"config.{field} is at least {least}, not {texts[field]}")
+        if not least <= texts[field] < 2**32:
+            raise UserError(f"config.{field} is at least {least} and below 2**32, not {texts[field]}")
     if not fields.stages:
         raise UserError("config.stages is empty: name at least one stage, such as ('finetune',)")
     if len(set(fields.stages)) < len(fields.stages):
@@ -115,8 +118,7 @@ def resolve(config: ConfigDict) -> Resolved:
     for name in fields.stages:
         if name not in sections:
             raise UserError(
-                f"config.stages: no section {name!r}{nearest(str(name), sections)} "
-                f"(sections: {', '.join(sections)})"
+                f"config.stages: no section {name!r}{nearest(str(name), sections)} (sections: {', '.join(sections)})"
             )
     bound = {name: _bind_stage(name, value) for name, value in sections.items()}
     stages = tuple(bound[name] for name in fields.stages)
@@ -142,26 +144,37 @@ def _bind_stage(name: str, value: Mapping[str, Any]) -> Stage:
 
 
 def stage_identity(
-    resolved: Resolved, stage: Stage, data: Mapping[str, str], inputs: Mapping[str, str]
+    resolved: Resolved,
+    stage: Stage,
+    steps: int,
+    num_devices: int,
+    data: Mapping[str, str],
+    inputs: Mapping[str, str],
 ) -> dict[str, Any]:
     """What makes two stages the same: flat {key: value}; `identity_sha256` is its hash.
 
     Args:
+      steps: the stage's length, which durations in epochs and steps_per_call make together.
+      num_devices: part of the identity only where BatchNorm is per device.
       data: hashes of what the stage reads of the data.
       inputs: identity hashes of the stages it reads, by name.
     """
-    own = {
-        f"{stage.name}.{field}": text
-        for field, text in stage.texts.items()
-        if field == "kind" or stage.kind.fields[field].identity
-    }
+    own = {f"{stage.name}.{field}": text for field, text in identity_texts(stage.texts, stage.kind.fields).items()}
     shared = {name: resolved.texts[name] for name in ("seed", "model", "precision", "batch_norm")}
+    if shared["batch_norm"] == "device":
+        shared["devices"] = num_devices
     return {
         **shared,
+        f"{stage.name}.steps": steps,
         **own,
         **{f"data.{k}": v for k, v in data.items()},
         **{f"inputs.{k}": v for k, v in inputs.items()},
     }
+
+
+def identity_texts(texts: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+    """The canonical texts that belong to an identity (a section's `kind` among them)."""
+    return {name: text for name, text in texts.items() if name not in fields or fields[name].identity}
 
 
 def identity_sha256(identity: Mapping[str, Any]) -> str:

@@ -67,8 +67,7 @@ def classification(
         "per_class_accuracy": [None if np.isnan(recall) else float(recall) for recall in recalls],
         "class_names": list(class_names),
         "groups": {
-            name: {"accuracy": _mean(recalls[classes]), "num_classes": len(classes)}
-            for name, classes in groups.items()
+            name: {"accuracy": _mean(recalls[classes]), "num_classes": len(classes)} for name, classes in groups.items()
         },
         "last_three_classes": {
             "accuracy": _mean(recalls[order[-3:]]),
@@ -243,16 +242,12 @@ def _check_finite(rows: np.ndarray, name: str) -> None:
     finite = np.isfinite(rows).all(-1)
     if not finite.all():
         first = finite.argmin()
-        raise UserError(
-            f"{(~finite).sum()} of {len(finite)} rows of {name} are not finite (the first: row {first})"
-        )
+        raise UserError(f"{(~finite).sum()} of {len(finite)} rows of {name} are not finite (the first: row {first})")
 
 
 def _check_range(labels: np.ndarray, num_classes: int) -> None:
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(
-            f"labels must be in [0, {num_classes}), but they span {labels.min()} to {labels.max()}"
-        )
+        raise UserError(f"labels must be in [0, {num_classes}), but they span {labels.min()} to {labels.max()}")
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ class Clock:
         self.shown = None  # (time, steps, idle) at the last line
 
     def called(self, step: jax.Array, steps: int) -> None:
+        """Counts the steps of a call; the first, which compiles, only starts the clock."""
         if self.started is None:
             jax.block_until_ready(step)
             self.started = time.perf_counter()
@@ -25,29 +26,35 @@ class Clock:
             self.steps += steps
 
     def paused(self, step: jax.Array) -> "Pause":
+        """A block that does not count, once the steps already dispatched are done."""
         return Pause(self, step)
 
     def running(self) -> float:
+        """Seconds of training in this process."""
         return time.perf_counter() - self.started - self.idle if self.started is not None else 0.0
 
     def seconds(self) -> float:
+        """Seconds of training over all restarts."""
         return round(self.spent + self.running(), 3)
 
     def rate(self) -> float:
+        """Images per second in this process; 0 before the second call."""
         return round(self.steps * self.batch_size / self.running(), 1) if self.steps else 0.0
 
     def line(self, at: int, total: int, values: Mapping[str, float]) -> str:
+        """The progress line after step `at`; the speed is that since the last line."""
         now = time.perf_counter()
         then, steps, idle = self.shown
-        taken = (now - then) - (self.idle - idle)
+        taken, done = (now - then) - (self.idle - idle), self.steps - steps
         self.shown = (now, self.steps, self.idle)
-        per_step = taken / max(self.steps - steps, 1)
-        eta = time.strftime("%H:%M:%S", time.gmtime(per_step * (total - at)))
-        shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
-        return (
-            f"{self.name} {at}/{total} ({100 * at // total}%)  {shown}  "
-            f"{self.batch_size / max(per_step, 1e-9):.0f} images/s  ETA {eta}"
-        )
+        ordered = sorted(values, key=lambda name: (name != "loss", name))
+        shown = "  ".join(f"{name} {values[name]:.4g}" for name in ordered if name != "grad_norm")
+        line = f"{self.name} {at}/{total} ({100 * at // total}%)  {shown}"
+        if not done:  # the first call alone, which compiled
+            return line
+        left = round(taken / done * (total - at))
+        eta = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        return f"{line}  {self.batch_size * done / max(taken, 1e-9):.0f} images/s  ETA {eta}"
 
 
 class Pause:

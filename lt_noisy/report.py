@@ -43,7 +43,7 @@ def header(
         "train set": f"{len(manifest.ids)} images: {recipe}",
         "clean": f"{_counts(clean)} images per class",
         "observed": f"{_counts(observed)}",
-        "wrong": f"{100 * wrong:.1f} % of the labels ({int(round(wrong * len(manifest.ids)))})",
+        "wrong": f"{100 * wrong:.1f} % of the labels ({round(wrong * len(manifest.ids))})",
         "model": f"{texts['model']}, {texts['precision']}, BatchNorm over {texts['batch_norm']} batch",
         "devices": f"{job.devices.num_devices} ({texts['parallel']}), {job.steps_per_call} step(s) per call",
         "stages": " -> ".join(stage.name for stage in resolved.stages),

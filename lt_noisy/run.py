@@ -59,28 +59,28 @@ def _run_stages(
     card = run_card(resolved, manifest, devices)
     jobs, identities = [], {}
     for stage in resolved.stages:  # every check before the first stage starts
+        job = make_job(resolved, stage, workdir, dataset, devices, interrupts)
+        plan = stage.kind.check(job, stage.section)
         identity = stage_identity(
             resolved,
             stage,
+            plan.total,
+            devices.num_devices,
             dataset.identity(stage.kind.reads_labels),
             {name: identities[name] for name in stage.inputs},
         )
         identities[stage.name] = identity_sha256(identity)
-        stage_card = {**card, "identity": identities[stage.name]}
-        job = make_job(resolved, stage, workdir, dataset, devices, stage_card, interrupts)
-        stage.kind.check(job, stage.section)
-        jobs.append((stage, job, identity))
-    for _, job, identity in jobs:
-        claim(job.directory, identity)
+        job = job._replace(card={**card, "identity": identities[stage.name]})
+        jobs.append((stage, job, identity, finished(job.directory, identity)))
     print(report.header(config_name, resolved, manifest, dataset, jobs[0][1], workdir), flush=True)
 
     summaries = {}
-    for stage, job, _ in jobs:
-        summary = finished(job.directory)
+    for stage, job, identity, summary in jobs:
         if summary is not None:
             print(f"{stage.name}: finished already, skipped", flush=True)
         else:
             began = time.perf_counter()
+            claim(job.directory, identity)
             results = stage.kind.run(job, stage.section)
             summary = {
                 **results,
@@ -104,10 +104,9 @@ def make_job(
     workdir: pathlib.Path,
     dataset: Dataset,
     devices: parallel.Jit | parallel.Pmap,
-    card: dict[str, Any],
     interrupts: Interrupts,
 ) -> Job:
-    """What `stage` is given in this run."""
+    """What `stage` is given in this run; its card is still empty."""
     fields = resolved.fields
     # On CPU a convolution inside scan is 18 to 50 times slower; durations keep the configured multiple.
     on_cpu = jax.default_backend() == "cpu"
@@ -122,7 +121,8 @@ def make_job(
         steps_per_call=1 if on_cpu else fields.steps_per_call,
         dataset=dataset,
         inputs={name: workdir / name for name in stage.inputs},
-        card=card,
+        multiple=fields.steps_per_call,
+        card={},
         tensorboard=fields.tensorboard,
         interrupts=interrupts,
     )
@@ -155,6 +155,10 @@ def training_set(resolved: Resolved, source: Source, workdir: pathlib.Path) -> m
                     f"set --config.{name}='none()'"
                 )
         manifest = manifests.load(fields.manifest)
+        if manifest.num_classes != source.num_classes:
+            raise UserError(
+                f"config.manifest: made for {manifest.num_classes} classes, the data has {source.num_classes}"
+            )
         manifests.verify(manifest, source.train.labels, source.train.ids)
     if (workdir / "manifest.json").exists():
         stored = manifests.load(workdir)
@@ -192,15 +196,12 @@ def load_dataset(source: Source, manifest: manifests.Manifest) -> Dataset:
     )
 
 
-def run_card(
-    resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap
-) -> dict[str, Any]:
+def run_card(resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap) -> dict[str, Any]:
     """What a checkpoint says of its run: everything that a bit-identical resume depends on."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     device = jax.local_devices()[0]
     return {
         "config": {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}},
-        "steps_per_call": resolved.fields.steps_per_call,
         "versions": {
             "lt_noisy": __version__,
             "python": platform.python_version(),

@@ -132,9 +132,7 @@ def _argument(value: Any, parameter: inspect.Parameter, where: str, name: str) -
     return value
 
 
-def _bound_items(
-    call: Call, table: Table, where: str
-) -> tuple[Callable[..., Any], list[tuple[str, Any, Any]]]:
+def _bound_items(call: Call, table: Table, where: str) -> tuple[Callable[..., Any], list[tuple[str, Any, Any]]]:
     """The factory and its (name, kind, value) arguments; var-positional ones are listed one by one."""
     factory, bound = _resolve(call, table, where)
     items = []
@@ -164,9 +162,7 @@ def bind(text: str | Call, table: Table, where: str) -> Any:
         return factory(*[v for _, kind, v in built if kind is not inspect.Parameter.KEYWORD_ONLY], **keyword)
     except UserError as error:
         message = str(error)
-        raise UserError(
-            message if message.startswith(where) else f"{where}: {call.name}: {message}"
-        ) from None
+        raise UserError(message if message.startswith(where) else f"{where}: {call.name}: {message}") from None
 
 
 def canonical(text: str | Call, table: Table, where: str) -> str:

@@ -10,6 +10,7 @@ from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.data.batches import Batches, grouped
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.progress import Clock
+from lt_noisy.spec import UserError
 from lt_noisy.state import TrainState
 
 PyTree = Any
@@ -80,6 +81,11 @@ def train(
         start, spent = card["step"], card["seconds"]
         print(f"{name}: resuming from step {start} of {plan.total}", flush=True)
         _warn_if_elsewhere(card, checkpoints.card)
+    if start > plan.total or start % plan.steps_per_call:
+        raise UserError(
+            f"{name}: the checkpoint is of step {start}, which no call of steps_per_call={plan.steps_per_call} "
+            f"reaches on the way to {plan.total}; set --config.steps_per_call=1"
+        )
     writer.truncate(start)
 
     call = devices.compile_step(step, plan.steps_per_call)
@@ -88,45 +94,50 @@ def train(
     first = start - start % plan.log_every + 1  # of the steps that `totals` adds up
     at, pending = start, None  # pending: (first, last, totals) to write, one call old
 
-    def write(due: tuple[int, int, PyTree], extra: dict[str, float]) -> None:
-        begin, end, sums = due
+    def checked(begin: int, end: int, sums: PyTree) -> PyTree:
         sums = devices.fetch(sums)
         metrics.refuse_nonfinite(sums, begin, end, name)
-        values = metrics.means({k: v for k, v in sums.items() if k != "nonfinite"})
-        writer.write(end, {**values, **extra, "seconds": clock.seconds()})
-        print(clock.line(end, plan.total, {**values, **extra}), flush=True)
+        return sums
+
+    def write(begin: int, end: int, sums: PyTree, evaluated: dict[str, float]) -> None:
+        values = metrics.means({k: v for k, v in checked(begin, end, sums).items() if k != "nonfinite"})
+        writer.write(end, {**values, **evaluated, "seconds": clock.seconds()})
+        print(clock.line(end, plan.total, {**values, **evaluated}), flush=True)
 
     try:
         with interrupts.deferred():
-            while at < plan.total and interrupts.pending is None:
+            stopping = False
+            while at < plan.total and not stopping:
                 state, totals = call(state, totals, data, grouped(batches, at, plan.steps_per_call))
                 at += plan.steps_per_call
                 if pending is not None:
-                    write(pending, {})
+                    write(*pending, {})
                     pending = None
                 clock.called(state.step, plan.steps_per_call)
+                # Read once: a signal that comes later in this round stops the next one, after its save.
+                stopping = interrupts.pending is not None
                 last = at == plan.total
+                evaluating = at % plan.eval_every == 0 or last
+                saving = at % plan.save_every == 0 or last or stopping
                 if at % plan.log_every == 0 or last:
                     pending = (first, at, totals)
                     first, totals = at + 1, devices.replicate(empty)
                 evaluated = {}
-                if at % plan.eval_every == 0 or last:
+                if evaluating:
                     with clock.paused(state.step):
+                        checked(*(pending or (first, at, totals)))  # no evaluation of a broken state
                         evaluated = evaluate(state)
-                    if pending is None:  # evaluation between two log lines
-                        writer.write(at, {**evaluated, "seconds": clock.seconds()})
-                saving = at % plan.save_every == 0 or last or interrupts.pending is not None
-                if pending is not None and (evaluated or saving):
-                    write(pending, evaluated)
+                if pending is not None and (evaluating or saving):
+                    write(*pending, evaluated)
                     pending = None
+                elif evaluating:  # between two log lines
+                    writer.write(at, {**evaluated, "seconds": clock.seconds()})
                 if saving:
                     with clock.paused(state.step):
-                        sums = devices.fetch(totals)
-                        metrics.refuse_nonfinite(sums, first, at, name)
-                        tree = {"state": devices.fetch(state), "totals": sums}
+                        tree = {"state": devices.fetch(state), "totals": checked(first, at, totals)}
                         checkpoints.save(at, tree, clock.seconds())
             checkpoints.wait()
-            if interrupts.pending is not None and at < plan.total:
+            if stopping and at < plan.total:
                 print(
                     f"{name}: saved at step {at} of {plan.total}; the same command goes on from there",
                     flush=True,

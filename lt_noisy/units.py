@@ -30,8 +30,8 @@ def _rounded(steps: float, clock: Clock) -> int:
 
 
 def _positive(value: float) -> None:
-    if not value > 0:
-        raise UserError(f"a duration is positive, not {value}")
+    if not 0 < value < 2**31:
+        raise UserError(f"a duration is positive and below 2**31, not {value}")
 
 
 def epochs(n: float) -> Duration:

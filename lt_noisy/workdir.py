@@ -7,14 +7,15 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lt_noisy.config import Resolved, identity_sha256
+from lt_noisy.config import RUN_FIELDS, Resolved, identity_sha256, identity_texts
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
 
 
 def default_workdir(config_name: str, resolved: Resolved) -> pathlib.Path:
     """`runs/<config name>-<hash>`: the same command comes back to the same place, another override does not."""
-    content = {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}}
+    content = identity_texts(resolved.texts, RUN_FIELDS)
+    content |= {s.name: identity_texts(s.texts, s.kind.fields) for s in resolved.stages}
     return pathlib.Path("runs") / f"{config_name}-{identity_sha256(content)[:8]}"
 
 
@@ -39,26 +40,40 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def finished(directory: pathlib.Path) -> dict[str, Any] | None:
-    """The summary of a finished stage, or None."""
-    path = directory / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def finished(directory: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary of this stage where it stands finished in `directory`, else None.
 
-
-def claim(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
-    """Marks a stage's directory with its identity; refuses one that holds another, naming what differs."""
-    path = directory / "identity.json"
-    if path.exists():
-        stored = json.loads(path.read_text())
+    Raises:
+      UserError: the directory holds a stage of another identity; what differs is named.
+    """
+    stored = _read(directory / "identity.json")
+    if stored is not None:
         keys = sorted(k for k in {*stored, *identity} if stored.get(k) != identity.get(k))
         if keys:
             differ = "; ".join(f"{k}: {_short(stored.get(k))} -> {_short(identity.get(k))}" for k in keys)
             raise UserError(
-                f"{directory} holds another run of this stage ({differ}); choose another --workdir, or remove it"
+                f"{directory} holds another run of this stage ({differ}); choose another --workdir, or remove that "
+                "directory to run the stage again"
             )
-        return
+    summary = _read(directory / "summary.json")
+    if summary is not None and summary.get("identity_sha256") != identity_sha256(identity):
+        raise UserError(f"{directory} holds another run of this stage; choose another --workdir, or remove it")
+    return summary
+
+
+def claim(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Marks the directory of a stage that is about to start with its identity."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(path, dict(identity))
+    write_json(directory / "identity.json", dict(identity))
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"{path} is damaged; remove {path.parent} to run the stage again") from None
 
 
 def _short(value: Any) -> str:

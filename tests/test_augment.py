@@ -178,9 +178,7 @@ def test_compose_runs_left_to_right_with_independent_keys():
     np.testing.assert_array_equal(build("compose(crop(), flip(), none())").evaluate(x), x)
 
 
-@pytest.mark.parametrize(
-    "name,channels", [("cifar", 3), ("simclr_cifar", 3), ("digits", 1), ("simclr_digits", 1)]
-)
+@pytest.mark.parametrize("name,channels", [("cifar", 3), ("simclr_cifar", 3), ("digits", 1), ("simclr_digits", 1)])
 def test_recipes(name, channels):
     augment = build(f"{name}()")
     size = 32 if channels == 3 else 8

@@ -58,9 +58,7 @@ def test_groups_at_their_boundaries():
     """101 is many, 100 and 20 are medium, 19 is few; with all three groups there are no thirds."""
     predictions = [0, 0, 1, 0, 0, 3]
     labels = np.array([0, 1, 1, 2, 3, 3])
-    groups = classification(logits_for(predictions, 4), labels, np.array([101, 100, 20, 19]), names(4))[
-        "groups"
-    ]
+    groups = classification(logits_for(predictions, 4), labels, np.array([101, 100, 20, 19]), names(4))["groups"]
     assert groups == {
         "many": {"accuracy": 1.0, "num_classes": 1},
         "medium": {"accuracy": 0.25, "num_classes": 2},
@@ -82,16 +80,12 @@ def test_classification_against_scikit_learn():
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     assert report["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predictions))
     assert report["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(labels, predictions))
-    assert report["per_class_accuracy"] == pytest.approx(
-        metrics.recall_score(labels, predictions, average=None)
-    )
+    assert report["per_class_accuracy"] == pytest.approx(metrics.recall_score(labels, predictions, average=None))
     assert report["nll"] == pytest.approx(metrics.log_loss(labels, p, labels=np.arange(6)), rel=1e-9)
 
 
 def test_nll_and_ece_are_finite_at_extreme_logits():
-    report = classification(
-        np.array([[200.0, -200.0], [-200.0, 200.0]]), np.array([0, 0]), np.array([5, 5]), names(2)
-    )
+    report = classification(np.array([[200.0, -200.0], [-200.0, 200.0]]), np.array([0, 0]), np.array([5, 5]), names(2))
     assert report["nll"] == 200.0
     assert report["ece"] == 0.5
 

@@ -163,9 +163,7 @@ def test_gce_against_float64_and_its_two_ends():
     np.testing.assert_allclose(values("gce(q=1)"), 1 - p, rtol=5e-6)
     np.testing.assert_allclose(values("gce(q=1e-6)"), values("cross_entropy"), rtol=2e-5)
     np.testing.assert_allclose(gradient("gce(q=1e-6)"), gradient("cross_entropy"), atol=2e-5)
-    np.testing.assert_allclose(
-        gradient("gce(q=0.7)"), p[:, None] ** 0.7 * gradient("cross_entropy"), atol=1e-6
-    )
+    np.testing.assert_allclose(gradient("gce(q=0.7)"), p[:, None] ** 0.7 * gradient("cross_entropy"), atol=1e-6)
 
 
 # --- Lambert's W and SuperLoss --------------------------------------------------------------------

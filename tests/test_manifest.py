@@ -137,11 +137,7 @@ def test_every_altered_entry_of_the_json_is_refused(tmp_path, section):
 
     for key in good[section]:
         for change in ({key: altered(good[section][key])}, None):
-            entry = (
-                {**good[section], **change}
-                if change
-                else {k: v for k, v in good[section].items() if k != key}
-            )
+            entry = {**good[section], **change} if change else {k: v for k, v in good[section].items() if k != key}
             file.write_text(json.dumps({**good, section: entry}))
             refused(tmp_path, "altered")
     file.write_text(json.dumps(good))

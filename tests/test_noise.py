@@ -68,9 +68,7 @@ def test_pure_seeded_and_independent_of_storage_order(text):
     assert (other[np.argsort(data()[1])] != by_id[0]).any()
 
 
-@pytest.mark.parametrize(
-    ("rate", "wrong"), [(0.4, 40), (0.29, 29), (0.57, 57), (0.999, 99), (1, 100), (0, 0)]
-)
+@pytest.mark.parametrize(("rate", "wrong"), [(0.4, 40), (0.29, 29), (0.57, 57), (0.999, 99), (1, 100), (0, 0)])
 def test_exact_is_the_floor_of_rate_times_n(rate, wrong):
     labels, observed = corrupt(f"symmetric({rate}, include_true=False)", (50, 50))
     assert (labels != observed).sum() == wrong
@@ -78,10 +76,7 @@ def test_exact_is_the_floor_of_rate_times_n(rate, wrong):
 
 def test_exact_and_independent_differ_in_the_spread_of_the_count():
     counts = [
-        [
-            (np.not_equal(*corrupt(f"symmetric(0.5, False, {draw})", (100, 100), seed))).sum()
-            for seed in range(8)
-        ]
+        [(np.not_equal(*corrupt(f"symmetric(0.5, False, {draw})", (100, 100), seed))).sum() for seed in range(8)]
         for draw in ("exact", "independent")
     ]
     assert set(counts[0]) == {100} and len(set(counts[1])) > 1

@@ -26,9 +26,7 @@ def test_piecewise_is_the_cifar_lt_recipe():
     """0.1 e / 5 in epochs 1-5, 0.1 to 160, 1e-3 to 180, 1e-5 after; 10 steps an epoch, ramped by step."""
     lr = _schedule("piecewise(lr=0.1, warmup=0.025)", 2000)
     np.testing.assert_allclose(lr[[0, 24, 49]], [0.1 / 50, 0.05, 0.1], rtol=1e-6)
-    np.testing.assert_allclose(
-        lr[[50, 1599, 1601, 1799, 1801, 1999]], [0.1, 0.1, 1e-3, 1e-3, 1e-5, 1e-5], rtol=1e-5
-    )
+    np.testing.assert_allclose(lr[[50, 1599, 1601, 1799, 1801, 1999]], [0.1, 0.1, 1e-3, 1e-3, 1e-5, 1e-5], rtol=1e-5)
 
 
 def test_constant():

@@ -81,9 +81,7 @@ CASES = {
 def _batches(weighted):
     generator = np.random.default_rng(1)
     for _ in range(3):
-        weights = (
-            generator.uniform(0.1, 3.0, BATCH).astype(np.float32) if weighted else np.ones(BATCH, np.float32)
-        )
+        weights = generator.uniform(0.1, 3.0, BATCH).astype(np.float32) if weighted else np.ones(BATCH, np.float32)
         weights[3] = 0.0 if weighted else 1.0
         yield {"rows": generator.permutation(40)[:BATCH].astype(np.int32), "weights": weights}
 
@@ -163,9 +161,7 @@ def test_map_covers_uneven_sets():
     class Job:
         devices = parallel.make("jit", 4)
 
-    predict = common.compile_predict(
-        Job, lambda variables, images: images.sum((1, 2, 3)) * variables["params"]
-    )
+    predict = common.compile_predict(Job, lambda variables, images: images.sum((1, 2, 3)) * variables["params"])
     images = np.random.default_rng(0).integers(0, 9, (common.EVAL_BATCH + 7, 2, 2, 1), dtype=np.uint8)
 
     class State:

@@ -20,9 +20,7 @@ def small(blocks=(1, 1), width=4, stem="cifar", projection=False, dtype=jnp.floa
 
 
 def shapes(net, size=32):
-    return jax.eval_shape(
-        lambda x: net.init(jax.random.key(0), x, train=False), jnp.zeros((1, size, size, 3))
-    )
+    return jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), jnp.zeros((1, size, size, 3)))
 
 
 @pytest.mark.parametrize(
@@ -75,9 +73,7 @@ def reference_forward(variables, x, blocks, stem, train):
         mean, var = np.float64(stats[name]["mean"]), np.float64(stats[name]["var"])
         if train:
             mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-        return (x - mean) / np.sqrt(var + 1e-5) * np.float64(params[name]["scale"]) + np.float64(
-            params[name]["bias"]
-        )
+        return (x - mean) / np.sqrt(var + 1e-5) * np.float64(params[name]["scale"]) + np.float64(params[name]["bias"])
 
     def conv(x, name, stride):
         return reference_conv(x, params[name]["kernel"], stride)
@@ -115,9 +111,7 @@ def variables_of(net, x):
     return jax.tree_util.tree_map_with_path(lambda p, leaf: fill(p, np.empty(leaf.shape)), tree)
 
 
-@pytest.mark.parametrize(
-    "blocks,stem,projection,size", [((1, 2), "cifar", False, 8), ((1, 1), "imagenet", True, 16)]
-)
+@pytest.mark.parametrize("blocks,stem,projection,size", [((1, 2), "cifar", False, 8), ((1, 1), "imagenet", True, 16)])
 def test_forward_pass_is_the_reference(blocks, stem, projection, size):
     net = small(blocks, stem=stem, projection=projection)
     x = np.random.default_rng(0).normal(size=(3, size, size, 3)).astype(np.float32)

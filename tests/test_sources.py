@@ -116,16 +116,18 @@ def test_folder_holds_out_a_fixed_share_of_each_class(tmp_path):
             assert name == source.class_names[split.labels[row]] and (image == pictures(1, seed=i)[0]).all()
 
 
-def test_folder_with_its_own_split(tmp_path):
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_folder_with_its_own_split(tmp_path, held_out):
     train, test = classes(ant=2, bee=1), classes(bee=2)
     write_folder(
-        tmp_path, {f"train/{k}": v for k, v in train.items()} | {f"test/{k}": v for k, v in test.items()}
+        tmp_path, {f"train/{k}": v for k, v in train.items()} | {f"{held_out}/{k}": v for k, v in test.items()}
     )
     source = load(f'folder("{tmp_path}")')
     assert source.test.labels.tolist() == [1, 1] and source.train.labels.tolist() == [0, 0, 1]
-    assert source.test.ids.tolist() == [0, 1] and source.train.ids.tolist() == [2, 3, 4]
-    write_folder(tmp_path, {"test/cow/1.png": pictures(1)[0]})
-    refused(f'folder("{tmp_path}")', "test/cow is a class that .*train does not have")
+    test_ids, train_ids = ([0, 1], [2, 3, 4]) if held_out == "test" else ([3, 4], [0, 1, 2])  # sorted listing
+    assert source.test.ids.tolist() == test_ids and source.train.ids.tolist() == train_ids
+    write_folder(tmp_path, {f"{held_out}/cow/1.png": pictures(1)[0]})
+    refused(f'folder("{tmp_path}")', f"{held_out}/cow is a class that .*train does not have")
 
 
 def test_folder_resizes_the_shorter_side_and_crops_the_centre(tmp_path):
@@ -133,11 +135,7 @@ def test_folder_resizes_the_shorter_side_and_crops_the_centre(tmp_path):
     wide[:, 8:16] = 200  # the centre, exactly the square that is kept
     write_folder(tmp_path, {"a/1.png": wide, "a/2.png": wide.transpose(1, 0, 2), **classes(b=2)})
     source = load(f'folder("{tmp_path}", size=8, test_percent=50)')
-    found = {
-        int(i): x
-        for s in (source.train, source.test)
-        for i, x in zip(s.ids, s.images(np.arange(2)), strict=True)
-    }
+    found = {int(i): x for s in (source.train, source.test) for i, x in zip(s.ids, s.images(np.arange(2)), strict=True)}
     assert (found[0] == 200).all() and (found[1] == 200).all()
     small = load(f'folder("{tmp_path}", size=4)').train.images(np.arange(2))
     assert small.shape == (2, 4, 4, 3)

@@ -163,9 +163,7 @@ def test_tfds_sets_that_will_not_do(tfds_dir):
     refused('tfds("cifar10:9.9.9")', "cannot open 'cifar10:9.9.9'")
     refused("tfds(tiny_set, size=-1)", "size=-1 must be")
     write_tfds(tfds_dir, "no_label", {"train": good, "test": good}, label=False)
-    refused(
-        "tfds(no_label)", "not a set of 8-bit images with one class label .it has id: Text, image: Image.$"
-    )
+    refused("tfds(no_label)", "not a set of 8-bit images with one class label .it has id: Text, image: Image.$")
     write_tfds(tfds_dir, "hidden", {"train": good, "test": [(b"test_1", good[0][1], -1)]})
     refused("tfds(hidden)", "split 'test': some images have no label")
     write_tfds(tfds_dir, "tf_set", {"train": good, "test": good}, file_format="tfrecord")
@@ -179,9 +177,7 @@ def test_tfds_not_prepared_is_prepared_in_another_process_or_says_how(tfds_dir, 
 
     def fail(command, **options):
         commands.append(command)
-        return subprocess.CompletedProcess(
-            command, 1, stderr="Traceback\n  x\nModuleNotFoundError: No tensorflow\n"
-        )
+        return subprocess.CompletedProcess(command, 1, stderr="Traceback\n  x\nModuleNotFoundError: No tensorflow\n")
 
     monkeypatch.setattr(subprocess, "run", fail)
     refused("tfds(cifar10)", r"not prepared .*\(ModuleNotFoundError: No tensorflow\).* python -c ")
@@ -190,9 +186,7 @@ def test_tfds_not_prepared_is_prepared_in_another_process_or_says_how(tfds_dir, 
     assert "tfds.builder('cifar10', file_format='array_record').download_and_prepare()" in code
 
     def prepare(command, **options):
-        write_tfds(
-            tfds_dir, "cifar10", {s: examples(pictures(3)) for s in ("train", "test")}, version="3.0.2"
-        )
+        write_tfds(tfds_dir, "cifar10", {s: examples(pictures(3)) for s in ("train", "test")}, version="3.0.2")
         return subprocess.CompletedProcess(command, 0, stderr="")
 
     monkeypatch.setattr(subprocess, "run", prepare)

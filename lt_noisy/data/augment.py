@@ -67,15 +67,11 @@ def normalise(mean: tuple, std: tuple) -> Augment:
     """``(image - mean) / std`` per channel, in training and evaluation alike; one number per channel."""
     numbers = all(isinstance(x, (int, float)) and math.isfinite(x) for x in (*mean, *std))
     if not numbers or len(mean) != len(std) or not mean or min(std) <= 0:
-        raise UserError(
-            f"mean={mean} and std={std} must be as many numbers as the image has channels, std above 0"
-        )
+        raise UserError(f"mean={mean} and std={std} must be as many numbers as the image has channels, std above 0")
 
     def apply(image: jax.Array) -> jax.Array:
         if image.shape[-1] != len(mean):
-            raise UserError(
-                f"normalise has {len(mean)} means, but the images have {image.shape[-1]} channels"
-            )
+            raise UserError(f"normalise has {len(mean)} means, but the images have {image.shape[-1]} channels")
         return (image - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)
 
     return Augment(lambda key, image: apply(image), apply)
@@ -125,12 +121,8 @@ def _draw_box(
     centred_height = min(full_height, max(1, round(full_width / aspect[0])))
     height = jnp.where(any_fits, heights[first], centred_height)
     width = jnp.where(any_fits, widths[first], centred_width)
-    top = jnp.where(
-        any_fits, jnp.floor(place[0] * (full_height - height + 1)), (full_height - centred_height) // 2
-    )
-    left = jnp.where(
-        any_fits, jnp.floor(place[1] * (full_width - width + 1)), (full_width - centred_width) // 2
-    )
+    top = jnp.where(any_fits, jnp.floor(place[0] * (full_height - height + 1)), (full_height - centred_height) // 2)
+    left = jnp.where(any_fits, jnp.floor(place[1] * (full_width - width + 1)), (full_width - centred_width) // 2)
     return top, left, height, width
 
 
@@ -142,19 +134,13 @@ def resized_crop(
     Area (a share of the image) and aspect ratio (width / height) are drawn as in torchvision: `_draw_box`.
     """
     if not 0 < min_area <= max_area <= 1:
-        raise UserError(
-            f"min_area={min_area}, max_area={max_area} must satisfy 0 < min_area <= max_area <= 1"
-        )
+        raise UserError(f"min_area={min_area}, max_area={max_area} must satisfy 0 < min_area <= max_area <= 1")
     if not 0 < min_aspect <= max_aspect < math.inf:
-        raise UserError(
-            f"min_aspect={min_aspect}, max_aspect={max_aspect} must satisfy 0 < min_aspect <= max_aspect"
-        )
+        raise UserError(f"min_aspect={min_aspect}, max_aspect={max_aspect} must satisfy 0 < min_aspect <= max_aspect")
 
     def train(key: jax.Array, image: jax.Array) -> jax.Array:
         draws = jax.random.uniform(key, (11, 2))
-        box = _draw_box(
-            draws[:10], draws[10], image.shape[:2], (min_area, max_area), (min_aspect, max_aspect)
-        )
+        box = _draw_box(draws[:10], draws[10], image.shape[:2], (min_area, max_area), (min_aspect, max_aspect))
         return image_ops.resized_box(image, *box)
 
     return _random(train)
@@ -221,9 +207,7 @@ def blur(sigma_min: float = 0.1, sigma_max: float = 2.0, p: float = 0.5, kernel:
     """Gaussian blur with probability `p`, sigma uniform in pixels; SimCLR's 23 taps are for 224 pixels."""
     _check_probability(p)
     if not 0 < sigma_min <= sigma_max < math.inf:
-        raise UserError(
-            f"sigma_min={sigma_min}, sigma_max={sigma_max} must satisfy 0 < sigma_min <= sigma_max"
-        )
+        raise UserError(f"sigma_min={sigma_min}, sigma_max={sigma_max} must satisfy 0 < sigma_min <= sigma_max")
     if kernel < 1 or kernel % 2 == 0:
         raise UserError(f"kernel={kernel} must be an odd number of taps, 1 or more")
 
@@ -331,9 +315,7 @@ def augment_batch(
     return jax.vmap(augment.train)(keys, _unit(images)).astype(dtype)
 
 
-def views(
-    augment: Augment, key: jax.Array, images: Any, positions: jax.Array, count: int = 2
-) -> tuple[jax.Array, ...]:
+def views(augment: Augment, key: jax.Array, images: Any, positions: jax.Array, count: int = 2) -> tuple[jax.Array, ...]:
     """`count` independent augmentations of uint8 [B, H, W, C]: a tuple of float32 [B, H, W, C]."""
     return tuple(augment_batch(augment, jax.random.fold_in(key, i), images, positions) for i in range(count))
 

@@ -33,9 +33,7 @@ def steps_per_epoch(num_examples: int, batch_size: int, num_devices: int, where:
     return num_examples // batch_size
 
 
-def epoch_order(
-    num_examples: int, probabilities: np.ndarray | None, seed: int, purpose: str, epoch: int
-) -> np.ndarray:
+def epoch_order(num_examples: int, probabilities: np.ndarray | None, seed: int, purpose: str, epoch: int) -> np.ndarray:
     """Rows int32 [N] in the order of one epoch: a permutation, or N draws with replacement."""
     generator = rng.generator(seed, purpose, epoch)
     if probabilities is None:
@@ -43,9 +41,7 @@ def epoch_order(
     return generator.choice(num_examples, num_examples, p=probabilities).astype(np.int32)
 
 
-def batches(
-    num_examples: int, batch_size: int, probabilities: np.ndarray | None, seed: int, purpose: str
-) -> Batches:
+def batches(num_examples: int, batch_size: int, probabilities: np.ndarray | None, seed: int, purpose: str) -> Batches:
     """`step -> {"rows": int32 [B], "weights": float32 [B]}`.
 
     The rows an epoch leaves over (N mod B) are dropped; another epoch leaves out others. Without replacement, no

@@ -38,9 +38,13 @@ class Dataset(NamedTuple):
         return len(self.class_names)
 
     def identity(self, reads_labels: bool) -> dict[str, str]:
-        """Hashes of exactly what a stage reads: images and ids, and the observed labels if it reads them."""
+        """Hashes of what a stage reads: images, ids and test set, and the observed labels if it reads them."""
         content = {
-            "images": hashlib.sha256(np.ascontiguousarray(self.train_images).data).hexdigest(),
+            "images": array_sha256(self.train_images),
             "ids": array_sha256(self.ids),
+            # Not read by training, but the summary of a finished stage reports on it.
+            "test": hashlib.sha256(
+                (array_sha256(self.test_images) + array_sha256(self.test_labels)).encode()
+            ).hexdigest(),
         }
         return {**content, "observed_labels": array_sha256(self.observed)} if reads_labels else content

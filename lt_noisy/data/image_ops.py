@@ -43,9 +43,7 @@ def flip(image: jax.Array) -> jax.Array:
 def rot90(image: jax.Array, k: jax.Array | int) -> jax.Array:
     """Rotates a square image by `k` (int [], may be traced) quarter turns, anti-clockwise as `np.rot90`."""
     if image.shape[0] != image.shape[1]:
-        raise UserError(
-            f"rotation by 90 degrees needs square images, not {image.shape[0]} x {image.shape[1]}"
-        )
+        raise UserError(f"rotation by 90 degrees needs square images, not {image.shape[0]} x {image.shape[1]}")
     k = k % 4
     image = jnp.where(k % 2 == 1, image.swapaxes(0, 1), image)
     image = jnp.where((k == 1) | (k == 2), image[::-1], image)
@@ -59,9 +57,7 @@ def _interpolation(size: int, start: jax.Array, length: jax.Array) -> jax.Array:
     return jnp.maximum(0, 1 - jnp.abs(sources[:, None] - jnp.arange(size)[None, :]))
 
 
-def resized_box(
-    image: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array
-) -> jax.Array:
+def resized_box(image: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
     """Crops the box (whole pixels, [] each) and resizes it to the image's own size, bilinearly.
 
     Half-pixel centres, edges of the box repeated. A box is never larger than the image, so it is only ever

@@ -52,9 +52,7 @@ def exponential(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
       n_max: examples of class 0; 0 means the most that leaves no class short.
       subset: `seeded` or `conventional`.
     """
-    return _profiled(
-        lambda num_classes, head: exponential_counts(num_classes, head, ratio), ratio, n_max, subset
-    )
+    return _profiled(lambda num_classes, head: exponential_counts(num_classes, head, ratio), ratio, n_max, subset)
 
 
 def step(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:

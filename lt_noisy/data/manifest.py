@@ -71,9 +71,7 @@ def build(
     """
     seen = noise.corrupt(labels, ids, num_classes, seed) if noise.before_longtail else labels
     rows = longtail(seen, ids, num_classes, seed)
-    observed = (
-        seen[rows] if noise.before_longtail else noise.corrupt(labels[rows], ids[rows], num_classes, seed)
-    )
+    observed = seen[rows] if noise.before_longtail else noise.corrupt(labels[rows], ids[rows], num_classes, seed)
     recipe = {
         **recipe_text,
         "num_classes": num_classes,
@@ -143,15 +141,11 @@ def load(path: str | os.PathLike[str]) -> Manifest:
     try:
         manifest = Manifest(**found, recipe=document["recipe"])
         # Hashes first: statistics of an altered num_classes might not fit in memory.
-        differing = _differing(document["sha256"], _hashes(manifest)) or _differing(
-            document, _document(manifest)
-        )
+        differing = _differing(document["sha256"], _hashes(manifest)) or _differing(document, _document(manifest))
     except (KeyError, TypeError, ValueError):  # a recipe without its fields, arrays that no set could have
         raise UserError(f"{base}: the files were altered or do not belong together, build it again") from None
     if differing:
-        raise UserError(
-            f"{base}: {differing} does not agree with the rest: altered or half-written, build it again"
-        )
+        raise UserError(f"{base}: {differing} does not agree with the rest: altered or half-written, build it again")
     return manifest
 
 

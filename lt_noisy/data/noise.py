@@ -174,8 +174,7 @@ def human(path: str, key: str = "") -> Noise:
         wrong = np.flatnonzero((observed < 0) | (observed >= num_classes))
         if len(wrong):
             raise UserError(
-                f"human: {where} gives id {ids[wrong[0]]} label {observed[wrong[0]]}, "
-                f"the data has 0..{num_classes - 1}"
+                f"human: {where} gives id {ids[wrong[0]]} label {observed[wrong[0]]}, the data has 0..{num_classes - 1}"
             )
         return observed.astype(np.int32)
 
@@ -213,9 +212,7 @@ def _check_draw(draw: str) -> None:
         raise UserError(f"draw={draw!r} must be 'exact' or 'independent'")
 
 
-def _draw(
-    labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, draw: str, seed: int
-) -> np.ndarray:
+def _draw(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, draw: str, seed: int) -> np.ndarray:
     """Picks examples, then relabels each picked one from matrix[label], by inverse distribution function."""
     order = np.argsort(ids)
     if draw == "exact":

@@ -123,9 +123,7 @@ def _array_split(path: str, name: str, arrays: dict[str, np.ndarray]) -> Split:
         )
     for key, array in ((f"{name}_labels", labels), (f"{name}_ids", ids)):
         if array.shape != (len(images),) or array.dtype.kind not in "iu":
-            raise UserError(
-                f"{path}: {key} is {array.dtype} {list(array.shape)}; it must be integer [{len(images)}]"
-            )
+            raise UserError(f"{path}: {key} is {array.dtype} {list(array.shape)}; it must be integer [{len(images)}]")
     if not len(images):
         raise UserError(f"{path}: {name}_images is empty")
     if labels.min() < 0:
@@ -143,8 +141,8 @@ def _in_memory(ids: np.ndarray, labels: np.ndarray, images: np.ndarray) -> Split
 def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
     """A folder with one sub-folder of images per class, in the style of `photos/cat/1.jpg`.
 
-    Where `path/train` and `path/test` exist they are the splits. Otherwise test_percent of each class (at
-    least one image) is held out, the same in every run. Classes are the sorted folder names. Hidden files
+    Where `path/train` and `path/test` (or `val`, `validation`) exist they are the splits. Otherwise
+    test_percent of each class (at least one image) is held out, the same in every run. Classes are the sorted folder names. Hidden files
     and those whose ending is no image's are ignored. An id is the image's row in the sorted listing of the
     whole tree. Every image is decoded at `load` into one uint8 array [N, size, size, 3] (1 channel where all
     are grey): upright by EXIF, the shorter side resized to `size` (bilinear), the centre cut out.
@@ -158,13 +156,14 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
         root = Path(path)
         if not root.is_dir():
             raise UserError(f"{path} is not a folder")
-        has_splits = (root / "train").is_dir() and (root / "test").is_dir()
+        held_out = [name for name in ("test", "val", "validation") if (root / name).is_dir()]
+        has_splits = (root / "train").is_dir() and bool(held_out)
         train_root = root / "train" if has_splits else root
         names = [entry.name for entry in _visible(train_root) if entry.is_dir()]
         if len(names) < 2:
             raise UserError(f"{train_root} has {len(names)} class folders; at least 2 are needed")
         files, labels, is_test = [], [], []
-        for split in ("test", "train") if has_splits else ("",):  # in sorted order, as ids are
+        for split in sorted((held_out[0], "train")) if has_splits else ("",):  # in sorted order, as ids are
             for entry in [e for e in _visible(root / split) if e.is_dir()]:
                 if entry.name not in names:
                     raise UserError(f"{entry} is a class that {train_root} does not have")
@@ -173,11 +172,9 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
                     raise UserError(f"{entry} holds no image ({', '.join(sorted(_SUFFIXES))})")
                 files += found
                 labels += [names.index(entry.name)] * len(found)
-                is_test += (
-                    [split == "test"] * len(found) if split else _held_out(entry, len(found), test_percent)
-                )
+                is_test += [split != "train"] * len(found) if split else _held_out(entry, len(found), test_percent)
         if not any(is_test):
-            raise UserError(f"{root / 'test'} has no class folders")
+            raise UserError(f"{root / held_out[0]} has no class folders")
         images = _decode_all(files, size)
         labels, test = np.asarray(labels), np.asarray(is_test)
         splits = [_in_memory(np.flatnonzero(mask), labels[mask], images[mask]) for mask in (~test, test)]
@@ -219,9 +216,7 @@ def _decode_all(files: list[Path], size: int) -> np.ndarray:
                 if "transparency" in image.info:
                     image = image.convert("RGBA")
                 image = image.convert("RGB")
-        except (
-            Exception
-        ) as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
+        except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
             raise UserError(f"{files[row]} cannot be read as an image: {_reason(error)}") from None
         images[row] = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
         return mode == "L"
@@ -238,9 +233,7 @@ def digits(test_per_class: int = 50) -> Load:
     An id is the row in `sklearn.datasets.load_digits`.
     """
     if not 1 <= test_per_class <= 173:
-        raise UserError(
-            f"test_per_class={test_per_class} must lie in 1..173 (the smallest class has 174 images)"
-        )
+        raise UserError(f"test_per_class={test_per_class} must lie in 1..173 (the smallest class has 174 images)")
 
     def load() -> Source:
         from sklearn.datasets import load_digits  # here, because importing it takes a while

@@ -52,8 +52,7 @@ def prepared_builder(name: str) -> Any:
 def _prepare(name: str) -> None:
     """Downloads and prepares a set in a second process, so that this one never imports TensorFlow."""
     code = (
-        f"import tensorflow_datasets as tfds; "
-        f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
+        f"import tensorflow_datasets as tfds; tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
     )
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -157,17 +156,13 @@ def _read(records: Any, rows: Iterable[int], where: str) -> list[dict[str, Any]]
     try:
         return records.__getitems__([int(row) for row in rows])
     except RuntimeError as error:  # what array_record raises for a missing or damaged file
-        raise UserError(
-            f"{where}: the prepared files are damaged, prepare it again: {_first_line(error)}"
-        ) from None
+        raise UserError(f"{where}: the prepared files are damaged, prepare it again: {_first_line(error)}") from None
 
 
 def _trailing_integer(value: Any) -> int | None:
     if not isinstance(value, (bytes, int, np.integer)):
         return None
-    match = re.search(
-        r"\d{1,18}$", value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    )
+    match = re.search(r"\d{1,18}$", value.decode(errors="replace") if isinstance(value, bytes) else str(value))
     return int(match.group()) if match else None
 
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from lt_noisy.fields import Fields
 from lt_noisy.stages import self_supervised, supervised
-from lt_noisy.stages.common import Job, Prepared, make_plan
+from lt_noisy.stages.common import Job, Prepared, check
+from lt_noisy.train import Plan
 
 
 class Kind(NamedTuple):
@@ -16,7 +17,8 @@ class Kind(NamedTuple):
       fields: of its config section.
       reads_labels: whether the observed labels are part of its identity.
       inputs: names of the earlier stages that a bound section reads.
-      check: `check(job, bound_section)` raises `UserError` on what only the data can tell, before any stage runs.
+      check: `check(job, bound_section) -> Plan` raises `UserError` on what only the data can tell, before any
+        stage runs.
       prepare: `prepare(job, bound_section) -> Prepared`, what `run` trains; benchmarks time it alone.
       run: `run(job, bound_section) -> summary`.
     """
@@ -24,7 +26,7 @@ class Kind(NamedTuple):
     fields: Fields
     reads_labels: bool
     inputs: Callable[[SimpleNamespace], tuple[str, ...]]
-    check: Callable[[Job, SimpleNamespace], Any]
+    check: Callable[[Job, SimpleNamespace], Plan]
     prepare: Callable[[Job, SimpleNamespace], Prepared]
     run: Callable[[Job, SimpleNamespace], dict[str, Any]]
 
@@ -34,7 +36,7 @@ STAGES = {
         self_supervised.FIELDS,
         False,
         lambda section: (),
-        make_plan,
+        check,
         self_supervised.prepare,
         self_supervised.run,
     ),
@@ -42,7 +44,7 @@ STAGES = {
         supervised.FIELDS,
         True,
         lambda section: () if section.init == "none()" else (section.init,),
-        make_plan,
+        check,
         supervised.prepare,
         supervised.run,
     ),

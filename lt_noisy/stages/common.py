@@ -20,6 +20,7 @@ from lt_noisy.fields import Field, Fields
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import Writer
 from lt_noisy.optim import OPTIMIZERS, SCHEDULES, freeze
+from lt_noisy.spec import UserError
 from lt_noisy.state import TrainState, flatten, tree_sha256
 from lt_noisy.train import Plan, Trained, train
 from lt_noisy.units import DURATIONS, Clock
@@ -52,6 +53,7 @@ class Job(NamedTuple):
       norm_axis: the axis name for synchronised BatchNorm, None for statistics per device.
       devices: from `parallel.make`.
       steps_per_call: of the training loop.
+      multiple: what every duration is a multiple of: steps_per_call as configured, on a CPU too.
       dataset: images, observed and clean labels, test set.
       inputs: directories of the finished stages it may read, by name.
       card: what every checkpoint of the run says of itself.
@@ -67,6 +69,7 @@ class Job(NamedTuple):
     norm_axis: str | None
     devices: parallel.Jit | parallel.Pmap
     steps_per_call: int
+    multiple: int
     dataset: Dataset
     inputs: Mapping[str, pathlib.Path]
     card: Mapping[str, Any]
@@ -88,7 +91,7 @@ def make_plan(job: Job, section: SimpleNamespace) -> Plan:
     """Turns the section's durations into steps; refuses a batch or an interval that does not fit."""
     where, size = f"config.{job.name}", section.batch_size
     epoch = steps_per_epoch(len(job.dataset.observed), size, job.devices.num_devices, f"{where}.batch_size")
-    clock = Clock(epoch, size, 0, job.card["steps_per_call"])
+    clock = Clock(epoch, size, 0, job.multiple)
     total = section.length(clock, f"{where}.length")
     clock = clock._replace(total=total)
     cadence = {
@@ -98,9 +101,21 @@ def make_plan(job: Job, section: SimpleNamespace) -> Plan:
     return Plan(total, **cadence, steps_per_call=job.steps_per_call, batch_size=size)
 
 
-def initial_state(
-    net: nn.Module, image_shape: tuple[int, ...], seed: int, name: str, method: PyTree
-) -> TrainState:
+def check(job: Job, section: SimpleNamespace) -> Plan:
+    """The plan of a stage, once batch, intervals and augmentation are known to fit the data."""
+    plan = make_plan(job, section)
+    image = jax.ShapeDtypeStruct(job.dataset.train_images.shape[1:], jnp.float32)
+    try:
+        prepared = jax.eval_shape(section.augment.evaluate, image)
+        augmented = jax.eval_shape(section.augment.train, jax.eval_shape(jax.random.key, 0), image)
+    except UserError as error:
+        raise UserError(f"config.{job.name}.augment: {error}") from None
+    if prepared.shape != augmented.shape:
+        raise UserError(f"config.{job.name}.augment: turns {image.shape} into {augmented.shape}, not {prepared.shape}")
+    return plan
+
+
+def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name: str, method: PyTree) -> TrainState:
     """A fresh state on the host; the optimiser's part is still empty (see `with_optimizer`)."""
     image = jnp.zeros((1, *image_shape), jnp.float32)
     variables = jax.jit(lambda key: net.init(key, image, train=False))(rng.stream(seed, f"{name}/init"))

@@ -28,14 +28,12 @@ def knn(k: int = 200, temperature: float = 0.1) -> Callable[..., np.ndarray]:
     """The kNN monitor: cosine similarity, weights exp(sim / temperature), `k` neighbours (Wu et al. 2018)."""
     if k < 1 or not temperature > 0:
         raise UserError(f"k is at least 1 and temperature positive, not {k}, {temperature}")
-    return lambda bank, labels, queries, classes: evaluate.knn_predict(
-        bank, labels, queries, classes, k, temperature
-    )
+    return lambda bank, labels, queries, classes: evaluate.knn_predict(bank, labels, queries, classes, k, temperature)
 
 
 FIELDS: Fields = {
     "objective": Field("simclr()", OBJECTIVES),
-    "monitor": Field("knn()", {"knn": knn}, identity=False),
+    "monitor": Field("knn()", {"knn": knn}),
     **common.TRAINING_FIELDS,
     "augment": Field("simclr_cifar()", common.TRAINING_FIELDS["augment"].table),
 }
@@ -68,9 +66,7 @@ def _forward(net: Network, params: Any, batch_stats: Any, pair: tuple, joint: bo
     """Both views through the network in training mode: outputs and new BatchNorm statistics."""
 
     def once(stats, x):
-        out, changed = net.apply(
-            {"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"]
-        )
+        out, changed = net.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
         return out, changed["batch_stats"]
 
     if joint:

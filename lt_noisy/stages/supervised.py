@@ -85,12 +85,8 @@ def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     dataset, plan = job.dataset, common.make_plan(job, section)
     counts = np.bincount(dataset.observed, minlength=dataset.num_classes)
     context = Context(dataset.num_classes, len(dataset.observed), counts)
-    net = Classifier(
-        job.encoder(job.dtype, job.norm_axis), section.head(dataset.num_classes), section.freeze_encoder
-    )
-    state = common.initial_state(
-        net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context)
-    )
+    net = Classifier(job.encoder(job.dtype, job.norm_axis), section.head(dataset.num_classes), section.freeze_encoder)
+    state = common.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context))
     if section.init != "none()":
         state = from_stage(state, read_final(job.inputs[section.init]))
     frozen = ("encoder",) if section.freeze_encoder else ()

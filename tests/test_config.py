@@ -1,0 +1,140 @@
+"""Sections and their fields, durations, and stage identities: what changes one and what must not."""
+
+import pytest
+
+from lt_noisy import config
+from lt_noisy.config import identity_sha256, resolve, stage_identity
+from lt_noisy.spec import UserError, bind
+from lt_noisy.units import DURATIONS, Clock
+
+
+def bind_duration(text):
+    return bind(text, DURATIONS, "config.x")
+
+
+def _config(**overrides):
+    c = config.default()
+    c.stages = ("pretrain", "finetune")
+    c.pretrain = config.section("self_supervised", augment="simclr_digits()")
+    c.finetune = config.section("supervised", init="pretrain", augment="digits()")
+    c.lock()
+    for name, value in overrides.items():
+        c.update_from_flattened_dict({name.replace("__", "."): value})
+    return c
+
+
+def _identity(name="finetune", data=None, inputs=None, steps=100, num_devices=1, **overrides):
+    resolved = resolve(_config(**overrides))
+    stage = next(s for s in resolved.stages if s.name == name)
+    data = data or {"ids": "a", "observed_labels": "b"}
+    return identity_sha256(stage_identity(resolved, stage, steps, num_devices, data, inputs or {"pretrain": "c"}))
+
+
+def test_defaults_resolve():
+    resolved = resolve(_config())
+    assert [stage.name for stage in resolved.stages] == ["pretrain", "finetune"]
+    assert resolved.stages[1].inputs == ("pretrain",)
+    assert resolved.texts["dataset"] == "digits(test_per_class=50)"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"seed": 1},
+        {"model": "resnet34()"},
+        {"precision": "bfloat16"},
+        {"batch_norm": "device"},
+        {"finetune__loss": "gce(q=0.5)"},
+        {"finetune__batch_size": 64},
+        {"finetune__length": "epochs(3)"},
+        {"finetune__freeze_encoder": True},
+        {"steps": 101},  # as another steps_per_call makes of the same epochs
+    ],
+)
+def test_what_changes_the_result_changes_the_identity(override):
+    assert _identity(**override) != _identity()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"finetune__log_every": "steps(3)"},
+        {"finetune__eval_every": "steps(3)"},
+        {"finetune__save_every": "steps(3)"},
+        {"tensorboard": True},
+        {"parallel": "pmap"},
+        {"devices": 1},
+        {"finetune__loss": "cross_entropy"},  # the default, written otherwise
+        {"num_devices": 8},
+        {"noise": "symmetric(rate=0.2)"},  # enters through the hash of the observed labels
+    ],
+)
+def test_what_does_not_leaves_it(override):
+    assert _identity(**override) == _identity()
+
+
+def test_the_device_count_matters_where_batchnorm_is_per_device():
+    assert _identity(batch_norm="device", num_devices=8) != _identity(batch_norm="device")
+
+
+def test_a_loss_does_not_repeat_the_pretraining_but_data_and_inputs_do():
+    assert _identity("pretrain", finetune__loss="gce(q=0.5)") == _identity("pretrain")
+    assert _identity(data={"ids": "x", "observed_labels": "b"}) != _identity()
+    assert _identity(inputs={"pretrain": "x"}) != _identity()
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda: config.section("supervized"), "did you mean 'supervised'"),
+        (
+            lambda: config.section("supervised", los="x"),
+            "supervised has no field 'los', did you mean 'loss'?",
+        ),
+        (lambda: config.check_variant("smal"), "did you mean 'small'"),
+        (lambda: resolve(_config(stages=())), "config.stages is empty"),
+        (lambda: resolve(_config(stages=("finetune", "pretrain"))), "'pretrain' is not an earlier stage"),
+        (lambda: resolve(_config(stages=("pretrain", "pretrain"))), "names a stage twice"),
+        (lambda: resolve(_config(precision="float16")), "config.precision: unknown value 'float16'"),
+        (lambda: resolve(_config(steps_per_call=0)), "config.steps_per_call is at least 1"),
+        (lambda: resolve(_config(seed=2**32)), "below 2**32"),
+        (lambda: resolve(_config(pretrain__objective="simclr(temprature=1)")), "did you mean 'temperature'"),
+    ],
+)
+def test_one_line_errors(build, says):
+    with pytest.raises(UserError) as error:
+        build()
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("epochs(3)", 30),
+        ("epochs(0.5)", 5),
+        ("steps(7)", 7),
+        ("examples(640)", 10),
+        ("percent(10)", 20),
+        ("epochs(0.001)", 1),
+    ],
+)
+def test_durations_become_steps(text, steps):
+    assert bind_duration(text)(Clock(10, 64, 200, 1), "config.x") == steps
+
+
+def test_durations_respect_steps_per_call():
+    clock = Clock(steps_per_epoch=10, batch_size=64, total=200, multiple=8)
+    assert bind_duration("epochs(3)")(clock, "x") == 32  # 30, to the nearest multiple
+    assert bind_duration("percent(1)")(clock, "x") == 8
+    assert bind_duration("steps(16)")(clock, "x") == 16
+    with pytest.raises(UserError, match=r"steps\(15\) is not a multiple of config.steps_per_call=8; steps\(16\) is"):
+        bind_duration("steps(15)")(clock, "config.pretrain.log_every")
+    with pytest.raises(UserError, match="cannot be a percentage"):
+        bind_duration("percent(10)")(clock._replace(total=0), "config.pretrain.length")
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+def test_durations_are_positive_and_finite(name):
+    for value in ("0", "1e999" if name in ("epochs", "percent") else "-1"):
+        with pytest.raises(UserError, match="positive"):
+            bind_duration(f"{name}({value})")
