@@ -58,7 +58,7 @@ def cell(root: pathlib.Path, ratio: float, seed: int, init: str, loss: str, over
         c.stages = ("finetune",)
     for name, value in overrides.items():
         with c.unlocked():
-            c.update_from_flattened_dict({name: value})
+            c.update_from_flattened_dict({name: value == "True" or value})
     workdir = root / f"ratio{ratio}-seed{seed}-{init}-{loss}"
     shared = root / f"ratio{ratio}-seed{seed}-pretrain"
     if init == "SSL":
@@ -95,7 +95,8 @@ def show(record: dict) -> str:
 
 def main(argv: list[str]) -> None:
     """Runs the grid, or shows a record."""
-    options = {"seeds": "", "json": "", "show": "", "ratios": "10,50", "root": "runs/digits_table"}
+    options = {"seeds": "", "json": "", "show": "", "ratios": "10,50", "inits": "scratch,SSL"}
+    options["root"] = "runs/digits_table"
     overrides = {}
     for argument in argv[1:]:
         name, _, value = argument.lstrip("-").partition("=")
@@ -117,7 +118,7 @@ def main(argv: list[str]) -> None:
     cache = os.path.join(os.path.expanduser("~/.cache"), "lt_noisy", "xla")
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", cache))
     for ratio in (int(r) for r in options["ratios"].split(",")):
-        cells = {(init, loss): [] for init in INITS for loss in LOSSES}
+        cells = {(init, loss): [] for init in options["inits"].split(",") for loss in LOSSES}
         for seed in seeds:
             for (init, loss), summaries in cells.items():
                 summary = cell(root, ratio, seed, init, loss, overrides)

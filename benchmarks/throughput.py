@@ -20,6 +20,7 @@ import tempfile
 import time
 
 import jax
+import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
@@ -83,11 +84,12 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
     compiled_augment = devices.compile_step(augmented)
 
     def call(compiled, zero):
-        return compiled(devices.replicate(zero), devices.replicate(zero), data, ready.batches(next(clock)))[1]
+        state, totals = devices.replicate(zero), devices.replicate(zero.copy())  # both are donated
+        return compiled(state, totals, data, ready.batches(next(clock)))[1]
 
     rows = {
-        "data": per_second(lambda: call(gather_rows, jax.numpy.zeros((), "uint32")), plan.batch_size, seconds / 4),
-        "augment": per_second(lambda: call(compiled_augment, jax.numpy.zeros(())), plan.batch_size, seconds / 4),
+        "data": per_second(lambda: call(gather_rows, np.zeros((), np.uint32)), plan.batch_size, seconds / 4),
+        "augment": per_second(lambda: call(compiled_augment, np.zeros((), np.float32)), plan.batch_size, seconds / 4),
     }
     compiled = devices.compile_step(ready.step, plan.steps_per_call)
     batch = grouped(ready.batches, 0, plan.steps_per_call)

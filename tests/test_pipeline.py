@@ -221,6 +221,24 @@ def test_frozen_encoder_stays_as_pretrained(env, finished, tmp_path):
     assert encoder and not moved & set(encoder)
 
 
+def test_two_devices_under_pmap_give_the_same_run(env, finished, tmp_path):
+    """The whole of main.py on stacked arrays: resume from one device's checkpoint, training, evaluation."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    for stage, newest in (("pretrain", "00000020"), ("finetune", "00000016")):
+        (workdir / stage / "summary.json").unlink()
+        shutil.rmtree(workdir / stage / "checkpoints" / newest)
+        (workdir / stage / "checkpoints" / f"{newest}.json").unlink()
+    two = {**env, "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {FAST_COMPILE}"}
+    done = _run(two, workdir, "--config.devices=2", "--config.parallel=pmap")
+    assert done.returncode == 0, done.stderr
+    assert "pretrain: resuming from step 15" in done.stdout and "not bit for bit" in done.stdout
+    for stage in ("pretrain", "finetune"):
+        ours, theirs = _metrics(workdir, stage), _metrics(finished[0], stage)
+        assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+        assert ours[-1]["loss"] == pytest.approx(theirs[-1]["loss"], rel=1e-2)
+
+
 def test_not_finite_stops_and_keeps_the_last_good_checkpoint(env, tmp_path):
     wild = _run(env, tmp_path, "--config.pretrain.schedule=constant(lr=1e30)")
     assert wild.returncode == 2

@@ -142,10 +142,11 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
     """A folder with one sub-folder of images per class, in the style of `photos/cat/1.jpg`.
 
     Where `path/train` and `path/test` (or `val`, `validation`) exist they are the splits. Otherwise
-    test_percent of each class (at least one image) is held out, the same in every run. Classes are the sorted folder names. Hidden files
-    and those whose ending is no image's are ignored. An id is the image's row in the sorted listing of the
-    whole tree. Every image is decoded at `load` into one uint8 array [N, size, size, 3] (1 channel where all
-    are grey): upright by EXIF, the shorter side resized to `size` (bilinear), the centre cut out.
+    test_percent of each class (at least one image) is held out, the same in every run. Classes are the sorted
+    folder names. Hidden files and those whose ending is no image's are ignored. An id is the image's row in
+    the sorted listing of the whole tree. Every image is decoded at `load` into one uint8 array [N, size,
+    size, 3] (1 channel where all are grey): upright by EXIF, the shorter side resized to `size` (bilinear),
+    the centre cut out.
     """
     if size < 1:
         raise UserError(f"size={size} must be a positive number of pixels")
