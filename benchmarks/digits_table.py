@@ -15,7 +15,6 @@ import os
 import pathlib
 import statistics
 import sys
-import time
 
 import jax
 
@@ -29,7 +28,8 @@ from lt_noisy.spec import UserError
 LOSSES = {
     "CE": "cross_entropy()",
     "LA": "logit_adjusted(tau=1.0)",
-    "LA+SL": None,  # the config's own: logit adjustment inside SuperLoss
+    "LA+SL": None,  # the config's own: logit adjustment inside SuperLoss, t = log C
+    "LA+SL, t mean": "superloss(logit_adjusted(tau=1.0), lam=1.0, threshold=running_mean)",
 }
 INITS = {"scratch": "none()", "SSL": "pretrain"}
 FIGURES = {
@@ -59,7 +59,7 @@ def cell(root: pathlib.Path, ratio: float, seed: int, init: str, loss: str, over
     for name, value in overrides.items():
         with c.unlocked():
             c.update_from_flattened_dict({name: value == "True" or value})
-    workdir = root / f"ratio{ratio}-seed{seed}-{init}-{loss}"
+    workdir = root / f"ratio{ratio}-seed{seed}-{init}-{loss.replace(', ', '-').replace(' ', '')}"
     shared = root / f"ratio{ratio}-seed{seed}-pretrain"
     if init == "SSL":
         workdir.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> None:
     if not options["seeds"]:
         sys.exit("error: which seeds? e.g. --seeds=0,1,2,3,4")
     seeds = [int(s) for s in options["seeds"].split(",")]
-    root, began, rows, summary = pathlib.Path(options["root"]), time.time(), [], {}
+    root, rows, summary = pathlib.Path(options["root"]), [], {}
     root.mkdir(parents=True, exist_ok=True)
     cache = os.path.join(os.path.expanduser("~/.cache"), "lt_noisy", "xla")
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", cache))
@@ -138,7 +138,7 @@ def main(argv: list[str]) -> None:
         "config": get_config().to_dict(),
         "overrides": overrides,
         "seeds": seeds,
-        "seconds": round(time.time() - began),
+        "seconds": round(sum(sum(row["wall_seconds"]) for row in rows)),
         "versions": summary["versions"],
         "machine": summary["machine"],
         "rows": rows,

@@ -99,7 +99,8 @@ def superloss(inner: Method, lam: float = 1.0, threshold: str = "log_classes") -
 
     Args:
       inner: the loss that gives l.
-      lam: above 0; the smaller, the stronger the weighting. The paper: 1 on CIFAR-10, 0.25 on CIFAR-100.
+      lam: above 0; the smaller, the stronger the weighting. A secondary source reports 1 on
+        CIFAR-10 and 0.25 on CIFAR-100 for the paper.
       threshold: what t is. `log_classes`: log C, the cross-entropy of a uniform guess, for an `inner` on that
         scale (`gce` is not: it stays below 1/q). `running_mean`: the mean of l over the first global batch,
         then 0.9 t + 0.1 (batch mean), updated *before* it is used (this order is ours, not checked against

@@ -108,17 +108,22 @@ def test_cutout_centres_cover_the_image():
 # Colour
 
 
+def adjusted(x, which, factor):
+    """torchvision's brightness, contrast and saturation (0, 1, 2) in NumPy."""
+    luma = (np.asarray(x) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    return np.clip(factor * x + (1 - factor) * (0.0, luma.mean(), luma)[which], 0, 1)
+
+
 def test_jitter_applies_the_four_in_the_order_asked():
     x, factors, turns = image(), np.array([1.3, 0.6, 1.5], np.float32), np.float32(0.08)
-    adjust = (image_ops.adjust_brightness, image_ops.adjust_contrast, image_ops.adjust_saturation)
     jitter = jax.jit(aug._jitter)
     for order, place in [((0, 1, 2), 0), ((2, 0, 1), 1), ((1, 2, 0), 2), ((2, 1, 0), 3)]:
         expected = x
         for which in order[:place]:
-            expected = adjust[which](expected, factors[which])
+            expected = adjusted(expected, which, factors[which])
         expected = image_ops.adjust_hue(expected, turns)
         for which in order[place:]:
-            expected = adjust[which](expected, factors[which])
+            expected = adjusted(expected, which, factors[which])
         np.testing.assert_allclose(jitter(x, factors, jnp.array(order), turns, place), expected, atol=5e-6)
     neutral = jitter(x, np.ones(3, np.float32), jnp.arange(3), np.float32(0), 1)
     np.testing.assert_allclose(neutral, x, atol=1e-6)
@@ -222,7 +227,6 @@ def test_batches_are_scaled_from_uint8_only():
     none, key, positions = build("none()"), rng.stream(0, "augment"), jnp.arange(3)
     for out in (aug.augment_batch(none, key, images, positions), aug.evaluate_batch(none, images)):
         np.testing.assert_allclose(np.ravel(out), [0, 0.2, 1], atol=1e-6)
-    assert aug.augment_batch(none, key, images, positions, jnp.bfloat16).dtype == jnp.bfloat16
     for call in (lambda x: aug.augment_batch(none, key, x, positions), lambda x: aug.evaluate_batch(none, x)):
         with pytest.raises(TypeError, match="uint8"):
             call(images / np.float32(255))

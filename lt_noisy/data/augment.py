@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from lt_noisy import rng
 from lt_noisy.data import image_ops
@@ -304,15 +303,12 @@ def _unit(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255
 
 
-def augment_batch(
-    augment: Augment, key: jax.Array, images: Any, positions: jax.Array, dtype: DTypeLike = jnp.float32
-) -> jax.Array:
-    """Augments uint8 [B, H, W, C] at `positions` int [B] of the global batch -> `dtype` [B, H, W, C].
+def augment_batch(augment: Augment, key: jax.Array, images: Any, positions: jax.Array) -> jax.Array:
+    """Augments uint8 [B, H, W, C] at `positions` int [B] of the global batch -> float32 [B, H, W, C].
 
-    The operations run in float32 whatever `dtype` is. Raises TypeError if the images are not uint8.
+    Raises TypeError if the images are not uint8.
     """
-    keys = rng.per_example(key, positions)
-    return jax.vmap(augment.train)(keys, _unit(images)).astype(dtype)
+    return jax.vmap(augment.train)(rng.per_example(key, positions), _unit(images))
 
 
 def views(augment: Augment, key: jax.Array, images: Any, positions: jax.Array, count: int = 2) -> tuple[jax.Array, ...]:

@@ -82,21 +82,6 @@ def grey(image: jax.Array) -> jax.Array:
     return jnp.broadcast_to(luma[..., None], image.shape)
 
 
-def adjust_brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends with black: 0 is black, 1 the image."""
-    return blend(image, jnp.zeros_like(image), factor)
-
-
-def adjust_contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends with the mean luma: 0 is uniform grey, 1 the image."""
-    return blend(image, grey(image).mean(), factor)
-
-
-def adjust_saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends with the grey image: 0 is grey, 1 the image. Identity on one channel."""
-    return blend(image, grey(image), factor)
-
-
 def adjust_hue(image: jax.Array, turns: jax.Array) -> jax.Array:
     """Adds `turns` of a full circle to the HSV hue (as `colorsys` defines it). Identity on one channel.
 

@@ -170,6 +170,21 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]):
     return predict
 
 
+def once_per_step(job: Job, report: Callable[[TrainState], dict[str, Any]]) -> Callable[[TrainState], dict[str, Any]]:
+    """`report` of a state on the devices, worked out once for the last step, which is both watched and summarised."""
+    latest: dict[int, dict[str, Any]] = {}
+
+    def cached(state: TrainState) -> dict[str, Any]:
+        step = int(job.devices.fetch(state.step))
+        if step not in latest:
+            result = report(state)
+            latest.clear()
+            latest[step] = result
+        return latest[step]
+
+    return cached
+
+
 def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dict[str, float]]) -> Trained:
     """The loop, with this job's checkpoints, metrics file and signals."""
     checkpoints = Checkpoints(job.directory / "checkpoints", job.card)

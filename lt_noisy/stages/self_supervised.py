@@ -133,7 +133,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     rows = evaluate.balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
     bank_images, bank_labels = full.images(rows), full.labels[rows]
 
-    def report(state: TrainState) -> dict[str, Any]:
+    def representation(state: TrainState) -> dict[str, Any]:
         queries = predict(state, dataset.test_images)
 
         def accuracy(images: np.ndarray, labels: np.ndarray) -> float:
@@ -146,9 +146,10 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
             **evaluate.collapse(queries),
         }
 
+    report = common.once_per_step(job, representation)
+
     def monitor(state: TrainState) -> dict[str, float]:
-        values = report(state)
-        return {name: values[name] for name in ("knn_balanced_bank", "channel_std")}
+        return {name: report(state)[name] for name in ("knn_balanced_bank", "channel_std")}
 
     trained = common.run_training(job, ready, monitor)
     return common.summarise(job, trained, ready.plan, {"representation": report(trained.device_state)})

@@ -110,14 +110,15 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
         logits = predict(state, dataset.test_images)
         return evaluate.classification(logits, dataset.test_labels, clean_counts, dataset.class_names)
 
+    report = common.once_per_step(job, on_test)
+
     def monitor(state: TrainState) -> dict[str, float]:
-        report = on_test(state)
-        return {f"test_{k}": report[k] for k in ("accuracy", "balanced_accuracy", "nll")}
+        return {f"test_{k}": report(state)[k] for k in ("accuracy", "balanced_accuracy", "nll")}
 
     trained = common.run_training(job, ready, monitor)
     logits = predict(trained.device_state, dataset.train_images)
     results = {
-        "test": on_test(trained.device_state),
+        "test": report(trained.device_state),
         "train": evaluate.label_noise(logits, dataset.observed, dataset.clean),
     }
     return common.summarise(job, trained, ready.plan, results)
