@@ -221,6 +221,25 @@ def test_frozen_encoder_stays_as_pretrained(env, finished, tmp_path):
     assert encoder and not moved & set(encoder)
 
 
+def test_a_corrupt_newest_checkpoint_falls_back_and_ends_the_same(env, finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    for stage, newest in (("pretrain", "00000020"), ("finetune", "00000016")):
+        (workdir / stage / "summary.json").unlink()
+        for file in (workdir / stage / "checkpoints" / newest).rglob("*"):
+            if file.is_file() and file.stat().st_size > 2000:
+                content = bytearray(file.read_bytes())
+                content[len(content) // 2] ^= 1
+                file.write_bytes(content)
+    done = _run(env, workdir)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for stage, bad, good in (("pretrain", 20, 15), ("finetune", 16, 12)):
+        assert f"{stage}/checkpoints/000000{bad} cannot be used" in done.stdout
+        assert f"{stage}: resuming from step {good}" in done.stdout
+    _assert_same(workdir, finished[0])
+
+
 def test_two_devices_under_pmap_give_the_same_run(env, finished, tmp_path):
     """The whole of main.py on stacked arrays: resume from one device's checkpoint, training, evaluation."""
     workdir = tmp_path / "run"
