@@ -6,8 +6,9 @@
 The set is the conventional subset (12,406 images). The paper's own pre-training, backbone and schedule are not
 published; ResNet-18 and these settings are ours.
 
-Cost: the full run is about 46 PFLOP (3.3 GFLOP an image and view, 500 epochs of two views and 100 of one). It has
-not been run yet: no GPU was at hand. The small variant does 1.14 times the work of CIFAR-100's, which takes 20
+Cost: the full run is about 40 PFLOP (XLA counts 0.97 GFLOP a forward pass; three times that an image and view, 500
+epochs of two views and 100 of one). It has not been run yet: no GPU was at hand.
+The small variant does 1.14 times the work of CIFAR-100's, which takes 20
 minutes on 2 CPU cores.
 Measured: nothing yet.
 """

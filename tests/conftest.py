@@ -1,8 +1,29 @@
-"""Eight CPU devices for every test, set before JAX starts."""
+"""Eight CPU devices for every test, set before JAX starts; and the tiny run that the command line is tested with."""
 
 import os
+import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The suite is mostly compilation of programs that run once on tiny shapes: do not optimise them.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILE}"
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# 20 pre-training steps and 16 of fine-tuning, saved and logged every 5 and 4.
+CONFIG = [
+    "--config=configs/digits_lt_noise.py:small",
+    "--config.devices=1",
+    "--config.model=resnet8(width=4)",
+    "--config.dataset=digits(test_per_class=20)",
+    "--config.pretrain.length=steps(20)",
+    "--config.pretrain.log_every=steps(5)",
+    "--config.pretrain.eval_every=steps(10)",
+    "--config.pretrain.save_every=steps(5)",
+    "--config.finetune.length=steps(16)",
+    "--config.finetune.log_every=steps(4)",
+    "--config.finetune.eval_every=steps(8)",
+    "--config.finetune.save_every=steps(4)",
+]
+
+NO_RECIPE = ["--config.longtail=none()", "--config.noise=none()"]

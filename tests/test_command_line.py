@@ -1,0 +1,118 @@
+"""Bad input in one line, every config, and a README that agrees with CI and with the records."""
+
+import importlib.util
+import json
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import CONFIG, NO_RECIPE, ROOT
+
+from lt_noisy import parallel
+from lt_noisy.config import resolve
+from lt_noisy.data.batches import Resident
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.sources import Source, Split
+from lt_noisy.interrupt import Interrupts
+from lt_noisy.run import make_job
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no --config given"),
+        (["--config=configs/absent.py"], "no file 'configs/absent.py'"),
+        (["--config=configs/digits_lt_noise.py:tiny"], "unknown variant 'tiny'"),
+        ([*CONFIG, "leftover"], "left-over argument 'leftover'"),
+        ([*CONFIG, "--workdri=x"], "workdri"),
+        ([*CONFIG, "--config.finetune.los=x"], "los"),
+        ([*CONFIG, "--config.seed=one"], "seed"),
+        ([*CONFIG, "--config.seed=-1"], "config.seed is at least 0"),
+        (["--config", "configs/absent.py"], "no file 'configs/absent.py'"),
+        ([*CONFIG, "--config.finetune.augment=cifar()"], "config.finetune.augment: normalise has 3 means"),
+        ([*CONFIG, "--config.pretrain.augment=blur(kernel=23)"], "config.pretrain.augment: "),
+        ([CONFIG[0], '--config.finetune={"kind": "supervised"}'], "config.finetune.init is missing"),
+        ([*CONFIG, "--config.finetune.kind=supervized"], "did you mean 'supervised'"),
+        ([*CONFIG, "--config.finetune.loss=superloss(logit_ajusted())"], "did you mean 'logit_adjusted'"),
+        ([*CONFIG, "--config.finetune.loss=gce(q=2.0)"], "config.finetune.loss: gce"),
+        ([*CONFIG, "--config.longtail=exponential(ratio=0.5)"], "ratio"),
+        ([*CONFIG, "--config.noise=symmetric(rate=1.5)"], "rate"),
+        ([*CONFIG, "--config.stages=('finetune',)"], "'pretrain' is not an earlier stage"),
+        ([*CONFIG, "--config.stages=('pretrian',)"], "did you mean 'pretrain'"),
+        ([*CONFIG, "--config.finetune.batch_size=5000"], "5000 is not between 1 and"),
+        ([*CONFIG, "--config.finetune.length=percent(50)"], "cannot be a percentage"),
+        ([*CONFIG, "--config.steps_per_call=3"], "steps(20) is not a multiple of config.steps_per_call=3"),
+        ([*CONFIG, "--config.devices=9"], "9 asked for"),
+        ([*CONFIG, "--config.parallel=pjit"], "did you mean 'jit'"),
+        ([*CONFIG, "--config.dataset=folder(path='/nowhere')"], "/nowhere"),
+        ([*CONFIG, "--config.dataset=npz(path='/nowhere.npz')"], "/nowhere.npz"),
+        ([*CONFIG, *NO_RECIPE, "--config.manifest=file(path='/nowhere')"], "/nowhere"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_one_line_before_work_starts(monkeypatch, capsys, tmp_path, arguments, says):
+    """In this process, through `main.main`: what a user would see, without starting Python two dozen times."""
+    sys.path.insert(0, str(ROOT))
+    import main
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    if arguments:
+        arguments = [*arguments, f"--workdir={tmp_path / 'run'}"]
+    began = time.perf_counter()
+    assert main.main(["main.py", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and says in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list((tmp_path / "run").glob("*/metrics.jsonl"))
+    assert time.perf_counter() - began < 20
+
+
+def _config_files():
+    return sorted((ROOT / "configs").glob("*.py"))
+
+
+def _load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", _config_files(), ids=lambda path: path.stem)
+def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
+    """Both variants resolve; the small one's steps trace on random images of the right shape."""
+    module = _load(path)
+    assert f"python main.py --config=configs/{path.name}" in module.__doc__
+    assert resolve(module.get_config()).stages
+
+    resolved = resolve(module.get_config("small"))
+    side, channels, classes = (8, 1, 10) if "digits" in path.stem else (32, 3, 100)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (300, side, side, channels), dtype=np.uint8)
+    labels = (np.arange(300) % classes).astype(np.int32)
+    names = tuple(map(str, range(classes)))
+    split = Split(np.arange(300), labels, lambda rows: images[rows])
+    dataset = Dataset(images, labels, labels, split.ids, images[:9], labels[:9], names, Source(split, split, names))
+    devices = parallel.make("jit", 1)
+    for stage in resolved.stages:
+        job = make_job(resolved, stage, tmp_path, dataset, devices, Interrupts())
+        assert stage.kind.check(job, stage.section).total > 0
+        stage.section.init = "none()"  # no checkpoint to start from here
+        ready = stage.kind.prepare(job, stage.section)
+        sums = parallel.zeros(ready.step, ready.state, Resident(images, labels), ready.batches(0))
+        assert "loss" in sums
+
+
+def test_the_readme_says_what_ci_runs_and_what_was_measured():
+    readme = (ROOT / "README.md").read_text()
+    blocks = [block.strip() for block in readme.split("```sh\n")[1:]]
+    first, second = (block.split("\n```")[0] for block in blocks[:2])
+    assert "\n" not in first and first.endswith("main.py --config=configs/digits_lt_noise.py")
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == second
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import digits_table
+
+    record = json.loads((ROOT / "results" / "digits_table.json").read_text())
+    assert digits_table.show(record) in readme and record["command"] in readme
