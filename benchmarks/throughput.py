@@ -69,7 +69,7 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
     """The rows of the table for one stage."""
     ready = stage.kind.prepare(job, stage.section)
     plan, devices = ready.plan, job.devices
-    data = common.resident(job)
+    data = job.devices.replicate(ready.data)
     per_call = plan.batch_size * plan.steps_per_call
     clock = iter(range(10**9))
 

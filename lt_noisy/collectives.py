@@ -17,6 +17,11 @@ def positions(local_size: int) -> jax.Array:
     return jax.lax.axis_index(AXIS) * local_size + jnp.arange(local_size)
 
 
+def global_size(local_size: int) -> int:
+    """Examples in the global batch, a static number."""
+    return local_size * jax.lax.axis_size(AXIS)
+
+
 def gather(x: jax.Array) -> jax.Array:
     """[B_local, ...] of every device, in order: [B_global, ...]."""
     return jax.lax.all_gather(x, AXIS, tiled=True)

@@ -46,13 +46,13 @@ NORM_AXES = {"global": AXIS, "device": None}
 
 
 class Stage(NamedTuple):
-    """One stage of a resolved config: bound section, canonical texts, and the stages it reads."""
+    """One stage of a resolved config: bound section, canonical texts, and {field: the stage that it names}."""
 
     name: str
     kind: Kind
     section: SimpleNamespace
     texts: dict[str, Any]
-    inputs: tuple[str, ...]
+    inputs: dict[str, str]
 
 
 class Resolved(NamedTuple):
@@ -123,12 +123,15 @@ def resolve(config: ConfigDict) -> Resolved:
     bound = {name: _bind_stage(name, value) for name, value in sections.items()}
     stages = tuple(bound[name] for name in fields.stages)
     for i, stage in enumerate(stages):
-        earlier = fields.stages[:i]
-        for read in stage.inputs:
+        earlier = {s.name: s.texts["kind"] for s in stages[:i]}
+        for field, read in stage.inputs.items():
+            accepted, where = stage.kind.inputs[field], f"config.{stage.name}.{field}"
             if read not in earlier:
+                without = " ('none()' does without)" if accepted.optional else ""
+                raise UserError(f"{where}: {read!r} is not an earlier stage of {fields.stages}{without}")
+            if earlier[read] not in accepted.kinds:
                 raise UserError(
-                    f"config.{stage.name}.init: {read!r} is not an earlier stage of {fields.stages} "
-                    "('none()' starts from scratch)"
+                    f"{where}: {read!r} is a {earlier[read]} stage, not one of kind {' or '.join(accepted.kinds)}"
                 )
     return Resolved(fields, texts, stages)
 
@@ -140,7 +143,9 @@ def _bind_stage(name: str, value: Mapping[str, Any]) -> Stage:
     kind = _kind(value["kind"], f"{where}.kind")
     fields = {k: v for k, v in value.items() if k != "kind"}
     bound, texts = bind_section(fields, kind.fields, where)
-    return Stage(name, kind, bound, {"kind": value["kind"], **texts}, kind.inputs(bound))
+    named = {field: texts[field] for field in kind.inputs}
+    inputs = {f: read for f, read in named.items() if not (kind.inputs[f].optional and read == "none()")}
+    return Stage(name, kind, bound, {"kind": value["kind"], **texts}, inputs)
 
 
 def stage_identity(
@@ -154,7 +159,7 @@ def stage_identity(
     """What makes two stages the same: flat {key: value}; `identity_sha256` is its hash.
 
     Args:
-      steps: the stage's length, which durations in epochs and steps_per_call make together.
+      steps: the stage's length, which durations in epochs and steps_per_call make together; 0 if it trains nothing.
       num_devices: part of the identity only where BatchNorm is per device.
       data: hashes of what the stage reads of the data.
       inputs: identity hashes of the stages it reads, by name.

@@ -13,6 +13,8 @@ from lt_noisy.spec import UserError
 
 _ECE_BINS = 15
 _BLOCK = 2**24  # similarities held at once: 128 MiB
+_MIN_RANK = 2  # effective rank below this is a collapse
+_ROUNDING = 1e-12  # variance of unit vectors along a direction that float32 rounding alone may give
 
 
 def classification(
@@ -27,26 +29,55 @@ def classification(
       class_names: C names.
 
     Returns:
-      `accuracy`; `balanced_accuracy`, the mean per-class accuracy (recall) over the classes present in
-      `labels`; `per_class_accuracy` [C] and `class_names` [C]; `groups`, a dict of {accuracy, num_classes}:
-      many (above 100 training images), medium (20 to 100), few (below 20; Liu et al., "OLTR", 2019), and
-      where one of them has no class also head_third, middle_third, tail_third: classes by falling training
-      count, ties by rising label, cut in three with the spare classes in the first thirds;
-      `last_three_classes`, {accuracy, classes}: the last of that order, by name; `nll`; `ece` (see
-      `expected_calibration_error`); `confusion_matrix` [C][C], counts, rows the true class. A group's
-      accuracy is the mean per-class accuracy.
+      What `accuracies` does, with `nll` and `ece` (see `expected_calibration_error`).
 
     Raises:
       UserError: shapes that do not fit, no examples, a label outside [0, C), a logit that is not finite.
     """
     logits, labels = _checked(logits, labels)
-    train_counts = np.asarray(train_counts)
-    num_classes = logits.shape[1]
-    for name, length in (("train_counts", len(train_counts)), ("class_names", len(class_names))):
-        if length != num_classes:
-            raise UserError(f"{name} has {length} entries for {num_classes} classes of logits")
+    if len(class_names) != logits.shape[1]:
+        raise UserError(f"class_names has {len(class_names)} entries for {logits.shape[1]} classes of logits")
+    predictions, log_p = logits.argmax(-1), _log_softmax(logits)
+    return {
+        **accuracies(predictions, labels, train_counts, class_names),
+        "nll": float(-_at(log_p, labels).mean()),
+        "ece": expected_calibration_error(np.exp(log_p.max(-1)), predictions == labels),
+    }
 
-    predictions = logits.argmax(-1)
+
+def accuracies(
+    predictions: np.ndarray, labels: np.ndarray, train_counts: np.ndarray, class_names: list[str] | tuple[str, ...]
+) -> dict:
+    """Exact test accuracies of predicted classes, overall, per class and along the long tail.
+
+    Args:
+      predictions: int [N], predicted classes.
+      labels: int [N], clean test labels.
+      train_counts: int [C], *clean* training counts, which define the groups.
+      class_names: C names.
+
+    Returns:
+      `accuracy`; `balanced_accuracy`, the mean per-class accuracy (recall) over the classes present in
+      `labels`; `per_class_accuracy` [C] and `class_names` [C]; `groups`, a dict of {accuracy, num_classes}:
+      many (above 100 training images), medium (20 to 100), few (below 20; Liu et al., "OLTR", 2019), and
+      where one of them has no class also head_third, middle_third, tail_third: classes by falling training
+      count, ties by rising label, cut in three with the spare classes in the first thirds;
+      `last_three_classes`, {accuracy, classes}: the last of that order, by name; `confusion_matrix` [C][C],
+      counts, rows the true class. A group's accuracy is the mean per-class accuracy.
+
+    Raises:
+      UserError: shapes that do not fit, no examples, a prediction or label outside [0, C).
+    """
+    predictions, labels, train_counts = np.asarray(predictions), np.asarray(labels), np.asarray(train_counts)
+    num_classes = len(class_names)
+    if predictions.ndim != 1 or predictions.shape != labels.shape or len(labels) == 0:
+        shapes = f"{list(predictions.shape)} and {list(labels.shape)}"
+        raise UserError(f"predictions and labels must be [N] with N at least 1, not {shapes}")
+    if len(train_counts) != num_classes:
+        raise UserError(f"train_counts has {len(train_counts)} entries for {num_classes} classes")
+    check_range(predictions, num_classes, "predictions")
+    check_range(labels, num_classes)
+
     matrix = confusion_matrix(labels, predictions, labels=np.arange(num_classes))
     totals = matrix.sum(1)
     recalls = np.where(totals > 0, matrix.diagonal() / np.maximum(totals, 1), np.nan)
@@ -60,7 +91,6 @@ def classification(
     if any(len(classes) == 0 for classes in groups.values()):
         groups |= zip(("head_third", "middle_third", "tail_third"), np.array_split(order, 3), strict=True)
 
-    log_p = _log_softmax(logits)
     return {
         "accuracy": float((predictions == labels).mean()),
         "balanced_accuracy": _mean(recalls),
@@ -73,8 +103,6 @@ def classification(
             "accuracy": _mean(recalls[order[-3:]]),
             "classes": [class_names[c] for c in order[-3:]],
         },
-        "nll": float(-_at(log_p, labels).mean()),
-        "ece": expected_calibration_error(np.exp(log_p.max(-1)), predictions == labels),
         "confusion_matrix": matrix.tolist(),
     }
 
@@ -163,7 +191,7 @@ def knn_predict(
     if len(bank_features) == 0 or len(bank_features) != len(bank_labels):
         raise UserError(f"the bank has {len(bank_features)} features and {len(bank_labels)} labels")
     bank, bank_labels = _unit(bank_features), np.asarray(bank_labels)
-    _check_range(bank_labels, num_classes)
+    check_range(bank_labels, num_classes)
     k = min(k, len(bank))
     block = max(1, _BLOCK // len(bank))
     predictions = np.empty(len(queries), np.int64)
@@ -191,7 +219,7 @@ def balanced_bank(labels: np.ndarray, num_classes: int, size: int, seed: int) ->
     labels = np.asarray(labels)
     if not 1 <= size <= len(labels):
         raise UserError(f"a bank of {size} rows cannot be drawn from {len(labels)}: take 1 to {len(labels)}")
-    _check_range(labels, num_classes)
+    check_range(labels, num_classes)
     generator = rng.generator(seed, "balanced_bank")
     members = sorted((np.flatnonzero(labels == c) for c in range(num_classes)), key=len)
     rows = []
@@ -204,27 +232,74 @@ def balanced_bank(labels: np.ndarray, num_classes: int, size: int, seed: int) ->
 
 
 def collapse(features: np.ndarray) -> dict:
-    """Whether a representation has collapsed to one direction.
+    """Whether a representation has collapsed to one direction or to a few.
 
     Chen & He, "Exploring simple Siamese representation learning" (2021), sec. 4.1: the standard deviation of
     each channel of z / |z| is about 1 / sqrt(D) where directions spread, and 0 where all are one. Our
-    threshold is a tenth of that: with equal channels a mean cosine of 0.99 between two images. A collapse to
-    a few directions does not show.
+    threshold is a tenth of that: with equal channels a mean cosine of 0.99 between two images. That misses
+    features that are all on one line; so, our rule too, an `effective_rank` below 2 is a collapse as well
+    (1 or 2 channels, or up to 3 rows, cannot exceed 2).
 
     Args:
       features: float [N, D]; zero vectors stay zero.
 
     Returns:
-      `channel_std`, the mean over channels; `channel_std_ideal`, 1 / sqrt(D); `collapsed`.
+      `channel_std`, the mean over channels; `channel_std_ideal`, 1 / sqrt(D); `effective_rank`; `collapsed`.
 
     Raises:
       UserError: not [N, D], no rows, or a feature that is not finite.
     """
-    if np.ndim(features) != 2 or len(features) == 0:
-        raise UserError(f"features must be [N, D] with N at least 1, not {list(np.shape(features))}")
+    rank = effective_rank(features)
     std = float(_unit(features).std(0).mean())
     ideal = 1 / np.sqrt(np.shape(features)[1])
-    return {"channel_std": std, "channel_std_ideal": float(ideal), "collapsed": bool(std < 0.1 * ideal)}
+    return {
+        "channel_std": std,
+        "channel_std_ideal": float(ideal),
+        "effective_rank": rank,
+        "collapsed": bool(std < 0.1 * ideal or rank < _MIN_RANK),
+    }
+
+
+def effective_rank(features: np.ndarray) -> float:
+    """How many directions the features use: exp of the entropy of the normalised singular values.
+
+    Roy & Vetterli, "The effective rank" (2007). Our choices: rows are L2-normalised, as kNN and the
+    contrastive losses see them, then centred, as what all images share tells none apart. The singular values
+    are taken from the [D, D] covariance, and variances that rounding alone may give (below 1e-12) as zero.
+
+    Args:
+      features: float [N, D]; zero vectors stay zero.
+
+    Returns:
+      1, where all directions are equal or lie on a line, up to min(D, N - 1), where all variances are equal.
+
+    Raises:
+      UserError: not [N, D], no rows or channels, or a feature that is not finite.
+    """
+    if np.ndim(features) != 2 or 0 in np.shape(features):
+        raise UserError(f"features must be [N, D] with N and D at least 1, not {list(np.shape(features))}")
+    unit = _unit(features)
+    mean = unit.mean(0)
+    variances = np.linalg.eigvalsh(unit.T @ unit / len(unit) - np.outer(mean, mean))
+    singular = np.sqrt(variances[variances > _ROUNDING])
+    if len(singular) == 0:
+        return 1.0
+    p = singular / singular.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def check_finite(rows: np.ndarray, name: str) -> None:
+    """Raises `UserError` where a row of `rows` [N, D], called `name`, is not finite."""
+    finite = np.isfinite(rows).all(-1)
+    if not finite.all():
+        first = finite.argmin()
+        raise UserError(f"{(~finite).sum()} of {len(finite)} rows of {name} are not finite (the first: row {first})")
+
+
+def check_range(classes: np.ndarray, num_classes: int, name: str = "labels") -> None:
+    """Raises `UserError` where one of `classes` int [N], called `name`, is outside [0, num_classes)."""
+    if classes.min() < 0 or classes.max() >= num_classes:
+        raise UserError(f"{name} must be in [0, {num_classes}), but they span {classes.min()} to {classes.max()}")
 
 
 def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,21 +308,9 @@ def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         shapes = f"{list(logits.shape)} and {list(labels.shape)}"
         raise UserError(f"logits must be [N, C] and labels [N] with N at least 1, not {shapes}")
-    _check_finite(logits, "logits")
-    _check_range(labels, logits.shape[1])
+    check_finite(logits, "logits")
+    check_range(labels, logits.shape[1])
     return logits, labels
-
-
-def _check_finite(rows: np.ndarray, name: str) -> None:
-    finite = np.isfinite(rows).all(-1)
-    if not finite.all():
-        first = finite.argmin()
-        raise UserError(f"{(~finite).sum()} of {len(finite)} rows of {name} are not finite (the first: row {first})")
-
-
-def _check_range(labels: np.ndarray, num_classes: int) -> None:
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(f"labels must be in [0, {num_classes}), but they span {labels.min()} to {labels.max()}")
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -268,6 +331,6 @@ def _mean(values: np.ndarray) -> float | None:
 def _unit(features: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1, float64; zero rows stay zero."""
     features = np.asarray(features, np.float64)
-    _check_finite(features, "features")
+    check_finite(features, "features")
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     return features / np.where(norms > 0, norms, 1)

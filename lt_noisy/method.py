@@ -15,11 +15,13 @@ class Context(NamedTuple):
     Attributes:
       num_classes: C.
       num_examples: N, the rows of the manifest.
-      counts: int [C], examples per *observed* class.
+      batch_size: examples of one step, over all devices.
+      counts: int [C], examples per *observed* class; all 0 where labels are not read.
     """
 
     num_classes: int
     num_examples: int
+    batch_size: int
     counts: np.ndarray
 
 

@@ -5,14 +5,14 @@ An optimiser and a schedule are two specs: `OPTIMIZERS[...] (learning_rate) -> o
 length, so that a shorter run keeps its shape.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lt_noisy.collectives import AXIS
+from lt_noisy.collectives import AXIS, share
 from lt_noisy.spec import UserError
 from lt_noisy.state import TrainState
 
@@ -125,37 +125,90 @@ def lars(
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "lars": lars}
 
 
-def freeze(tx: optax.GradientTransformation, frozen: tuple[str, ...]) -> optax.GradientTransformation:
-    """`tx` for all parts of the network but the `frozen` ones, which stay exactly as they are."""
-    if not frozen:
+def by_part(tx: optax.GradientTransformation, rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """`tx` with the learning rate of the named parts of the network multiplied; a part at 0 stays exactly as it is."""
+    if not rates:
         return tx
-    return optax.multi_transform(
-        {"trained": tx, "frozen": optax.set_to_zero()},
-        lambda params: {part: "frozen" if part in frozen else "trained" for part in params},
-    )
+    scaled = {part: optax.chain(tx, optax.scale(rate)) if rate else optax.set_to_zero() for part, rate in rates.items()}
+    return optax.multi_transform({**scaled, "": tx}, lambda params: {p: p if p in rates else "" for p in params})
+
+
+Ascent = Callable[[PyTree, PyTree], PyTree]
+
+
+def no_ascent() -> None:
+    """Plain descent: the gradient where the parameters are."""
+
+
+def sam(rho: float = 0.05, adaptive: bool = False) -> Ascent:
+    """Sharpness-aware minimisation (Foret et al. 2021): the gradient is taken at params + eps.
+
+    eps = rho g / ||g||, or adaptive (ASAM, Kwon et al. 2021) eps = rho p^2 g / || |p| g ||, with g the gradient of
+    the batch over all devices and one norm over all parameters. Where g is of the *weighted* loss this is rwSAM (Liu et
+    al. 2022, sec. 4): the weights only choose the direction of the ascent, the descent is on the unweighted loss.
+    `adaptive` is the form of their released code (which adds 1e-12 to the norm, as here). rho = 0 is plain descent.
+
+    Args:
+      rho: radius of the ascent, at least 0. Plain and adaptive ones are on different scales.
+      adaptive: scale each coordinate by its own magnitude.
+    """
+    _require(rho >= 0, f"rho is at least 0, not {rho}")
+
+    def ascend(params: PyTree, grads: PyTree) -> PyTree:
+        scaled = jax.tree.map(lambda p, g: jnp.abs(p) * g, params, grads) if adaptive else grads
+        norm = optax.tree.norm(scaled) + 1e-12
+        direction = jax.tree.map(lambda p, s: jnp.abs(p) * s, params, scaled) if adaptive else grads
+        return jax.tree.map(lambda p, d: p + rho * d / norm, params, direction)
+
+    return ascend
+
+
+ASCENTS = {"none": no_ascent, "sam": sam}
+
+
+def ema(average: PyTree, params: PyTree, decay: jax.Array | float) -> PyTree:
+    """Exponential moving average: decay * average + (1 - decay) * params, leaf by leaf."""
+    return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
 
 
 def descend(
-    state: TrainState, tx: optax.GradientTransformation, local_loss: Callable[[PyTree], Any]
+    state: TrainState,
+    tx: optax.GradientTransformation,
+    losses: Callable[[PyTree], Any],
+    weights: jax.Array,
+    ascent: Ascent | None = None,
+    ascent_weights: jax.Array | None = None,
 ) -> tuple[TrainState, dict[str, tuple[jax.Array, jax.Array]]]:
     """One step of gradient descent, per-device: the end of every step function.
 
     Args:
       state: the state before the step.
       tx: the optimiser.
-      local_loss: `params -> (share, (batch_stats, method, sums))` where `share` is this device's share of the
-        weighted mean loss (`collectives.share`) and `sums` maps names to (sum, count) pairs, summed over the
-        devices.
+      losses: `params -> (per-example losses [B_local], (batch_stats, method, sums))`, where `sums` maps names to (sum,
+        count) pairs, summed over the devices.
+      weights: [B_local], of the mean that is minimised.
+      ascent: where to take the gradient (`sam`); None: at the parameters themselves. It costs a second pass, of which
+        only the gradient is kept: BatchNorm statistics, method state and `loss` are those of the clean pass.
+      ascent_weights: [B_local], per-example weights of the ascent direction alone; None for equal ones.
 
     Returns:
-      The state after the step, and `sums` with `loss`, `grad_norm` and `nonfinite` (1 for a step whose loss or
-      gradient is not finite) added.
+      The state after the step, and `sums` with `loss`, `grad_norm` (of the gradient that descends), with an ascent
+      `ascent_norm` (of the one that ascends), and `nonfinite` (1 for a step whose loss or gradient is not finite).
     """
-    (loss, (batch_stats, method, sums)), grads = jax.value_and_grad(local_loss, has_aux=True)(state.params)
+
+    def objective(params, factor):
+        values, kept = losses(params)
+        return share(values, weights if factor is None else weights * factor), (share(values, weights), kept)
+
+    gradient = jax.grad(objective, has_aux=True)
+    grads, (loss, (batch_stats, method, sums)) = gradient(state.params, ascent_weights)
     loss, grads = jax.lax.psum((loss, grads), AXIS)
+    one = jnp.ones((), jnp.float32)
+    if ascent is not None:
+        sums = {**sums, "ascent_norm": (optax.tree.norm(grads), one)}
+        grads = jax.lax.psum(gradient(ascent(state.params, grads), None)[0], AXIS)
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    one = jnp.ones((), jnp.float32)
     sums = {
         **sums,
         "loss": (loss, one),

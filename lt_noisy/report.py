@@ -56,44 +56,116 @@ def final_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """One block of results per stage, in percent where it is a share."""
     lines = []
     for name, summary in summaries.items():
-        lines.append(f"{name}: {summary['parameters']:,} parameters, {summary['steps']} steps, ")
-        lines[-1] += f"{summary['train_seconds']:.0f} s, {summary['images_per_second']:.0f} images/s"
-        for title, value in _results(summary):
-            lines.append(f"  {title:<36}{value}")
+        if "steps" in summary:
+            lines.append(f"{name}: {summary['parameters']:,} parameters, {summary['steps']} steps, ")
+            lines[-1] += f"{summary['train_seconds']:.0f} s, {summary['images_per_second']:.0f} images/s"
+        else:
+            lines.append(f"{name}: {summary['wall_seconds']:.0f} s")
+        for block, rows in _BLOCKS.items():
+            if block in summary:
+                lines += [f"  {title:<40}{value}" for title, value in rows(summary[block])]
     return "\n".join(lines)
+
+
+Rows = list[tuple[str, str]]
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:6.2f} %"
 
 
-def _results(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _collapse(figures: Mapping[str, Any]) -> Rows:
+    std = f"{figures['channel_std']:.4f} of {figures['channel_std_ideal']:.4f}"
+    return [
+        ("channel std (1/sqrt(D) is healthy)", f"{std}{', COLLAPSED' if figures['collapsed'] else ''}"),
+        ("effective rank", f"{figures['effective_rank']:.1f}"),
+    ]
+
+
+def _representation(figures: Mapping[str, Any]) -> Rows:
+    return [
+        ("kNN accuracy, balanced bank", _percent(figures["knn_balanced_bank"])),
+        ("  before training", _percent(figures["knn_initial"])),
+        ("  on raw pixels", _percent(figures["knn_pixels"])),
+        ("kNN accuracy, long-tailed bank", _percent(figures["knn_longtailed_bank"])),
+        *_collapse(figures),
+    ]
+
+
+def _density(figures: Mapping[str, Any]) -> Rows:
+    correlation = figures["spearman"]
+    return [
+        ("rank correlation with class frequency", "-" if correlation is None else f"{correlation:.3f}"),
+        ("largest weight over smallest", f"{figures['range']:.1f}"),
+        ("effective sample size", _percent(figures["effective_share"])),
+    ]
+
+
+def _clusters(figures: Mapping[str, Any]) -> Rows:
+    return [
+        ("cluster sizes", " ".join(str(n) for n in figures["sizes"])),
+        ("purity", _percent(figures["purity"])),
+        ("adjusted mutual information", f"{figures['adjusted_mutual_information']:.3f}"),
+    ]
+
+
+def _experts(experts: list[Mapping[str, Any]]) -> Rows:
+    return [
+        (
+            f"expert {k}: {e['images']} images",
+            f"batch {e['batch_size']}, {e['steps']} steps{', COLLAPSED' if e['collapsed'] else ''}",
+        )
+        for k, e in enumerate(experts)
+    ]
+
+
+def _probes(probes: Mapping[str, Any]) -> Rows:
     rows = []
-    if "representation" in summary:
-        r = summary["representation"]
-        rows += [
-            ("kNN accuracy, balanced bank", _percent(r["knn_balanced_bank"])),
-            ("kNN accuracy, long-tailed bank", _percent(r["knn_longtailed_bank"])),
-            (
-                "channel std (1/sqrt(D) is healthy)",
-                f"{r['channel_std']:.4f} of {r['channel_std_ideal']:.4f}{', COLLAPSED' if r['collapsed'] else ''}",
-            ),
-        ]
-    if "test" in summary:
-        test, train = summary["test"], summary["train"]
-        rows += [
-            ("test accuracy", _percent(test["accuracy"])),
-            ("balanced accuracy", _percent(test["balanced_accuracy"])),
-        ]
-        for group, values in test["groups"].items():
-            if values["num_classes"]:
-                rows.append((f"  {group} ({values['num_classes']} classes)", _percent(values["accuracy"])))
-        rows += [
-            ("NLL, ECE", f"{test['nll']:.3f}, {test['ece']:.3f}"),
-            ("wrong labels memorised", _percent(train["memorised"])),
-            (
-                "AUROC of the loss for wrong labels",
-                "-" if train["auroc"] is None else f"{train['auroc']:.3f}",
-            ),
-        ]
+    for shots, by_probe in probes.items():
+        for probe in ("linear", "knn"):
+            figures = by_probe[probe]
+            if shots == "all":
+                rows.append((f"{probe} probe, balanced accuracy", _percent(figures["balanced_accuracy"])))
+                rows += _groups(figures)
+            else:
+                spread = "" if figures["std"] is None else f" +- {100 * figures['std']:.2f}"
+                rows.append((f"{probe} probe, {shots} per class", _percent(figures["mean"]) + spread))
     return rows
+
+
+def _groups(figures: Mapping[str, Any]) -> Rows:
+    return [
+        (f"  {group} ({values['num_classes']} classes)", _percent(values["accuracy"]))
+        for group, values in figures["groups"].items()
+        if values["num_classes"]
+    ]
+
+
+def _test(test: Mapping[str, Any]) -> Rows:
+    return [
+        ("test accuracy", _percent(test["accuracy"])),
+        ("balanced accuracy", _percent(test["balanced_accuracy"])),
+        *_groups(test),
+        ("NLL, ECE", f"{test['nll']:.3f}, {test['ece']:.3f}"),
+    ]
+
+
+def _train(train: Mapping[str, Any]) -> Rows:
+    auroc = train["auroc"]
+    return [
+        ("wrong labels memorised", _percent(train["memorised"])),
+        ("AUROC of the loss for wrong labels", "-" if auroc is None else f"{auroc:.3f}"),
+    ]
+
+
+# What each block of a summary is shown as, in this order.
+_BLOCKS = {
+    "representation": _representation,
+    "density": _density,
+    "clusters": _clusters,
+    "experts": _experts,
+    "probes": _probes,
+    "collapse": _collapse,
+    "test": _test,
+    "train": _train,
+}

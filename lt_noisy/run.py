@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from lt_noisy import __version__, parallel, report
 from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, Stage, identity_sha256, resolve, stage_identity
 from lt_noisy.data import manifest as manifests
-from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.dataset import Dataset, Part, choose
 from lt_noisy.data.sources import Source
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
-from lt_noisy.stages.common import Job
+from lt_noisy.stages.common import Input, Job
 from lt_noisy.workdir import claim, default_workdir, finished, locked
 
 
@@ -58,16 +58,18 @@ def _run_stages(
     dataset = load_dataset(source, manifest)
     card = run_card(resolved, manifest, devices)
     jobs, identities = [], {}
+    others = {text: choose(data, dataset) for text, data in dict(_chosen(resolved)).items()}
     for stage in resolved.stages:  # every check before the first stage starts
-        job = make_job(resolved, stage, workdir, dataset, devices, interrupts)
-        plan = stage.kind.check(job, stage.section)
+        own = others.get(stage.texts.get("data"), dataset)
+        job = make_job(resolved, stage, workdir, own, dataset, devices, interrupts)
+        steps = stage.kind.check(job, stage.section)
         identity = stage_identity(
             resolved,
             stage,
-            plan.total,
+            steps,
             devices.num_devices,
-            dataset.identity(stage.kind.reads_labels),
-            {name: identities[name] for name in stage.inputs},
+            own.identity(stage.kind.labels),
+            {name: identities[name] for name in stage.inputs.values()},
         )
         identities[stage.name] = identity_sha256(identity)
         job = job._replace(card={**card, "identity": identities[stage.name]})
@@ -98,16 +100,28 @@ def _run_stages(
     return path
 
 
+def _chosen(resolved: Resolved) -> list[tuple[str, Any]]:
+    """(text, bound value) of every `data` field that asks for something else than the run's training set."""
+    choices = [(s.texts["data"], s.section.data) for s in resolved.stages if "data" in s.texts]
+    return [(text, data) for text, data in choices if data is not Part.MANIFEST]
+
+
 def make_job(
     resolved: Resolved,
     stage: Stage,
     workdir: pathlib.Path,
     dataset: Dataset,
+    training_set: Dataset,
     devices: parallel.Jit | parallel.Pmap,
     interrupts: Interrupts,
 ) -> Job:
-    """What `stage` is given in this run; its card is still empty."""
+    """What `stage` is given in this run, to work on `dataset`; its card is still empty.
+
+    Args:
+      training_set: the run's own, which `dataset` is unless the stage chose another.
+    """
     fields = resolved.fields
+    sections = {other.name: other.section for other in resolved.stages}
     # On CPU a convolution inside scan is 18 to 50 times slower; durations keep the configured multiple.
     on_cpu = jax.default_backend() == "cpu"
     return Job(
@@ -120,7 +134,8 @@ def make_job(
         devices=devices,
         steps_per_call=1 if on_cpu else fields.steps_per_call,
         dataset=dataset,
-        inputs={name: workdir / name for name in stage.inputs},
+        counts=np.bincount(training_set.clean, minlength=training_set.num_classes),
+        inputs={field: Input(workdir / name, sections[name]) for field, name in stage.inputs.items()},
         multiple=fields.steps_per_call,
         card={},
         tensorboard=fields.tensorboard,

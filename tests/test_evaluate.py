@@ -8,9 +8,11 @@ from sklearn import metrics
 
 from lt_noisy import evaluate
 from lt_noisy.evaluate import (
+    accuracies,
     balanced_bank,
     classification,
     collapse,
+    effective_rank,
     expected_calibration_error,
     knn_predict,
     label_noise,
@@ -52,6 +54,10 @@ def test_classification_by_hand():
     assert report["last_three_classes"] == {"accuracy": 0.5, "classes": ["class2", "class1", "class3"]}
     right, wrong = -np.log(np.exp(5) / (np.exp(5) + 3)), -np.log(1 / (np.exp(5) + 3))
     assert report["nll"] == pytest.approx((3 * right + 2 * wrong) / 5, rel=1e-12)
+    of_predictions = accuracies(
+        np.array([0, 0, 3, 2, 2]), np.array([0, 0, 0, 1, 2]), np.array([100, 19, 20, 5]), names(4)
+    )
+    assert of_predictions == {key: value for key, value in report.items() if key not in ("nll", "ece")}
 
 
 def test_groups_at_their_boundaries():
@@ -123,6 +129,27 @@ def test_an_ece_bin_holds_its_upper_edge():
 def test_bad_input_to_classification(logits, labels, counts, says):
     with pytest.raises(UserError, match=says):
         classification(logits, np.array(labels, int), np.array(counts), names(3))
+
+
+def test_logits_must_have_a_name_for_every_class():
+    with pytest.raises(UserError, match="class_names has 2 entries for 3 classes of logits"):
+        classification(np.zeros((2, 3)), np.array([0, 1]), np.array([1, 1, 1]), names(2))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "counts", "says"),
+    [
+        ([0, 1, 2], [0, 1], [1, 1, 1], r"must be \[N\] with N at least 1, not \[3\] and \[2\]"),
+        ([[0.1, 0.2]], [[0, 1]], [1, 1, 1], r"not \[1, 2\] and \[1, 2\]"),
+        ([], [], [1, 1, 1], "N at least 1"),
+        ([0, 3], [0, 1], [1, 1, 1], r"predictions must be in \[0, 3\), but they span 0 to 3"),
+        ([0, 1], [-1, 1], [1, 1, 1], "labels must be .* span -1 to 1"),
+        ([0, 1], [0, 1], [1, 1], "train_counts has 2 entries for 3 classes"),
+    ],
+)
+def test_bad_input_to_accuracies(predictions, labels, counts, says):
+    with pytest.raises(UserError, match=says):
+        accuracies(np.array(predictions), np.array(labels), np.array(counts), names(3))
 
 
 # --- label noise ----------------------------------------------------------------------------------
@@ -260,10 +287,25 @@ def test_collapse_tells_spread_from_constant():
 
 
 def test_collapse_threshold_is_a_tenth():
-    """Two equally likely points +-a on the first of two channels, b on the second: std a after scaling."""
-    for a, collapsed in ((0.13, True), (0.15, False)):  # the mean over channels is a / 2, the ideal 0.707
-        b = np.sqrt(1 - a**2)
-        assert collapse(np.array([[a, b], [-a, b]]) * 3)["collapsed"] is collapsed
+    """Points +-a on one of three channels each, b on the fourth: channel stds a / sqrt(3) and 0; rank 3."""
+    for a, collapsed in ((0.11, True), (0.12, False)):  # the mean over channels is 0.433 a, the ideal 0.5
+        points = a * np.concatenate([np.eye(4)[:3], -np.eye(4)[:3]])
+        points[:, 3] = np.sqrt(1 - a**2)
+        report = collapse(points * 3)
+        assert report["effective_rank"] == pytest.approx(3)
+        assert report["collapsed"] is collapsed
+
+
+@pytest.mark.parametrize(
+    ("repeats", "rank", "collapsed"),
+    [([1], 1.0, True), ([9, 1], 1.755, True), ([9, 1, 1], 2.586, False)],  # entropies of (3, 1) / 4, (3, 1, 1) / 5
+)
+def test_collapse_to_few_directions_shows_in_the_rank_only(repeats, rank, collapsed):
+    axes = np.repeat(np.eye(8)[: len(repeats)], repeats, axis=0)
+    report = collapse(np.concatenate([axes, -axes]))
+    assert report["channel_std"] > 0.1 * report["channel_std_ideal"]
+    assert report["effective_rank"] == pytest.approx(rank, abs=1e-3)
+    assert report["collapsed"] is collapsed
 
 
 def test_collapse_with_zero_vectors():
@@ -272,6 +314,33 @@ def test_collapse_with_zero_vectors():
     assert report["channel_std"] == 0.0 and report["collapsed"] is True
     mixed = np.array([[1.0, 0], [0, 0]])
     assert collapse(mixed)["channel_std"] == pytest.approx(0.25)
+
+
+def test_effective_rank_by_hand():
+    """Points +-e_i: the singular value of direction i is the root of its share of the points."""
+    axes = np.eye(5)
+    equal = np.concatenate([axes, -axes])
+    assert effective_rank(equal) == pytest.approx(5, rel=1e-12)
+    assert effective_rank(equal[:, :3] * RNG.uniform(1, 9, size=(10, 1))) == pytest.approx(3, rel=1e-12)
+    unequal = np.concatenate([axes[:1], -axes[:1]] * 9 + [axes[1:2], -axes[1:2]])  # singular values 3 to 1
+    assert effective_rank(unequal) == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)), rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(200, 12), (6, 30)])
+def test_effective_rank_against_a_singular_value_decomposition(shape):
+    features = RNG.normal(size=shape) * np.linspace(0.1, 3, shape[1]) + 1
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    singular = np.linalg.svd(unit - unit.mean(0), compute_uv=False)
+    p = singular[singular > 1e-9] / singular.sum()
+    assert effective_rank(features) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-9)
+
+
+def test_effective_rank_of_one_direction_is_one():
+    """Not the rank of the rounding, which has all directions."""
+    direction = RNG.normal(size=16)
+    lengths = RNG.uniform(1, 5, size=(50, 1))
+    for features in (np.tile(direction, (50, 1)), (lengths * direction).astype(np.float32), np.zeros((5, 4))):
+        assert effective_rank(features) == 1.0
 
 
 def test_bad_input_to_collapse():

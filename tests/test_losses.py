@@ -17,7 +17,7 @@ from lt_noisy.spec import UserError, bind
 
 C = 5
 COUNTS = np.array([400, 100, 30, 7, 1])
-CONTEXT = Context(num_classes=C, num_examples=int(COUNTS.sum()), counts=COUNTS)
+CONTEXT = Context(num_classes=C, num_examples=int(COUNTS.sum()), batch_size=8, counts=COUNTS)
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(8, C)).astype(np.float32) * 3
 LABELS = RNG.integers(C, size=8).astype(np.int32)
@@ -120,7 +120,7 @@ def test_cross_entropy_against_float64():
 
 def test_logit_adjusted_by_hand():
     """Equal logits and priors (3/4, 1/4): the loss is -log pi at tau 1; at tau 2 the odds are 9 to 1."""
-    context = Context(num_classes=2, num_examples=4, counts=np.array([3, 1]))
+    context = Context(num_classes=2, num_examples=4, batch_size=4, counts=np.array([3, 1]))
     for tau, expected in (
         (1.0, [-math.log(3 / 4), -math.log(1 / 4)]),
         (2.0, [-math.log(0.9), -math.log(0.1)]),

@@ -68,7 +68,7 @@ def _encoder():
 
 
 def _context():
-    return Context(4, 40, np.bincount(_data().labels, minlength=4))
+    return Context(4, 40, BATCH, np.bincount(_data().labels, minlength=4))
 
 
 CASES = {

@@ -1,11 +1,12 @@
 """The data of one run in host memory: what a manifest selects from a source, and the test set."""
 
+import enum
 import hashlib
 from typing import NamedTuple
 
 import numpy as np
 
-from lt_noisy.data.sources import Source
+from lt_noisy.data.sources import SOURCES, Load, Source
 from lt_noisy.state import array_sha256
 
 
@@ -37,8 +38,8 @@ class Dataset(NamedTuple):
         """C."""
         return len(self.class_names)
 
-    def identity(self, reads_labels: bool) -> dict[str, str]:
-        """Hashes of what a stage reads: images, ids and test set, and the observed labels if it reads them."""
+    def identity(self, labels: tuple[str, ...]) -> dict[str, str]:
+        """Hashes of what a stage reads: images, ids, test set, and of its labels `observed` or `clean`, if any."""
         content = {
             "images": array_sha256(self.train_images),
             "ids": array_sha256(self.ids),
@@ -47,4 +48,51 @@ class Dataset(NamedTuple):
                 (array_sha256(self.test_images) + array_sha256(self.test_labels)).encode()
             ).hexdigest(),
         }
-        return {**content, "observed_labels": array_sha256(self.observed)} if reads_labels else content
+        return {**content, **{f"{name}_labels": array_sha256(getattr(self, name)) for name in labels}}
+
+    def rows(self, rows: np.ndarray) -> "Dataset":
+        """The same with only these rows (int [n]) of the training set."""
+        kept = {name: getattr(self, name)[rows] for name in ("train_images", "observed", "clean", "ids")}
+        return self._replace(**kept)
+
+
+def whole(source: Source) -> Dataset:
+    """All of a source, its labels taken as they are: no long tail, no noise."""
+    train, test = source.train, source.test
+    return Dataset(
+        train_images=train.images(np.arange(len(train.labels))),
+        observed=train.labels,
+        clean=train.labels,
+        ids=train.ids,
+        test_images=test.images(np.arange(len(test.labels))),
+        test_labels=test.labels,
+        class_names=source.class_names,
+        source=source,
+    )
+
+
+class Part(enum.Enum):
+    """What of the run's own source a stage works on."""
+
+    MANIFEST = enum.auto()
+    FULL = enum.auto()
+
+
+def manifest() -> Part:
+    """The run's training set: long-tailed, with the observed labels."""
+    return Part.MANIFEST
+
+
+def full() -> Part:
+    """The full training split that the manifest selects from, with its clean labels."""
+    return Part.FULL
+
+
+DATA = {"manifest": manifest, "full": full, **SOURCES}
+
+
+def choose(data: Part | Load, dataset: Dataset) -> Dataset:
+    """What `data` (bound against `DATA`) means in a run on `dataset`; another source is taken whole."""
+    if data is Part.MANIFEST:
+        return dataset
+    return whole(dataset.source if data is Part.FULL else data())

@@ -1,4 +1,5 @@
-"""Where images come from: TFDS, an `.npz` file, a folder of class sub-folders, or scikit-learn's digits.
+"""Where images come from: TFDS, an `.npz` file, a folder of class sub-folders, or scikit-learn's digits;
+and `halves`, which changes the images of another source.
 
 A factory checks its arguments and returns `load() -> Source`; nothing is read before `load` is called.
 """
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps
 
 from lt_noisy import rng
 from lt_noisy.data import tfds_reader
+from lt_noisy.data.halves import halves
 from lt_noisy.spec import UserError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
@@ -253,4 +255,4 @@ def digits(test_per_class: int = 50) -> Load:
     return load
 
 
-SOURCES = {"tfds": tfds, "npz": npz, "folder": folder, "digits": digits}
+SOURCES = {"tfds": tfds, "npz": npz, "folder": folder, "digits": digits, "halves": halves}

@@ -91,9 +91,9 @@ class MLP(nn.Module):
     norm_last: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """`train`: use (and update) batch statistics, not running ones."""
-        for i, size in enumerate(self.sizes):
+    def __call__(self, x: jax.Array, train: bool, layers: int = 0) -> jax.Array:
+        """`train`: use (and update) batch statistics, not running ones; `layers`: stop after so many, 0 for all."""
+        for i, size in enumerate(self.sizes[: layers or None]):
             last = i == len(self.sizes) - 1
             normed = self.norm_last if last else self.norm
             x = nn.Dense(size, use_bias=not normed, dtype=self.dtype, name=f"dense{i + 1}")(x)

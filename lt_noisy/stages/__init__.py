@@ -1,13 +1,19 @@
 """Stage kinds: what a run is made of. A kind has fields, says what it reads, and runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from lt_noisy.fields import Fields
-from lt_noisy.stages import self_supervised, supervised
-from lt_noisy.stages.common import Job, Prepared, check
-from lt_noisy.train import Plan
+from lt_noisy.stages import cluster, density, distil, experts, probe, self_supervised, supervised
+from lt_noisy.stages.common import Job, Prepared
+
+
+class Reads(NamedTuple):
+    """What a field that names an earlier stage may name: stages of these kinds, or none at all where `optional`."""
+
+    kinds: tuple[str, ...]
+    optional: bool = False
 
 
 class Kind(NamedTuple):
@@ -15,37 +21,57 @@ class Kind(NamedTuple):
 
     Attributes:
       fields: of its config section.
-      reads_labels: whether the observed labels are part of its identity.
-      inputs: names of the earlier stages that a bound section reads.
-      check: `check(job, bound_section) -> Plan` raises `UserError` on what only the data can tell, before any
-        stage runs.
-      prepare: `prepare(job, bound_section) -> Prepared`, what `run` trains; benchmarks time it alone.
+      labels: those of the training set that are part of its identity, `observed` and `clean`.
+      inputs: the fields that name the earlier stages it reads.
+      check: `check(job, bound_section) -> steps it trains` raises `UserError` on what only the data can tell, before
+        any stage runs.
       run: `run(job, bound_section) -> summary`.
+      prepare: `prepare(job, bound_section) -> Prepared`, what `run` trains, where that is one network; benchmarks time
+        it alone.
     """
 
     fields: Fields
-    reads_labels: bool
-    inputs: Callable[[SimpleNamespace], tuple[str, ...]]
-    check: Callable[[Job, SimpleNamespace], Plan]
-    prepare: Callable[[Job, SimpleNamespace], Prepared]
+    labels: tuple[str, ...]
+    inputs: Mapping[str, Reads]
+    check: Callable[[Job, SimpleNamespace], int]
     run: Callable[[Job, SimpleNamespace], dict[str, Any]]
+    prepare: Callable[[Job, SimpleNamespace], Prepared] | None = None
 
+
+ENCODERS = ("self_supervised", "supervised", "distil")  # kinds whose checkpoint holds an encoder
 
 STAGES = {
     "self_supervised": Kind(
         self_supervised.FIELDS,
-        False,
-        lambda section: (),
-        check,
-        self_supervised.prepare,
+        (),
+        {"ascent_weights": Reads(("density",), optional=True)},
+        lambda job, section: self_supervised.check(job, section).total,
         self_supervised.run,
+        self_supervised.prepare,
     ),
     "supervised": Kind(
         supervised.FIELDS,
-        True,
-        lambda section: () if section.init == "none()" else (section.init,),
-        check,
-        supervised.prepare,
+        ("observed",),
+        {"init": Reads(ENCODERS, optional=True)},
+        lambda job, section: supervised.check(job, section).total,
         supervised.run,
+        supervised.prepare,
     ),
+    # An oracle among its estimators reads the clean labels.
+    "density": Kind(density.FIELDS, ("clean",), {"init": Reads(ENCODERS)}, density.check, density.run),
+    "cluster": Kind(cluster.FIELDS, (), {"init": Reads(("self_supervised",))}, cluster.check, cluster.run),
+    "experts": Kind(experts.FIELDS, (), {"clusters": Reads(("cluster",))}, experts.check, experts.run),
+    "distil": Kind(
+        distil.FIELDS,
+        (),
+        {
+            "base": Reads(("self_supervised",)),
+            "clusters": Reads(("cluster",)),
+            "experts": Reads(("experts",)),
+        },
+        lambda job, section: distil.check(job, section).total,
+        distil.run,
+        distil.prepare,
+    ),
+    "probe": Kind(probe.FIELDS, ("observed",), {"init": Reads(ENCODERS)}, probe.check, probe.run),
 }

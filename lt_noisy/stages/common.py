@@ -1,9 +1,10 @@
 """What the training stages share: their fields, what they are given, and how they predict, start and finish."""
 
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -19,13 +20,14 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.fields import Field, Fields
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import Writer
-from lt_noisy.optim import OPTIMIZERS, SCHEDULES, freeze
+from lt_noisy.optim import OPTIMIZERS, SCHEDULES, by_part
 from lt_noisy.spec import UserError
 from lt_noisy.state import TrainState, flatten, tree_sha256
 from lt_noisy.train import Plan, Trained, train
 from lt_noisy.units import DURATIONS, Clock
 
 PyTree = Any
+T = TypeVar("T")
 
 EVAL_BATCH = 512
 
@@ -39,6 +41,13 @@ TRAINING_FIELDS: Fields = {
     "eval_every": Field("percent(10)", DURATIONS, identity=False),
     "save_every": Field("percent(10)", DURATIONS, identity=False),
 }
+
+
+class Input(NamedTuple):
+    """An earlier stage that a stage reads: its directory, and its bound section."""
+
+    directory: pathlib.Path
+    section: SimpleNamespace
 
 
 class Job(NamedTuple):
@@ -55,7 +64,8 @@ class Job(NamedTuple):
       steps_per_call: of the training loop.
       multiple: what every duration is a multiple of: steps_per_call as configured, on a CPU too.
       dataset: images, observed and clean labels, test set.
-      inputs: directories of the finished stages it may read, by name.
+      counts: int [C], clean images per class in the run's training set, whatever `dataset` is.
+      inputs: the finished stages it reads, by the field that names them.
       card: what every checkpoint of the run says of itself.
       tensorboard: whether to write TensorBoard files.
       interrupts: signals seen.
@@ -71,20 +81,22 @@ class Job(NamedTuple):
     steps_per_call: int
     multiple: int
     dataset: Dataset
-    inputs: Mapping[str, pathlib.Path]
+    counts: np.ndarray
+    inputs: Mapping[str, Input]
     card: Mapping[str, Any]
     tensorboard: bool
     interrupts: Interrupts
 
 
 class Prepared(NamedTuple):
-    """A training stage ready for the loop: network, initial state (host), step, batches and plan."""
+    """A training stage ready for the loop: network, initial state (host), step, batches, plan and data (host)."""
 
     net: nn.Module
     state: TrainState
     step: parallel.Step
     batches: Batches
     plan: Plan
+    data: PyTree
 
 
 def make_plan(job: Job, section: SimpleNamespace) -> Plan:
@@ -131,17 +143,17 @@ def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name:
 
 
 def with_optimizer(
-    state: TrainState, section: SimpleNamespace, total: int, frozen: tuple[str, ...] = ()
+    state: TrainState, section: SimpleNamespace, total: int, rates: Mapping[str, float] | None = None
 ) -> tuple[TrainState, optax.GradientTransformation]:
-    """The section's optimiser and schedule over `total` steps, and the state with its part filled in."""
-    tx = freeze(section.optimizer(section.schedule(total)), frozen)
+    """The section's optimiser and schedule over `total` steps (`rates`: see `by_part`), and the state with its part."""
+    tx = by_part(section.optimizer(section.schedule(total)), rates or {})
     opt_state = jax.tree.map(np.asarray, jax.jit(tx.init)(state.params))
     return state.replace(opt_state=opt_state), tx
 
 
 def resident(job: Job) -> Resident:
-    """The training images and observed labels on every device."""
-    return job.devices.replicate(Resident(job.dataset.train_images, job.dataset.observed))
+    """The training images and observed labels, for the devices' memory."""
+    return Resident(job.dataset.train_images, job.dataset.observed)
 
 
 def order(job: Job, batch_size: int, probabilities: np.ndarray | None = None) -> Batches:
@@ -149,17 +161,24 @@ def order(job: Job, batch_size: int, probabilities: np.ndarray | None = None) ->
     return batches(len(job.dataset.observed), batch_size, probabilities, job.seed, f"{job.name}/order")
 
 
-def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]):
+Predict = Callable[[PyTree, np.ndarray], np.ndarray]
+
+
+def variables(state: TrainState) -> PyTree:
+    """What `net.apply` takes of a state."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]) -> Predict:
     """Compiles `fn(variables, images uint8 [B, ...]) -> [B, D]` once, for image sets of any size.
 
     Returns:
-      `predict(state, images uint8 [N, ...]) -> float32 [N, D]` on the host, `state` on the devices.
+      `predict(variables, images uint8 [N, ...]) -> float32 [N, D]` on the host, `variables` on the devices.
     """
     size = -(-EVAL_BATCH // job.devices.num_devices) * job.devices.num_devices
     forward = job.devices.compile_map(fn)
 
-    def predict(state: TrainState, images: np.ndarray) -> np.ndarray:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+    def predict(variables: PyTree, images: np.ndarray) -> np.ndarray:
         blocks = []
         for start in range(0, len(images), size):
             block = images[start : start + size]
@@ -170,14 +189,21 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]):
     return predict
 
 
-def once_per_step(job: Job, report: Callable[[TrainState], dict[str, Any]]) -> Callable[[TrainState], dict[str, Any]]:
-    """`report` of a state on the devices, worked out once for the last step, which is both watched and summarised."""
-    latest: dict[int, dict[str, Any]] = {}
+def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Writes an `.npz` by temporary file and rename: the file is whole or not there."""
+    temporary = path.with_name(f"tmp-{path.name}")
+    np.savez(temporary, **arrays)
+    os.replace(temporary, path)
 
-    def cached(state: TrainState) -> dict[str, Any]:
+
+def once_per_step(job: Job, compute: Callable[[TrainState], T]) -> Callable[[TrainState], T]:
+    """`compute` of a state on the devices, done once for the last step, which is both watched and summarised."""
+    latest: dict[int, T] = {}
+
+    def cached(state: TrainState) -> T:
         step = int(job.devices.fetch(state.step))
         if step not in latest:
-            result = report(state)
+            result = compute(state)
             latest.clear()
             latest[step] = result
         return latest[step]
@@ -193,7 +219,7 @@ def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dic
         job.name,
         ready.state,
         ready.step,
-        resident(job),
+        job.devices.replicate(ready.data),
         ready.batches,
         ready.plan,
         job.devices,

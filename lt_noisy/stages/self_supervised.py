@@ -1,5 +1,6 @@
 """Stage `self_supervised`: pre-training on the images alone; no label is read."""
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,33 +11,33 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lt_noisy import evaluate, rng
-from lt_noisy.collectives import positions, share
-from lt_noisy.data.augment import Augment, evaluate_batch, views
-from lt_noisy.data.batches import fetch
+from lt_noisy import rng
+from lt_noisy.collectives import AXIS, positions
+from lt_noisy.data.augment import Augment
+from lt_noisy.data.batches import Batches, fetch
 from lt_noisy.fields import Field, Fields
 from lt_noisy.method import Context
-from lt_noisy.objectives import OBJECTIVES, Objective, Outputs
-from lt_noisy.optim import descend
+from lt_noisy.objectives import OBJECTIVES, Decay, Objective, Outputs
+from lt_noisy.optim import ASCENTS, Ascent, descend, ema
 from lt_noisy.parallel import Step
 from lt_noisy.spec import UserError
 from lt_noisy.stages import common
+from lt_noisy.stages.features import MONITORS, Representation
 from lt_noisy.state import TrainState
+from lt_noisy.train import Plan
 
-
-def knn(k: int = 200, temperature: float = 0.1) -> Callable[..., np.ndarray]:
-    """The kNN monitor: cosine similarity, weights exp(sim / temperature), `k` neighbours (Wu et al. 2018)."""
-    if k < 1 or not temperature > 0:
-        raise UserError(f"k is at least 1 and temperature positive, not {k}, {temperature}")
-    return lambda bank, labels, queries, classes: evaluate.knn_predict(bank, labels, queries, classes, k, temperature)
-
+PyTree = Any
 
 FIELDS: Fields = {
     "objective": Field("simclr()", OBJECTIVES),
-    "monitor": Field("knn()", {"knn": knn}),
+    "ascent": Field("none()", ASCENTS),
+    "ascent_weights": Field("none()"),  # or the name of a `density` stage
+    "monitor": Field("knn()", MONITORS),
     **common.TRAINING_FIELDS,
     "augment": Field("simclr_cifar()", common.TRAINING_FIELDS["augment"].table),
 }
+
+TARGET_PARTS = ("encoder", "projector")
 
 
 class Network(nn.Module):
@@ -48,12 +49,20 @@ class Network(nn.Module):
 
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array | None]:
         """Projection and prediction of a batch of one view."""
-        projection = self.projector(self.encoder(x, train=train), train=train)
+        projection = self.project(x, train)
         return projection, None if self.predictor is None else self.predictor(projection, train=train)
+
+    def project(self, x: jax.Array, train: bool) -> jax.Array:
+        """The projection [B, D]."""
+        return self.projector(self.encoder(x, train=train), train=train)
 
     def features(self, x: jax.Array) -> jax.Array:
         """The encoder's features [B, D] in evaluation mode: the representation."""
-        return self.encoder(x, train=False)
+        return self.encoder(x, train=False).astype(jnp.float32)
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """The projector's first layer [B, D] in evaluation mode, after its ReLU."""
+        return self.projector(self.encoder(x, train=False), train=False, layers=1)
 
 
 def build(encoder: nn.Module, objective: Objective, dtype: Any, norm_axis: str | None) -> Network:
@@ -62,21 +71,34 @@ def build(encoder: nn.Module, objective: Objective, dtype: Any, norm_axis: str |
     return Network(encoder, objective.projector(dtype, norm_axis), predictor)
 
 
-def _forward(net: Network, params: Any, batch_stats: Any, pair: tuple, joint: bool) -> tuple[Outputs, Any]:
-    """Both views through the network in training mode: outputs and new BatchNorm statistics."""
-
-    def once(stats, x):
-        out, changed = net.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
-        return out, changed["batch_stats"]
-
+def _forward(
+    net: Network, params: PyTree, stats: PyTree, views: list[jax.Array], joint: bool
+) -> tuple[Outputs, PyTree]:
+    """The views through the network in training mode: outputs and new BatchNorm statistics."""
+    passes = [jnp.concatenate(views)] if joint else views
+    outs = []
+    for x in passes:
+        variables = {"params": params, "batch_stats": stats}
+        out, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
+        outs.append(out)
+        stats = changed.get("batch_stats", {})
+    projections, predictions = zip(*outs, strict=True)
     if joint:
-        both, batch_stats = once(batch_stats, jnp.concatenate(pair))
-        first, second = zip(*[(None, None) if x is None else jnp.split(x, 2) for x in both], strict=True)
-    else:
-        first, batch_stats = once(batch_stats, pair[0])
-        second, batch_stats = once(batch_stats, pair[1])
-    predictions = None if first[1] is None else (first[1], second[1])
-    return Outputs((first[0], second[0]), predictions), batch_stats
+        projections = tuple(jnp.split(projections[0], len(views)))
+        predictions = (None,) if predictions[0] is None else tuple(jnp.split(predictions[0], len(views)))
+    return Outputs(projections, None if predictions[0] is None else predictions), stats
+
+
+def _keys(net: Network, target: PyTree, views: list[jax.Array]) -> tuple[tuple[jax.Array, ...], PyTree]:
+    """The views through the target network, one by one: projections and the target with new BatchNorm statistics."""
+    projections, stats = [], target.get("batch_stats")
+    for x in views:
+        variables = {"params": target["params"], "batch_stats": stats}
+        out, changed = net.apply(variables, x, train=True, mutable=["batch_stats"], method=Network.project)
+        projections.append(jax.lax.stop_gradient(out))
+        stats = changed["batch_stats"]
+    # As for the network's own: with per-device BatchNorm they differ between devices until they are averaged.
+    return tuple(projections), {**target, "batch_stats": jax.lax.pmean(stats, AXIS)} if views else target
 
 
 def make_step(
@@ -86,70 +108,120 @@ def make_step(
     augment: Augment,
     seed: int,
     name: str,
+    decay: Decay | None = None,
+    ascent: Ascent | None = None,
 ) -> Step:
-    """The per-device step `(state, data, batch) -> (state, sums)` of self-supervised training."""
+    """The per-device step `(state, data, batch) -> (state, sums)` of self-supervised training.
+
+    Args:
+      decay: of the target network's average by step; None without a target network.
+      ascent: where the gradient is taken (`optim.sam`). Per-example weights of its direction are
+        `batch["ascent_weights"]`, where there are any. Both passes see the same views; target network, queue and
+        BatchNorm statistics follow the clean pass only.
+    """
 
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
-        rows, weights = batch["rows"], batch["weights"]
+        rows = batch["rows"]
         images, _ = fetch(data, rows)
         key = rng.stream(seed, f"{name}/augment", state.step)
-        pair = views(augment, key, images, positions(len(rows)))
+        views, labels = objective.views(augment, key, images, positions(len(rows)))
+        keys, target = _keys(net, state.target, [views[i] for i in objective.target])
 
-        def local_loss(params):
-            outputs, batch_stats = _forward(net, params, state.batch_stats, pair, objective.joint_views)
-            per_example, method = objective.method.apply(state.method, outputs, None, rows, state.step)
-            return share(per_example, weights), (batch_stats, method, {})
+        def losses(params):
+            online = [views[i] for i in objective.online]
+            outputs, batch_stats = _forward(net, params, state.batch_stats, online, objective.joint)
+            outputs = outputs._replace(targets=keys)
+            per_example, method = objective.method.apply(state.method, outputs, labels, rows, state.step)
+            return per_example, (batch_stats, method, {})
 
-        return descend(state, tx, local_loss)
+        at = state.step
+        state, sums = descend(state, tx, losses, batch["weights"], ascent, batch.get("ascent_weights"))
+        if decay is not None:
+            online = {part: state.params[part] for part in TARGET_PARTS}
+            state = state.replace(target={**target, "params": ema(target["params"], online, decay(at))})
+        return state, sums
 
     return step
 
 
+def _context(job: common.Job, plan: Plan) -> Context:
+    dataset = job.dataset
+    return Context(dataset.num_classes, len(dataset.ids), plan.batch_size, np.zeros(dataset.num_classes, np.int64))
+
+
+def check(job: common.Job, section: SimpleNamespace) -> Plan:
+    """The plan, once the objective is known to fit the data."""
+    plan = common.check(job, section)
+    if section.ascent is None and section.ascent_weights != "none()":
+        raise UserError(
+            f"config.{job.name}.ascent_weights: weights choose the direction of an ascent; set ascent='sam(...)'"
+        )
+    try:
+        section.objective.method.init(_context(job, plan))
+        one = jax.ShapeDtypeStruct((1, 1, *job.dataset.train_images.shape[1:]), jnp.uint8)  # one device, one image
+        make = functools.partial(section.objective.views, section.augment, jax.random.key(0), at=jnp.arange(1))
+        jax.eval_shape(jax.vmap(make, axis_name=AXIS), one)
+    except UserError as error:
+        raise UserError(f"config.{job.name}.objective: {error}") from None
+    return plan
+
+
 def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     """Builds the network the objective needs, its first state and its step."""
-    dataset, plan = job.dataset, common.make_plan(job, section)
-    net = build(job.encoder(job.dtype, job.norm_axis), section.objective, job.dtype, job.norm_axis)
-    no_labels = np.zeros(dataset.num_classes, np.int64)
-    context = Context(dataset.num_classes, len(dataset.ids), no_labels)
-    state = common.initial_state(
-        net, dataset.train_images.shape[1:], job.seed, job.name, section.objective.method.init(context)
-    )
+    dataset, objective, plan = job.dataset, section.objective, common.make_plan(job, section)
+    net = build(job.encoder(job.dtype, job.norm_axis), objective, job.dtype, job.norm_axis)
+    method = objective.method.init(_context(job, plan))
+    state = common.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, method)
+    if objective.target:
+        groups = common.variables(state).items()
+        parts = {group: {part: tree[part] for part in TARGET_PARTS if part in tree} for group, tree in groups}
+        state = state.replace(target=jax.tree.map(np.copy, parts))  # donated beside the parameters: no shared buffer
     state, tx = common.with_optimizer(state, section, plan.total)
-    step = make_step(net, section.objective, tx, section.augment, job.seed, job.name)
-    return common.Prepared(net, state, step, common.order(job, plan.batch_size), plan)
+    decay = objective.decay and objective.decay(plan.total)
+    step = make_step(net, objective, tx, section.augment, job.seed, job.name, decay, section.ascent)
+    order = common.order(job, plan.batch_size)
+    if "ascent_weights" in job.inputs:
+        order = _weighted(order, read_weights(job))
+    return common.Prepared(net, state, step, order, plan, common.resident(job))
+
+
+def read_weights(job: common.Job) -> np.ndarray:
+    """The weights float32 [N] of the `density` stage that the job reads, in the order of its rows."""
+    with np.load(job.inputs["ascent_weights"].directory / "weights.npz") as arrays:
+        ids, weights = arrays["ids"], arrays["weights"]
+    if not np.array_equal(ids, job.dataset.ids):
+        raise UserError(f"config.{job.name}.ascent_weights: those weights are of another training set")
+    return weights
+
+
+def _weighted(order: Batches, weights: np.ndarray) -> Batches:
+    def at(step: int) -> dict[str, np.ndarray]:
+        batch = order(step)
+        return {**batch, "ascent_weights": weights[batch["rows"]]}
+
+    return at
 
 
 def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
-    """Trains, watches kNN accuracy and collapse; returns the summary. Labels go to the monitor only."""
-    dataset, ready = job.dataset, prepare(job, section)
-    net = ready.net
-    predict = common.compile_predict(
-        job,
-        lambda variables, images: net.apply(
-            variables, evaluate_batch(section.augment, images), method=Network.features
-        ),
-    )
-    full = dataset.source.train
-    rows = evaluate.balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
-    bank_images, bank_labels = full.images(rows), full.labels[rows]
+    """Trains, watches kNN accuracy and collapse; returns the summary."""
+    return train_and_watch(job, section, prepare(job, section), section.objective.watch)
 
-    def representation(state: TrainState) -> dict[str, Any]:
-        queries = predict(state, dataset.test_images)
 
-        def accuracy(images: np.ndarray, labels: np.ndarray) -> float:
-            guess = section.monitor(predict(state, images), labels, queries, dataset.num_classes)
-            return float(np.mean(guess == dataset.test_labels))
+def train_and_watch(
+    job: common.Job, section: SimpleNamespace, ready: common.Prepared, watch: Callable[[Any, int], dict[str, float]]
+) -> dict[str, Any]:
+    """The rest of a stage without labels: trains what is `ready`, watches its representation, sums up.
 
-        return {
-            "knn_balanced_bank": accuracy(bank_images, bank_labels),
-            "knn_longtailed_bank": accuracy(dataset.train_images, dataset.clean),
-            **evaluate.collapse(queries),
-        }
-
-    report = common.once_per_step(job, representation)
+    Args:
+      watch: `watch(method state on the host, step)` adds figures to the metrics file.
+    """
+    representation = Representation(job, section, ready.net)
 
     def monitor(state: TrainState) -> dict[str, float]:
-        return {name: report(state)[name] for name in ("knn_balanced_bank", "channel_std")}
+        now = representation.figures(state)
+        watched = watch(job.devices.fetch(state.method), int(job.devices.fetch(state.step)))
+        return {**{k: now[k] for k in ("knn_balanced_bank", "channel_std", "effective_rank")}, **watched}
 
     trained = common.run_training(job, ready, monitor)
-    return common.summarise(job, trained, ready.plan, {"representation": report(trained.device_state)})
+    results = {"representation": representation.summary(ready.state, trained.device_state)}
+    return common.summarise(job, trained, ready.plan, results)

@@ -1,0 +1,262 @@
+"""How good a frozen representation is: linear and nearest-neighbour probes of cached features.
+
+The protocol of Liu et al., "Self-supervised learning is more robust to dataset imbalance" (2022): a linear
+classifier on frozen features, trained on the full balanced training set. The few-shot probes beside it are
+ours. Features are arrays, computed once in evaluation mode and without augmentation; a probe trained through
+the frozen encoder would see augmented images.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from lt_noisy import rng
+from lt_noisy.evaluate import accuracies, check_finite, check_range, classification
+from lt_noisy.spec import UserError
+
+# (train_x [M, D], train_y int [M], test_x [Q, D], num_classes, seed) -> logits [Q, C], all finite
+Linear = Callable[[np.ndarray, np.ndarray, np.ndarray, int, int], np.ndarray]
+# (bank [M, D], labels int [M], queries [Q, D], num_classes) -> predictions int [Q]
+Neighbours = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+
+_UNSEEN = 50.0  # how far a class without examples is below the least likely other
+
+
+def logistic(c: float = 1.0, max_steps: int = 1000) -> Linear:
+    """Logistic regression on standardised features: min_W 1/2 |W|^2 + c sum_i CE(W x_i + b, y_i).
+
+    scikit-learn's L-BFGS in float64, multinomial; the features are first brought to mean 0 and standard
+    deviation 1 over the training rows. Deterministic: the seed is not used. What `max_steps` reached is the
+    result, converged or not. A class without training examples gets, by our choice, a logit 50 below the lowest
+    of the others (the objective itself drives it to -infinity): it is not predicted, and NLL stays finite.
+
+    Args:
+      c: inverse strength of the L2 penalty (on W, not b), above 0.
+      max_steps: of L-BFGS, at least 1.
+
+    The fit returns float64 [Q, C], and raises `UserError` for shapes that do not fit, features that are not
+    finite, labels out of range, and fewer than 2 classes with examples.
+    """
+    if not 0 < c < math.inf:
+        raise UserError(f"c must be a finite number above 0, not {c!r}")
+    if max_steps < 1:
+        raise UserError(f"max_steps must be at least 1, not {max_steps!r}")
+
+    def fit(train_x, train_y, test_x, num_classes, seed):
+        train_x, train_y, test_x = _checked(train_x, train_y, test_x, num_classes, np.float64)
+        present = np.unique(train_y)
+        scaler = StandardScaler().fit(train_x)
+        # For two classes scikit-learn fits w = w_1 - w_0 alone. The two rows together cost |w|^2 / 2, half of
+        # what it takes for w; twice the c makes it the same objective.
+        model = LogisticRegression(C=2 * c if len(present) == 2 else c, max_iter=max_steps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(scaler.transform(train_x), train_y)
+        scores = model.decision_function(scaler.transform(test_x))
+        if scores.ndim == 1:
+            scores = np.stack([-scores / 2, scores / 2], axis=-1)
+        logits = np.repeat(scores.min(-1, keepdims=True) - _UNSEEN, num_classes, axis=-1)
+        logits[:, present] = scores
+        return logits
+
+    return fit
+
+
+def sgd(lr: float = 30.0, epochs: int = 100, batch_size: int = 256) -> Linear:
+    """Softmax regression on raw features by SGD: the linear probe of Liu et al. (2022).
+
+    Momentum 0.9, no weight decay, lr x0.1 after 60 % and 80 % of the epochs; weights from N(0, 0.01^2), biases
+    0. Deviations: cached features, so no augmentation; batches run on across the ends of epochs, so that all
+    have one size. The features keep their scale, and the lr that suits depends on it.
+
+    Args:
+      lr: above 0.
+      epochs: at least 1.
+      batch_size: at least 1; all of the data where that is fewer.
+
+    The fit returns float32 [Q, C], and raises `UserError` as `logistic`'s does, and for logits that are not
+    finite. It is a function of the seed, on one kind of device.
+    """
+    if not 0 < lr < math.inf:
+        raise UserError(f"lr must be a finite number above 0, not {lr!r}")
+    if epochs < 1 or batch_size < 1:
+        raise UserError(f"epochs and batch_size must be at least 1, not {epochs!r} and {batch_size!r}")
+
+    def fit(train_x, train_y, test_x, num_classes, seed):
+        train_x, train_y, test_x = _checked(train_x, train_y, test_x, num_classes, np.float32)
+        examples, batch = len(train_x), min(batch_size, len(train_x))
+        shuffled = [rng.generator(seed, "probe", epoch).permutation(examples) for epoch in range(epochs)]
+        steps = epochs * examples // batch
+        rows = np.concatenate(shuffled, dtype=np.int32)[: steps * batch].reshape(steps, batch)
+        weights, biases = _descend(train_x, train_y, rows, rng.stream(seed, "probe"), num_classes, lr)
+        with np.errstate(all="ignore"):  # what is not finite is reported below
+            logits = test_x @ np.asarray(weights) + np.asarray(biases)
+        if not np.isfinite(logits).all():
+            raise UserError(f"the linear probe diverged to logits that are not finite at lr={lr!r}: lower lr")
+        return logits
+
+    return fit
+
+
+LINEAR = {"logistic": logistic, "sgd": sgd}
+
+
+# Compiled once for all fits of one shape: the draws of a few-shot probe share it.
+@functools.partial(jax.jit, static_argnames=("num_classes", "lr"))
+def _descend(
+    x: jax.Array, y: jax.Array, rows: jax.Array, key: jax.Array, num_classes: int, lr: float
+) -> tuple[jax.Array, jax.Array]:
+    """Weights [D, C] and biases [C] after one step for each batch of `rows` int [steps, B]."""
+    steps = len(rows)
+    drops = {math.ceil(3 * steps / 5): 0.1, math.ceil(4 * steps / 5): 0.1}
+    tx = optax.sgd(optax.piecewise_constant_schedule(lr, drops), momentum=0.9)
+
+    def loss(params, batch):
+        weights, biases = params
+        logits = jnp.matmul(x[batch], weights, precision="highest") + biases
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y[batch]).mean()
+
+    def step(carry, batch):
+        params, opt_state = carry
+        updates, opt_state = tx.update(jax.grad(loss)(params, batch), opt_state)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    params = 0.01 * jax.random.normal(key, (x.shape[1], num_classes)), jnp.zeros(num_classes)
+    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), rows)
+    return params
+
+
+def few_shot(labels: np.ndarray, num_classes: int, shots: int, seed: int, draw: int) -> np.ndarray:
+    """`shots` rows of every class without replacement, all of a class that has fewer: int64, ascending.
+
+    Args:
+      labels: int [M] in [0, num_classes).
+      num_classes: C.
+      shots: at least 1. Of one draw, the rows for fewer shots are among those for more.
+      seed: of the run.
+      draw: which of several independent draws.
+
+    Raises:
+      UserError: shots below 1, no labels, a label out of range.
+    """
+    labels = np.asarray(labels)
+    if shots < 1:
+        raise UserError(f"shots must be at least 1, not {shots!r}")
+    if len(labels) == 0:
+        raise UserError("a few-shot probe needs training examples, and there are none")
+    check_range(labels, num_classes)
+    generator = rng.generator(seed, "few_shot", draw)
+    rows = [generator.permutation(np.flatnonzero(labels == c))[:shots] for c in range(num_classes)]
+    return np.sort(np.concatenate(rows))
+
+
+def evaluate_probes(
+    linear: Linear,
+    knn: Neighbours,
+    shots: tuple[int, ...],
+    repeats: int,
+    train_x: np.ndarray,
+    train_y: np.ndarray,
+    test_x: np.ndarray,
+    test_y: np.ndarray,
+    train_counts: np.ndarray,
+    class_names: list[str] | tuple[str, ...],
+    seed: int,
+) -> dict:
+    """Linear and kNN probes of frozen features, on all training rows and on a few of every class.
+
+    Args:
+      linear: a bound entry of `LINEAR`.
+      knn: `evaluate.knn_predict` with its k and temperature bound.
+      shots: training rows per class, distinct; 0 is all of them.
+      repeats: draws for each few-shot entry (`few_shot` with draw 0, 1, ...). All have the one `seed` for the
+        fit, so that they differ by the rows alone.
+      train_x: float32 [M, D], features of the probe's training images.
+      train_y: int [M], their labels.
+      test_x: float32 [N, D].
+      test_y: int [N], clean test labels.
+      train_counts: int [C], clean training counts of the representation's training set, for the groups.
+      class_names: C names.
+      seed: of the run.
+
+    Returns:
+      One entry for each of `shots`, JSON-ready, each with its `train_size` in rows. `"all"`: `linear` (see
+      `classification`) and `knn` (see `accuracies`). Others, by the number as text: of `linear` and `knn` the
+      balanced test accuracies `runs` [repeats], their `mean`, and `std` (with repeats - 1; None for one draw).
+
+    Raises:
+      UserError: shots or repeats out of range, and as the fit, `classification` and `accuracies`.
+    """
+    if not shots or len(set(shots)) < len(shots) or not all(isinstance(s, int) and s >= 0 for s in shots):
+        raise UserError(f"shots must be one or more distinct whole numbers, 0 for all rows, not {shots!r}")
+    if repeats < 1:
+        raise UserError(f"repeats must be at least 1, not {repeats!r}")
+    train_x, train_y, num_classes = np.asarray(train_x), np.asarray(train_y), len(class_names)
+
+    def probe(x: np.ndarray, y: np.ndarray) -> dict:
+        logits = linear(x, y, test_x, num_classes, seed)
+        return {
+            "linear": classification(logits, test_y, train_counts, class_names),
+            "knn": accuracies(knn(x, y, test_x, num_classes), test_y, train_counts, class_names),
+        }
+
+    report = {}
+    for count in shots:
+        if count == 0:
+            report["all"] = {"train_size": len(train_y), **probe(train_x, train_y)}
+            continue
+        draws = [few_shot(train_y, num_classes, count, seed, draw) for draw in range(repeats)]
+        runs = [probe(train_x[rows], train_y[rows]) for rows in draws]
+        report[str(count)] = {
+            "train_size": len(draws[0]),
+            **{name: _spread([run[name]["balanced_accuracy"] for run in runs]) for name in ("linear", "knn")},
+        }
+    return report
+
+
+def relative_gap(balanced: float, imbalanced: float) -> float:
+    """What imbalance costs: Delta(n, r) = (A(n, 1) - A(n, r)) / A(n, 1), Liu et al. (2022).
+
+    Args:
+      balanced: A(n, 1), the probe's accuracy after pre-training on n balanced images; above 0.
+      imbalanced: A(n, r), that after as many images at imbalance r. Where it is the better, the gap is negative.
+
+    Raises:
+      UserError: a balanced accuracy that is not above 0.
+    """
+    if not balanced > 0:
+        raise UserError(f"the relative gap needs a balanced accuracy above 0, not {balanced!r}")
+    return (balanced - imbalanced) / balanced
+
+
+def _spread(runs: list[float]) -> dict:
+    std = float(np.std(runs, ddof=1)) if len(runs) > 1 else None
+    return {"mean": float(np.mean(runs)), "std": std, "runs": runs}
+
+
+def _checked(
+    train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, num_classes: int, dtype: type
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features as `dtype`, labels int32, or a `UserError`."""
+    train_x, train_y, test_x = np.asarray(train_x, dtype), np.asarray(train_y, np.int32), np.asarray(test_x, dtype)
+    matrices = train_x.ndim == test_x.ndim == 2 and train_x.shape[1] == test_x.shape[1]
+    if not matrices or train_y.shape != train_x.shape[:1] or 0 in train_x.shape + test_x.shape:
+        shapes = f"{list(train_x.shape)}, {list(train_y.shape)} and {list(test_x.shape)}"
+        raise UserError(f"a probe takes features [M, D], labels [M] and test features [Q, D], not {shapes}")
+    check_finite(train_x, "training features")
+    check_finite(test_x, "test features")
+    check_range(train_y, num_classes)
+    if (train_y == train_y[0]).all():
+        raise UserError(
+            f"a linear probe needs training examples of at least 2 classes, not of class {train_y[0]} alone"
+        )
+    return train_x, train_y, test_x

@@ -1,0 +1,55 @@
+"""Stage `cluster`: the training images in K groups, by what a finished stage's projector makes of them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from lt_noisy.data.augment import evaluate_batch
+from lt_noisy.fields import Field, Fields
+from lt_noisy.partition import PARTITIONS, describe
+from lt_noisy.spec import UserError
+from lt_noisy.stages import common, features, self_supervised
+
+FIELDS: Fields = {
+    "init": Field("pretrain"),  # a `self_supervised` stage
+    "partition": Field("kmeans()", PARTITIONS),
+}
+
+
+def check(job: common.Job, section: SimpleNamespace) -> int:
+    """Refuses a base whose projector has no hidden layer; trains no step."""
+    objective = job.inputs["init"].section.objective
+    if len(objective.projector(job.dtype, job.norm_axis).sizes) < 2:
+        raise UserError(f"config.{job.name}.init: the projector of that stage has no hidden layer to cluster on")
+    return 0
+
+
+def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Writes `clusters.npz` (ids [N], clusters int32 [N]); returns their sizes and purity.
+
+    The layer is the projector's hidden one, on un-augmented images (Tian et al. 2021, "Divide and Contrast").
+    """
+    dataset, base = job.dataset, job.inputs["init"]
+    net = self_supervised.build(job.encoder(job.dtype, job.norm_axis), base.section.objective, job.dtype, job.norm_axis)
+    weights = job.devices.replicate(features.part_variables(job, net, base, self_supervised.TARGET_PARTS))
+    predict = common.compile_predict(
+        job,
+        lambda v, images: net.apply(v, evaluate_batch(base.section.augment, images), method=type(net).hidden),
+    )
+    clusters = section.partition(predict(weights, dataset.train_images), job.seed)
+    common.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)
+    return {
+        "stage": job.name,
+        "seed": job.seed,
+        "clusters": describe(clusters, dataset.clean, dataset.num_classes),
+    }
+
+
+def read(job: common.Job, field: str) -> np.ndarray:
+    """The clusters int32 [N] that the stage named by `field` wrote, in the order of the job's rows."""
+    with np.load(job.inputs[field].directory / "clusters.npz") as arrays:
+        ids, clusters = arrays["ids"], arrays["clusters"]
+    if not np.array_equal(ids, job.dataset.ids):
+        raise UserError(f"config.{job.name}.{field}: those clusters are of another training set")
+    return clusters

@@ -1,0 +1,43 @@
+"""Stage `density`: per-example weights for rwSAM, from how crowded a finished stage's representation is."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from lt_noisy.density import ESTIMATORS, describe, importance
+from lt_noisy.fields import Field, Fields
+from lt_noisy.spec import UserError
+from lt_noisy.stages import common
+from lt_noisy.stages.features import encoder_features
+
+FIELDS: Fields = {
+    "init": Field("pretrain"),  # the stage whose features are used
+    "estimator": Field("gaussian()", ESTIMATORS),
+    "alpha": Field(0.9),
+    "clip": Field(70.0),
+}
+
+
+def check(job: common.Job, section: SimpleNamespace) -> int:
+    """Refuses weights that make no sense; trains no step."""
+    if not section.alpha >= 0 or not section.clip >= 1:
+        raise UserError(
+            f"config.{job.name}: alpha is at least 0 and clip at least 1, not {section.alpha} and {section.clip}"
+        )
+    return 0
+
+
+def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Writes `weights.npz` (ids [N], log_density [N], weights [N]); returns what they look like.
+
+    Weights are density^-alpha, divided by their minimum and clipped to [1, clip]. Clean labels go to the figures
+    only, unless the estimator is an oracle.
+    """
+    dataset = job.dataset
+    features = encoder_features(job, job.inputs["init"])(dataset.train_images)
+    estimate = section.estimator(features, dataset.clean)
+    weights = importance(estimate.log_density, section.alpha, section.clip)
+    common.write_arrays(
+        job.directory / "weights.npz", ids=dataset.ids, log_density=estimate.log_density, weights=weights
+    )
+    figures = describe(weights, estimate.log_density, dataset.clean, dataset.num_classes, section.clip)
+    return {"stage": job.name, "seed": job.seed, "density": {**estimate.details, **figures}}

@@ -1,0 +1,183 @@
+"""Stage `distil`: one network that learns what a base network and K experts say of each image."""
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lt_noisy import rng
+from lt_noisy.collectives import positions
+from lt_noisy.data.augment import Augment, augment_batch
+from lt_noisy.data.batches import Resident, fetch
+from lt_noisy.fields import Field, Fields
+from lt_noisy.models.heads import MLP
+from lt_noisy.objectives import normalise
+from lt_noisy.optim import descend
+from lt_noisy.parallel import Step
+from lt_noisy.spec import UserError, nearest
+from lt_noisy.stages import cluster, common, features, self_supervised
+from lt_noisy.state import TrainState
+from lt_noisy.train import Plan
+
+PyTree = Any
+
+FIELDS: Fields = {
+    "base": Field("pretrain"),  # the stage that was clustered
+    "clusters": Field("cluster"),
+    "experts": Field("experts"),
+    "teachers": Field("both"),  # controls: 'base' or 'experts' alone
+    "hidden": Field(512),  # of the regression heads
+    "monitor": Field("knn()", features.MONITORS),
+    **common.TRAINING_FIELDS,
+    "augment": Field("simclr_cifar()", common.TRAINING_FIELDS["augment"].table),
+}
+
+TEACHERS = ("both", "base", "experts")
+
+
+class Teachers(NamedTuple):
+    """Variables of the finished networks that teach, in evaluation mode: base (or None) and experts (or none)."""
+
+    base: PyTree
+    experts: tuple[PyTree, ...]
+
+
+class Data(NamedTuple):
+    """What the step gathers from: images, the cluster int32 [N] of each, and the teachers."""
+
+    resident: Resident
+    clusters: np.ndarray | jax.Array
+    teachers: Teachers
+
+
+class Student(nn.Module):
+    """Encoder, projector and regression heads: images -> (one [B, D] per head), float32.
+
+    Attributes:
+      heads: each a two-layer MLP with BatchNorm on its hidden layer (ours: the template only says regression heads).
+    """
+
+    encoder: nn.Module
+    projector: nn.Module
+    heads: tuple[nn.Module, ...]
+
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        """What each head predicts of its teacher."""
+        z = self.projector(self.encoder(x, train=train), train=train)
+        return tuple(head(z, train=train) for head in self.heads)
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """The encoder's features [B, D] in evaluation mode: the representation."""
+        return self.encoder(x, train=False).astype(jnp.float32)
+
+
+def distillation(
+    regressions: tuple[jax.Array, ...], base: jax.Array | None, experts: tuple[jax.Array, ...], clusters: jax.Array
+) -> jax.Array:
+    """0.5 ||r_b - z_b||^2 + 0.5 ||r_k - z_k||^2 per image, float32 [B], k its cluster.
+
+    Tian et al. 2021, "Divide and Contrast". Teachers' outputs are L2-normalised and get no gradient, the student's are
+    neither; there is no temperature. Without a base, or without experts, that term is left out.
+
+    Args:
+      regressions: [B, D] of each head: the base's first where there is a base, then one per expert.
+      base: projections [B, D] of the base, or None.
+      experts: projections [B, D] of every expert, or none.
+      clusters: int [B].
+    """
+    teachers = [jax.lax.stop_gradient(normalise(z)) for z in ([] if base is None else [base]) + list(experts)]
+    errors = jnp.stack([0.5 * jnp.sum((r - z) ** 2, axis=-1) for r, z in zip(regressions, teachers, strict=True)])
+    total = 0.0 if base is None else errors[0]
+    if experts:
+        own = errors[len(teachers) - len(experts) :]
+        total = total + jnp.take_along_axis(own, clusters[None], axis=0)[0]
+    return total
+
+
+def make_step(
+    net: Student,
+    teacher: self_supervised.Network,
+    tx: optax.GradientTransformation,
+    augment: Augment,
+    seed: int,
+    name: str,
+) -> Step:
+    """The per-device step of distillation: one view an image, the same for student and teachers.
+
+    Every expert sees the whole batch and the answer of an image's own one is picked: K + 1 forward passes, but no
+    shape that depends on the data.
+    """
+
+    def step(state: TrainState, data: Data, batch: Any) -> tuple[TrainState, dict]:
+        rows = batch["rows"]
+        images, _ = fetch(data.resident, rows)
+        clusters = jnp.take(data.clusters, rows)
+        key = rng.stream(seed, f"{name}/augment", state.step)
+        x = augment_batch(augment, key, images, positions(len(rows)))
+
+        def project(variables: PyTree) -> jax.Array:
+            return teacher.apply(variables, x, train=False, method=type(teacher).project)
+
+        base = None if data.teachers.base is None else project(data.teachers.base)
+        experts = tuple(project(variables) for variables in data.teachers.experts)
+
+        def losses(params):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            regressions, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
+            return distillation(regressions, base, experts, clusters), (changed["batch_stats"], state.method, {})
+
+        return descend(state, tx, losses, batch["weights"])
+
+    return step
+
+
+def check(job: common.Job, section: SimpleNamespace) -> Plan:
+    """The plan, once the section fits the data."""
+    if section.teachers not in TEACHERS:
+        raise UserError(
+            f"config.{job.name}.teachers: {section.teachers!r}{nearest(section.teachers, list(TEACHERS))} "
+            f"(known: {', '.join(TEACHERS)})"
+        )
+    if section.hidden < 1:
+        raise UserError(f"config.{job.name}.hidden is at least 1, not {section.hidden}")
+    return common.check(job, section)
+
+
+def _teachers(job: common.Job, section: SimpleNamespace, net: self_supervised.Network, count: int) -> Teachers:
+    def read(stage: common.Input) -> PyTree:
+        return features.part_variables(job, net, stage, self_supervised.TARGET_PARTS)
+
+    experts = job.inputs["experts"]
+    each = [experts._replace(directory=experts.directory / f"expert_{k}") for k in range(count)]
+    return Teachers(
+        base=read(job.inputs["base"]) if section.teachers != "experts" else None,
+        experts=tuple(read(expert) for expert in each) if section.teachers != "base" else (),
+    )
+
+
+def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
+    """Reads the teachers; builds the student (encoder and projector as the base's, from scratch) and its step."""
+    plan = common.make_plan(job, section)
+    clusters = cluster.read(job, "clusters")
+    encoder = job.encoder(job.dtype, job.norm_axis)
+    objective = job.inputs["base"].section.objective
+    teacher = self_supervised.build(encoder, objective, job.dtype, job.norm_axis)
+    teachers = _teachers(job, section, teacher, clusters.max() + 1)
+    size = teacher.projector.sizes[-1]
+    count = len(teachers.experts) + (teachers.base is not None)
+    head = MLP((section.hidden, size), norm=True, dtype=job.dtype, norm_axis=job.norm_axis)
+    net = Student(encoder, teacher.projector, tuple(head.clone() for _ in range(count)))
+    state = common.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, {})
+    state, tx = common.with_optimizer(state, section, plan.total)
+    step = make_step(net, teacher, tx, section.augment, job.seed, job.name)
+    data = Data(common.resident(job), clusters, teachers)
+    return common.Prepared(net, state, step, common.order(job, plan.batch_size), plan, data)
+
+
+def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Trains the student, watches its representation; returns the summary."""
+    return self_supervised.train_and_watch(job, section, prepare(job, section), lambda method, step: {})

@@ -1,0 +1,121 @@
+"""The representation that a finished stage has learnt: its encoder's features, and what they are worth."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lt_noisy import evaluate
+from lt_noisy.checkpoint import read_final
+from lt_noisy.data.augment import Augment, evaluate_batch
+from lt_noisy.spec import UserError
+from lt_noisy.stages import common
+from lt_noisy.state import TrainState, transfer
+
+PyTree = Any
+Features = Callable[[np.ndarray], np.ndarray]  # images uint8 [N, H, W, C] -> float32 [N, D], on the host
+
+
+def knn(k: int = 200, temperature: float = 0.1) -> Callable[..., np.ndarray]:
+    """Weighted kNN: cosine similarity, weights exp(sim / temperature), `k` neighbours (Wu et al. 2018)."""
+    if k < 1 or not temperature > 0:
+        raise UserError(f"k is at least 1 and temperature positive, not {k}, {temperature}")
+    return lambda bank, labels, queries, classes: evaluate.knn_predict(bank, labels, queries, classes, k, temperature)
+
+
+MONITORS = {"knn": knn}
+
+
+def part_variables(job: common.Job, net: nn.Module, stage: common.Input | str, parts: tuple[str, ...]) -> PyTree:
+    """Parameters and BatchNorm statistics of `parts` of a finished stage's network, in the shape of `net`.
+
+    Args:
+      stage: the finished stage, or the directory of one of its trainings.
+      parts: of `net`, such as `encoder` and `projector`.
+    """
+    image = jax.ShapeDtypeStruct((1, *job.dataset.train_images.shape[1:]), jnp.float32)
+    shapes = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
+    arrays = read_final(stage.directory if isinstance(stage, common.Input) else stage)
+    return {
+        group: {
+            part: transfer(shapes[group][part], arrays, f"state.{group}.{part}")
+            for part in parts
+            if part in shapes.get(group, {})
+        }
+        for group in ("params", "batch_stats")
+    }
+
+
+class _Encoder(nn.Module):
+    encoder: nn.Module
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.encoder(x, train=train).astype(jnp.float32)
+
+
+def encoder_features(job: common.Job, stage: common.Input) -> Features:
+    """The features of a finished stage's encoder, in evaluation mode on un-augmented images."""
+    net = _Encoder(job.encoder(job.dtype, job.norm_axis))
+    weights = job.devices.replicate(part_variables(job, net, stage, ("encoder",)))
+    augment = stage.section.augment
+    predict = common.compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
+    return lambda images: predict(weights, images)
+
+
+class Representation:
+    """Watches the features of a network in training: kNN accuracy, spread, and what they are compared with.
+
+    Labels and test images go to these figures only. The bank is balanced and of the size of the training set, drawn
+    from the full training split.
+    """
+
+    def __init__(self, job: common.Job, section: SimpleNamespace, net: nn.Module):
+        self._job, self._monitor = job, section.monitor
+        self._predict = common.compile_predict(job, features_of(net, section.augment))
+        dataset = job.dataset
+        full = dataset.source.train
+        rows = evaluate.balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
+        self._bank, self._bank_labels = full.images(rows), full.labels[rows]
+        self._features = common.once_per_step(job, self._test_and_bank)
+
+    def _test_and_bank(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
+        variables = common.variables(state)
+        return self._predict(variables, self._job.dataset.test_images), self._predict(variables, self._bank)
+
+    def _knn(self, queries: np.ndarray, bank: np.ndarray, labels: np.ndarray) -> float:
+        dataset = self._job.dataset
+        guess = self._monitor(bank, labels, queries, dataset.num_classes)
+        return float(np.mean(guess == dataset.test_labels))
+
+    def figures(self, state: TrainState) -> dict[str, Any]:
+        """kNN accuracy and collapse of a state on the devices."""
+        queries, bank = self._features(state)
+        return {"knn_balanced_bank": self._knn(queries, bank, self._bank_labels), **evaluate.collapse(queries)}
+
+    def summary(self, first: TrainState, last: TrainState) -> dict[str, Any]:
+        """The figures of the `last` state, with a long-tailed bank too, beside two baselines.
+
+        Args:
+          first: the initial state, on the host; its kNN accuracy is `knn_initial`, that of raw pixels `knn_pixels`.
+          last: the final state, on the devices.
+        """
+        dataset = self._job.dataset
+        queries, _ = self._features(last)
+        longtailed = self._predict(common.variables(last), dataset.train_images)
+        initial = self._test_and_bank(self._job.devices.replicate(first))
+        pixels = [x.reshape(len(x), -1).astype(np.float32) for x in (dataset.test_images, self._bank)]
+        return {
+            **self.figures(last),
+            "knn_longtailed_bank": self._knn(queries, longtailed, dataset.clean),
+            "knn_initial": self._knn(*initial, self._bank_labels),
+            "knn_pixels": self._knn(*pixels, self._bank_labels),
+        }
+
+
+def features_of(net: nn.Module, augment: Augment) -> Callable[[PyTree, jax.Array], jax.Array]:
+    """`fn(variables, images uint8 [B, ...]) -> features [B, D]` of a network that has `features`."""
+    return lambda variables, images: net.apply(variables, evaluate_batch(augment, images), method=type(net).features)

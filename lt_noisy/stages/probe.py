@@ -1,0 +1,63 @@
+"""Stage `probe`: what a finished stage's frozen representation is worth, by probes on cached features."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from lt_noisy import evaluate
+from lt_noisy.data.dataset import DATA, Part
+from lt_noisy.fields import Field, Fields
+from lt_noisy.probes import LINEAR, evaluate_probes
+from lt_noisy.spec import UserError
+from lt_noisy.stages import common
+from lt_noisy.stages.features import MONITORS, encoder_features
+
+FIELDS: Fields = {
+    "init": Field("pretrain"),  # the stage whose encoder is probed
+    "data": Field("full()", DATA),  # what the probes learn on: the full split, the manifest, or another source
+    "linear": Field("logistic()", LINEAR),
+    "knn": Field("knn()", MONITORS),
+    "shots": Field((0,)),  # training images per class; 0 for all there are
+    "repeats": Field(5),  # draws of each few-shot training set
+}
+
+
+def check(job: common.Job, section: SimpleNamespace) -> int:
+    """Refuses shots that cannot be drawn; trains no step of the network."""
+    whole = all(type(n) is int and n >= 0 for n in section.shots)
+    if not section.shots or not whole or len(set(section.shots)) < len(section.shots):
+        raise UserError(f"config.{job.name}.shots are different whole numbers, 0 for all images: not {section.shots}")
+    if section.repeats < 1:
+        raise UserError(f"config.{job.name}.repeats is at least 1, not {section.repeats}")
+    return 0
+
+
+def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Evaluates the probes on the test set of their data; returns the summary. The test set selects nothing."""
+    dataset = job.dataset
+    features = encoder_features(job, job.inputs["init"])
+    test = features(dataset.test_images)
+    # Groups by how often the encoder saw a class; another source has classes of its own.
+    counts = job.counts if isinstance(section.data, Part) else np.bincount(dataset.clean, minlength=dataset.num_classes)
+    probes = evaluate_probes(
+        section.linear,
+        section.knn,
+        section.shots,
+        section.repeats,
+        features(dataset.train_images),
+        dataset.observed,
+        test,
+        dataset.test_labels,
+        counts,
+        dataset.class_names,
+        job.seed,
+    )
+    return {
+        "stage": job.name,
+        "seed": job.seed,
+        "train_images": len(dataset.ids),
+        "train_classes": len(np.unique(dataset.observed)),
+        "probes": probes,
+        "collapse": evaluate.collapse(test),
+    }
