@@ -26,6 +26,7 @@ setup(
         "array_record>=0.8",
         "numpy>=2",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "Pillow>=10",
     ],
     extras_require={

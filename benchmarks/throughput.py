@@ -164,14 +164,18 @@ def main(argv: list[str]) -> None:
     stage = stages.get(own["stage"] or resolved.stages[-1].name)
     if stage is None:
         raise UserError(f"--stage={own['stage']}: not one of {', '.join(stages)}")
-    stage.section.init = "none()"  # speed does not depend on the weights
+    if stage.kind.prepare is None:
+        raise UserError(f"--stage={stage.name}: a {stage.texts['kind']} stage has no training step of its own")
+    if any(not reads.optional for reads in stage.kind.inputs.values()):
+        raise UserError(f"--stage={stage.name}: a {stage.texts['kind']} stage cannot run without the stages it reads")
     devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
     source = resolved.fields.dataset()
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory)
         manifest = training_set(resolved, source, path)
         dataset, card = load_dataset(source, manifest), run_card(resolved, manifest, devices)
-        job = make_job(resolved, stage, path, dataset, devices, Interrupts())
+        job = make_job(resolved, stage, path, dataset, dataset, devices, Interrupts())
+        job = job._replace(inputs={})  # speed does not depend on the weights
         rows = measure(job, stage, float(own["seconds"]))
     stats = jax.local_devices()[0].memory_stats() or {}
     record = {

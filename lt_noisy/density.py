@@ -73,8 +73,10 @@ def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> Estimator:
 
         def by_block(function: Callable[..., jax.Array]) -> np.ndarray:
             """`function` of the squared distances of every block of rows: float64 [N]."""
-            blocks = [function(points, squares, start, n, block=block) for start in range(0, n, block)]
-            return np.concatenate([np.asarray(values, np.float64) for values in blocks])[:n]
+            # Each is fetched before the next starts, so that no two blocks are in memory.
+            starts = range(0, n, block)
+            blocks = [np.asarray(function(points, squares, start, n, block=block), np.float64) for start in starts]
+            return np.concatenate(blocks)[:n]
 
         h, source = bandwidth, "the bandwidth"
         if bandwidth == 0:
@@ -95,8 +97,8 @@ def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> Estimator:
 def class_oracle() -> Estimator:
     """The frequency of an example's clean class: log(n_c / N).
 
-    The class-frequency variant of Liu et al. (2022). An oracle: no real run knows these labels. It ignores the
-    features; its details are {}.
+    `importance` makes n_c^-alpha of it, what the kernel density of Liu et al. (2022) stands in for; this variant
+    is ours. An oracle: no real run knows these labels. It ignores the features; its details are {}.
 
     Raises (the estimator):
       UserError: labels that are not [N] with N at least 1.

@@ -227,11 +227,13 @@ def moco(
     over both directions (the authors' CIFAR demo sums them) and a step queues 2B keys; else view 0 asks and view
     1 answers. Two deviations: the queue starts empty, not with random vectors, so the first step has no negatives
     and no gradient; and there is no shuffling of the key batch, which only BatchNorm per device needs
-    (`batch_norm='global'` sees the whole batch; the paper's is per device, shuffled).
+    (`batch_norm='global'` sees the whole batch; the paper's is per device, shuffled). The projector is
+    features-hidden-size with a ReLU and no BatchNorm; hidden=0 is the linear one of the first MoCo.
     """
     _temperature(temperature)
     _momentum(momentum)
-    _sizes(queue=queue, hidden=hidden, size=size)
+    _sizes(queue=queue, hidden=hidden or 1, size=size)
+    sizes = (hidden, size) if hidden else (size,)
     per_image = 2 if symmetric else 1
 
     def init(context: Context) -> State:
@@ -268,7 +270,7 @@ def moco(
     views_seen = (0, 1) if symmetric else (0,)
     return Objective(
         method=Method(init, apply),
-        projector=lambda dtype, norm_axis: MLP((hidden, size), norm=False, dtype=dtype, norm_axis=norm_axis),
+        projector=lambda dtype, norm_axis: MLP(sizes, norm=False, dtype=dtype, norm_axis=norm_axis),
         online=views_seen,
         target=(0, 1) if symmetric else (1,),
         decay=lambda total_steps: lambda step: momentum,

@@ -4,8 +4,6 @@ from ml_collections import ConfigDict
 
 from lt_noisy import config
 
-VARIANTS = ("published", "small")
-
 
 def cifar10_lt() -> ConfigDict:
     """CIFAR-10-LT, exponential, ratio 100, conventional subset (12,406 images), no noise; ResNet-18, bfloat16."""

@@ -33,7 +33,7 @@ def _identity(name="finetune", data=None, inputs=None, steps=100, num_devices=1,
 def test_defaults_resolve():
     resolved = resolve(_config())
     assert [stage.name for stage in resolved.stages] == ["pretrain", "finetune"]
-    assert resolved.stages[1].inputs == ("pretrain",)
+    assert resolved.stages[1].inputs == {"init": "pretrain"}
     assert resolved.texts["dataset"] == "digits(test_per_class=50)"
 
 

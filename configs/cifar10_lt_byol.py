@@ -1,0 +1,34 @@
+"""BYOL on CIFAR-10-LT at ratio 100, then a linear and a kNN probe.
+
+    python main.py --config=configs/cifar10_lt_byol.py                one GPU, light recipe, 500 epochs
+    python main.py --config=configs/cifar10_lt_byol.py:published      solo-learn's recipe for CIFAR-10, 1000 epochs
+    python main.py --config=configs/cifar10_lt_byol.py:small          a CPU, minutes
+
+`published` is byol.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data. It differs by LARS
+without clipped local rates, the same views on both sides (theirs solarise one view in five of the second), and
+a ResNet stem with padding 1 (theirs 2).
+"""
+
+from ml_collections import ConfigDict
+
+from lt_noisy import config, recipes
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; variants `published` and `small`."""
+    config.check_variant(variant, ("published", "small"))
+    c = recipes.cifar10_lt()
+    c.stages = ("pretrain", "probe")
+    c.pretrain = recipes.light("byol(momentum=0.99, hidden=1024, size=256)")
+    c.probe = config.section("probe")
+    if variant == "published":
+        c.pretrain = recipes.light(
+            "byol(momentum=0.99, hidden=4096, size=256)",
+            length="epochs(1000)",
+            batch_size=256,
+            augment="compose(resized_crop(min_area=0.08), flip(), jitter(0.4, 0.4, 0.2, 0.1, p=0.8), grey(), "
+            "normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))",
+            optimizer="lars(momentum=0.9, weight_decay=1e-5, trust=0.02)",
+            schedule="cosine(lr=1.0, warmup=0.01)",
+        )
+    return recipes.small(c, "pretrain") if variant == "small" else c

@@ -1,0 +1,34 @@
+"""P3 on CIFAR-10-LT at ratio 100: SimCLR, clusters, one expert per cluster, all distilled into one network, probes.
+
+    python main.py --config=configs/cifar10_lt_experts.py            one GPU, 100 + 300 + 100 epochs
+    python main.py --config=configs/cifar10_lt_experts.py:small      a CPU, minutes
+    ... --config.cluster.partition='random(k=5)'        control: a random partition
+    ... --config.experts.train_on='all'                 control: every expert on all images, the same steps
+    ... --config.distil.teachers='base'                 control: the base alone ('experts': they alone)
+
+The template is Divide and Contrast (Tian et al. 2021); of Chang & Chang 2022 only the abstract was available. The
+baseline of the same length is cifar10_lt_simclr.py, 500 epochs.
+"""
+
+from ml_collections import ConfigDict
+
+from lt_noisy import config, recipes
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; variant `small`."""
+    config.check_variant(variant)
+    c = recipes.cifar10_lt()
+    c.stages = ("pretrain", "cluster", "experts", "distil", "probe_base", "probe")
+    c.pretrain = recipes.light("simclr(temperature=0.5)", length="epochs(100)")
+    shared = {name: c.pretrain[name] for name in ("batch_size", "augment", "optimizer", "schedule", "log_every")}
+    c.cluster = config.section("cluster", init="pretrain", partition="kmeans(k=5)")
+    c.experts = config.section("experts", objective=c.pretrain.objective, **{**shared, "length": "epochs(300)"})
+    c.distil = config.section("distil", **{**shared, "length": "epochs(100)"})
+    c.probe_base = config.section("probe", init="pretrain")
+    c.probe = config.section("probe", init="distil")
+    if variant == "small":
+        recipes.small(c, "pretrain", "experts", "distil")
+        c.cluster.partition = "kmeans(k=2)"
+        c.pretrain.length = c.distil.length = "epochs(1)"
+    return c

@@ -1,0 +1,39 @@
+"""P1 on CIFAR-10-LT at ratio 100: rotation prediction on the same images, then cross-entropy from its encoder.
+
+    python main.py --config=configs/cifar10_lt_rotation_ssp.py            one GPU: the recipe of Yang & Xu 2020
+    python main.py --config=configs/cifar10_lt_rotation_ssp.py:light      pre-trained by the light recipe instead
+    python main.py --config=configs/cifar10_lt_rotation_ssp.py:small      a CPU, minutes
+    ... --config.stages="('finetune',)" --config.finetune.init='none()'   CE without SSP
+
+Both stages: ResNet-32, 200 epochs, SGD with weight decay on all parameters, lr 0.1 with 5 epochs of warm-up, x0.01
+after epoch 160 and, as in the paper's supervised recipe, 180. Published top-1 error: CE 29.64, CE + SSP 26.50.
+"""
+
+from ml_collections import ConfigDict
+
+from lt_noisy import config, recipes
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; variants `light` and `small`."""
+    config.check_variant(variant, ("light", "small"))
+    c = recipes.cifar10_lt()
+    c.model = "resnet32(width=16)"
+    c.precision = "float32"
+    c.stages = ("pretrain", "probe", "finetune")
+    yang_xu = {
+        "length": "epochs(200)",
+        "batch_size": 128,
+        "augment": "cifar()",
+        "optimizer": "sgd(momentum=0.9, weight_decay=2e-4, decay=all)",
+        "schedule": "piecewise(lr=0.1, boundaries=(0.8, 0.9), factor=0.01, warmup=0.025)",
+        "log_every": "percent(2)",
+    }
+    c.pretrain = config.section("self_supervised", objective="rotation()", **yang_xu)
+    c.probe = config.section("probe")
+    c.finetune = config.section("supervised", init="pretrain", loss="cross_entropy()", **yang_xu)
+    if variant == "light":
+        c.pretrain = recipes.light(
+            "rotation(every=True)", batch_size=128, augment="cifar()", schedule="cosine(lr=0.06)"
+        )
+    return recipes.small(c, "pretrain", "finetune") if variant == "small" else c

@@ -1,0 +1,26 @@
+"""SimSiam on CIFAR-10-LT at ratio 100, then a linear and a kNN probe: the base method of P2.
+
+    python main.py --config=configs/cifar10_lt_simsiam.py                one GPU, light recipe, 500 epochs
+    python main.py --config=configs/cifar10_lt_simsiam.py:published      Liu et al. 2022, 1600 epochs
+    python main.py --config=configs/cifar10_lt_simsiam.py:small          a CPU, minutes
+
+SimSiam looks good only after 400 to 800 epochs. The balanced control of the same size, for the relative gap
+(benchmarks/relative_gap.py): --config.longtail='balanced(exponential(ratio=100, subset=conventional))'.
+"""
+
+from ml_collections import ConfigDict
+
+from lt_noisy import config, recipes
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; variants `published` and `small`."""
+    config.check_variant(variant, ("published", "small"))
+    c = recipes.cifar10_lt()
+    c.stages = ("pretrain", "probe")
+    c.pretrain = recipes.light("simsiam(size=2048, hidden=512)", schedule="cosine(lr=0.06)")
+    c.probe = config.section("probe")
+    if variant == "published":
+        c.pretrain.length = "epochs(1600)"
+        c.probe.linear = "sgd(lr=30.0, epochs=100, batch_size=256)"
+    return recipes.small(c, "pretrain", lr=0.03) if variant == "small" else c

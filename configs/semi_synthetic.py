@@ -1,0 +1,52 @@
+"""P2's semi-synthetic experiment: what labels leave unlearnt. Frequent classes show on the left, rare on the right.
+
+    python main.py --config=configs/semi_synthetic.py            CIFAR-10, one GPU
+    python main.py --config=configs/semi_synthetic.py:small      digits, a minute on a CPU
+
+Images of five frequent classes (5000 each) keep their left half and get a random right half; those of five rare classes
+(10 each) keep their right half and have a blank left one. Labels of the frequent classes never need the right half, so
+a supervised network need not learn it; a self-supervised one has no reason to skip it. Linear probes on the full
+balanced split; the rare classes are the group `few`. Flips are off. Published accuracy on the rare classes: supervised
+44.3, SimCLR 70.1. How the authors cut the halves and drew the random ones is not published: see `halves`.
+"""
+
+from ml_collections import ConfigDict
+
+from lt_noisy import config, recipes
+
+CIFAR = "normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))"
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; variant `small` is digits and ResNet-8."""
+    config.check_variant(variant)
+    c = recipes.cifar10_lt()
+    c.dataset = "halves(tfds(cifar10), frequent=5)"
+    c.longtail = "explicit(counts=(5000, 5000, 5000, 5000, 5000, 10, 10, 10, 10, 10))"
+    c.stages = ("pretrain", "probe", "supervised", "probe_supervised")
+    c.pretrain = recipes.light(
+        "simclr(temperature=0.5)",
+        augment=f"compose(resized_crop(), jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grey(), {CIFAR})",
+    )
+    c.supervised = config.section(
+        "supervised",
+        length="epochs(200)",
+        augment=f"compose(crop(pad=4), {CIFAR})",
+        schedule="cosine(lr=0.1, warmup=0.02)",
+        log_every="percent(2)",
+    )
+    c.probe = config.section("probe", init="pretrain")
+    c.probe_supervised = config.section("probe", init="supervised")
+    if variant == "small":
+        c.dataset = "halves(digits(test_per_class=50), frequent=5)"
+        c.longtail = "explicit(counts=(120, 120, 120, 120, 120, 5, 5, 5, 5, 5))"
+        c.model = "resnet8(width=16)"
+        c.precision = "float32"
+        c.steps_per_call = 1
+        c.pretrain.length, c.supervised.length = "epochs(100)", "epochs(60)"
+        c.pretrain.batch_size = c.supervised.batch_size = 64
+        c.pretrain.schedule = "cosine(lr=0.06, warmup=0.05)"
+        c.pretrain.augment = "simclr_digits()"
+        c.supervised.augment = "digits()"
+        c.pretrain.monitor = c.probe.knn = c.probe_supervised.knn = "knn(k=20)"
+    return c
