@@ -28,12 +28,11 @@ from lt_noisy import command_line, metrics, parallel, rng
 from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.collectives import positions
 from lt_noisy.config import resolve
-from lt_noisy.data.augment import augment_batch, views
+from lt_noisy.data.augment import augment_batch
 from lt_noisy.data.batches import fetch, grouped
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import load_dataset, make_job, run_card, training_set
 from lt_noisy.spec import UserError
-from lt_noisy.stages import common
 from lt_noisy.train import train
 
 ROUNDS = 5
@@ -74,12 +73,12 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
     clock = iter(range(10**9))
 
     gather_rows = devices.compile_step(lambda state, data, batch: (state, fetch(data, batch["rows"])[0].sum()))
-    make_views = views if stage.texts["kind"] == "self_supervised" else augment_batch
+    make_views = stage.section.objective.views if stage.texts["kind"] == "self_supervised" else augment_batch
 
     def augmented(state, data, batch):
         images, _ = fetch(data, batch["rows"])
         out = make_views(stage.section.augment, rng.stream(0, "benchmark", 0), images, positions(len(images)))
-        return state, sum(x.sum() for x in jax.tree.leaves(out))
+        return state, sum(x.sum().astype(np.float32) for x in jax.tree.leaves(out))
 
     compiled_augment = devices.compile_step(augmented)
 
@@ -93,8 +92,7 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
     }
     compiled = devices.compile_step(ready.step, plan.steps_per_call)
     batch = grouped(ready.batches, 0, plan.steps_per_call)
-    shapes = common.Resident(job.dataset.train_images, job.dataset.observed)
-    empty = parallel.zeros(ready.step, ready.state, shapes, ready.batches(0))
+    empty = parallel.zeros(ready.step, ready.state, ready.data, ready.batches(0))
     state, totals = devices.replicate(ready.state), devices.replicate(empty)
 
     def bare():

@@ -65,5 +65,8 @@ MOMENTS = {
 
 if __name__ == "__main__":
     assert run.run is main.run
-    MOMENTS[sys.argv[1]]()
+    if sys.argv[1].startswith("before step "):  # counted over all stages, in this process
+        _on_call(train, "grouped", int(sys.argv[1].removeprefix("before step ")))
+    else:
+        MOMENTS[sys.argv[1]]()
     sys.exit(main.main(["main.py", *sys.argv[2:]]))

@@ -1,4 +1,4 @@
-"""Schedules by hand, optimisers against their definitions, frozen parts that do not move."""
+"""Schedules by hand, optimisers against their definitions, rates by part, averages."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from lt_noisy.optim import OPTIMIZERS, SCHEDULES, freeze
+from lt_noisy.optim import ASCENTS, OPTIMIZERS, SCHEDULES, by_part, ema
 from lt_noisy.spec import UserError, bind
 
 
@@ -67,14 +67,43 @@ def test_adamw_and_lars_leave_vectors_undecayed():
         assert np.all(after["kernel"] < params["kernel"])
 
 
-def test_frozen_parts_stay_bit_for_bit():
-    params = {"encoder": {"kernel": np.full((2, 2), 3.0)}, "head": {"kernel": np.full((2, 2), 3.0)}}
-    tx = freeze(bind("sgd(weight_decay=0.1)", OPTIMIZERS, "o")(optax.constant_schedule(0.1)), ("encoder",))
-    grads = jax.tree.map(np.ones_like, params)
-    updates, _ = tx.update(grads, tx.init(params), params)
-    after = optax.apply_updates(params, updates)
-    np.testing.assert_array_equal(after["encoder"]["kernel"], params["encoder"]["kernel"])
+def _by_part(rates, steps=3):
+    """Three parts before and after `steps` steps of SGD with momentum and decay."""
+    params = {part: {"kernel": np.full((2, 2), 3.0, np.float32)} for part in ("encoder", "projector", "head")}
+    tx = by_part(bind("sgd(weight_decay=0.1)", OPTIMIZERS, "o")(optax.constant_schedule(0.1)), rates)
+    before, state = params, tx.init(params)
+    for _ in range(steps):
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+    return before, params
+
+
+def test_a_part_at_rate_0_stays_bit_for_bit():
+    before, after = _by_part({"encoder": 0.0, "projector": 0.0})
+    for part in ("encoder", "projector"):
+        np.testing.assert_array_equal(after[part]["kernel"], before[part]["kernel"])
     assert np.all(after["head"]["kernel"] < 3.0)
+
+
+def test_rates_by_part_are_learning_rates():
+    """v <- 0.9 v + (1 + 0.1 p); p <- p - 0.1 rate v: the decay is scaled with the rest."""
+    _, after = _by_part({"encoder": 0.5, "projector": 2.0})
+    for part, rate in (("encoder", 0.5), ("projector", 2.0), ("head", 1.0)):
+        p, v = 3.0, 0.0
+        for _ in range(3):
+            v = 0.9 * v + 1 + 0.1 * p
+            p -= 0.1 * rate * v
+        np.testing.assert_allclose(after[part]["kernel"], p, rtol=1e-5)
+
+
+def test_no_rates_is_the_optimiser_itself():
+    tx = optax.sgd(0.1)
+    assert by_part(tx, {}) is tx
+
+
+def test_ema_by_hand():
+    average = ema({"a": jnp.asarray([4.0, 0.0])}, {"a": jnp.asarray([0.0, 2.0])}, 0.75)
+    np.testing.assert_allclose(average["a"], [3.0, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -90,6 +119,7 @@ def test_frozen_parts_stay_bit_for_bit():
         (OPTIMIZERS, "sgd(decay=some)"),
         (OPTIMIZERS, "adamw(weight_decay=-1.0)"),
         (OPTIMIZERS, "lars(momentum=2.0)"),
+        (ASCENTS, "sam(rho=-0.1)"),
     ],
 )
 def test_bad_values_are_one_line(table, text):

@@ -1,5 +1,7 @@
 """One step, any number of devices, jit or pmap: the same gradients, the same first three steps."""
 
+from typing import Any, NamedTuple
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -12,10 +14,12 @@ from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.data.batches import Resident
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context
-from lt_noisy.models.heads import HEADS
+from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.objectives import OBJECTIVES
+from lt_noisy.optim import ASCENTS
 from lt_noisy.spec import UserError, bind
-from lt_noisy.stages import common, self_supervised, supervised
+from lt_noisy.stages import common, distil, self_supervised, supervised
+from lt_noisy.state import TrainState
 
 BATCH = 16
 AUGMENT = "compose(crop(pad=1), flip())"
@@ -35,19 +39,54 @@ def _data():
     return Resident(images, generator.integers(0, 4, 40, dtype=np.int32))
 
 
-def _objective(text):
+class Case(NamedTuple):
+    """A step, its first state and its data; `ascent_weights`: whether its batches carry them."""
+
+    step: parallel.Step
+    first: TrainState
+    data: Any
+    ascent_weights: bool = False
+
+
+def _objective(text, ascent=None):
     objective = bind(text, OBJECTIVES, "objective")
     net = self_supervised.build(_encoder(), objective, np.float32, AXIS)
     augment = bind(AUGMENT, AUGMENTS, "augment")
-    step = self_supervised.make_step(net, objective, _recording(0.1), augment, seed=0, name="pretrain")
-    return net, step, objective.method.init(_context())
+    decay = objective.decay and objective.decay(4)
+    step = self_supervised.make_step(net, objective, _recording(0.1), augment, 0, "pretrain", decay, ascent)
+    first = _first(net, objective.method.init(_context()))
+    if objective.target:
+        groups = common.variables(first).items()
+        parts = {
+            group: {part: tree[part] for part in ("encoder", "projector") if part in tree} for group, tree in groups
+        }
+        first = first.replace(target=jax.tree.map(np.copy, parts))
+    return Case(step, first, _data(), ascent is not None)
+
+
+def _ascending(text, ascent):
+    return _objective(text, bind(ascent, ASCENTS, "ascent"))
 
 
 def _loss(text):
     loss = bind(text, LOSSES, "loss")
     net = supervised.Classifier(_encoder(), bind("linear()", HEADS, "head")(4))
     step = supervised.make_step(net, loss, _recording(0.1), bind(AUGMENT, AUGMENTS, "augment"), 0, "finetune")
-    return net, step, loss.init(_context())
+    return Case(step, _first(net, loss.init(_context())), _data())
+
+
+def _distillation():
+    """A base and two experts teach three heads."""
+    projector = MLP((8, 6), norm=False, dtype=np.float32, norm_axis=AXIS)
+    teacher = self_supervised.Network(_encoder(), projector, None)
+    base, *experts = (
+        common.variables(common.initial_state(teacher, (8, 8, 1), seed, "teacher", {})) for seed in (1, 2, 3)
+    )
+    head = MLP((8, 6), norm=True, dtype=np.float32, norm_axis=AXIS)
+    net = distil.Student(_encoder(), projector, tuple(head.clone() for _ in range(3)))
+    step = distil.make_step(net, teacher, _recording(0.1), bind(AUGMENT, AUGMENTS, "augment"), 0, "distil")
+    clusters = np.random.default_rng(2).integers(0, 2, 40, dtype=np.int32)
+    return Case(step, _first(net, {}), distil.Data(_data(), clusters, distil.Teachers(base, tuple(experts))))
 
 
 class _Encoder(nn.Module):
@@ -71,36 +110,53 @@ def _context():
     return Context(4, 40, BATCH, np.bincount(_data().labels, minlength=4))
 
 
-CASES = {
-    "simclr": lambda: _objective("simclr(hidden=16, size=8)"),
-    "simsiam": lambda: _objective("simsiam(size=16, hidden=8)"),
-    "supervised": lambda: _loss("superloss(logit_adjusted(), threshold=running_mean)"),
-}
-
-
-def _batches(weighted):
-    generator = np.random.default_rng(1)
-    for _ in range(3):
-        weights = generator.uniform(0.1, 3.0, BATCH).astype(np.float32) if weighted else np.ones(BATCH, np.float32)
-        weights[3] = 0.0 if weighted else 1.0
-        yield {"rows": generator.permutation(40)[:BATCH].astype(np.int32), "weights": weights}
-
-
 def _first(net, method):
     state = common.initial_state(net, (8, 8, 1), 0, "stage", method)
     return state.replace(opt_state=jax.tree.map(np.zeros_like, state.params))
 
 
-def _three_steps(devices, state, step, weighted):
-    """[(parameters, gradient, method state)] after each of three steps, and the sums of all three."""
-    data = _data()
-    totals = parallel.zeros(step, state, data, next(_batches(weighted)))
-    call = devices.compile_step(step)
-    state, totals, resident = devices.replicate(state), devices.replicate(totals), devices.replicate(data)
+CASES = {
+    "simclr": lambda: _objective("simclr(hidden=16, size=8)"),
+    "simsiam": lambda: _objective("simsiam(size=16, hidden=8)"),
+    "supervised": lambda: _loss("superloss(logit_adjusted(), threshold=running_mean)"),
+}
+# What the weights of a batch do is seen in the three above: these are compared without.
+UNIFORM_CASES = {
+    "moco": lambda: _objective("moco(queue=64, hidden=16, size=8)"),
+    "moco-asymmetric": lambda: _objective("moco(queue=40, symmetric=False, hidden=16, size=8)"),  # wraps
+    "byol": lambda: _objective("byol(hidden=16, size=8)"),
+    "rotation": lambda: _objective("rotation()"),
+    "rotation-every": lambda: _objective("rotation(every=True)"),
+    "rwsam": lambda: _ascending("simclr(hidden=16, size=8)", "sam(rho=0.5)"),
+    "rwsam-adaptive": lambda: _ascending("simclr(hidden=16, size=8)", "sam(rho=0.5, adaptive=True)"),
+    "distil": _distillation,
+}
+
+
+def _batches(weighted, ascent_weights=False):
+    generator = np.random.default_rng(1)
+    for _ in range(3):
+        weights = generator.uniform(0.1, 3.0, BATCH).astype(np.float32) if weighted else np.ones(BATCH, np.float32)
+        weights[3] = 0.0 if weighted else 1.0
+        batch = {"rows": generator.permutation(40)[:BATCH].astype(np.int32), "weights": weights}
+        if ascent_weights:
+            batch["ascent_weights"] = generator.uniform(1, 9, BATCH).astype(np.float32)
+        yield batch
+
+
+PARTS = ("params", "opt_state", "batch_stats", "target", "method")  # the optimiser's state is the gradient
+
+
+def _three_steps(devices, case, weighted):
+    """PARTS of the state after each of three steps, and the sums of all three."""
+    batches = list(_batches(weighted, case.ascent_weights))
+    totals = parallel.zeros(case.step, case.first, case.data, batches[0])
+    call = devices.compile_step(case.step)
+    state, totals, data = devices.replicate(case.first), devices.replicate(totals), devices.replicate(case.data)
     seen = []
-    for batch in _batches(weighted):
-        state, totals = call(state, totals, resident, batch)
-        seen.append(devices.fetch((state.params, state.opt_state, state.batch_stats, state.method)))
+    for batch in batches:
+        state, totals = call(state, totals, data, batch)
+        seen.append({part: devices.fetch(getattr(state, part)) for part in PARTS})
     return seen, devices.fetch(totals), call
 
 
@@ -110,37 +166,38 @@ def _distance(a, b):
     return np.linalg.norm(flat[0] - flat[1]) / max(np.linalg.norm(flat[1]), 1e-12)
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["uniform", "weighted"])
-@pytest.mark.parametrize("case", CASES)
-def test_devices_agree(case, weighted):
-    net, step, method = CASES[case]()
-    first = _first(net, method)
-    reference, sums, _ = _three_steps(parallel.make("jit", 1), first, step, weighted)
-    assert all(np.linalg.norm(np.ravel(g)) > 0 for g in jax.tree.leaves(reference[0][1]["encoder"]))
+@pytest.mark.parametrize(
+    ("name", "weighted"),
+    [(name, w) for w in (False, True) for name in CASES] + [(name, False) for name in UNIFORM_CASES],
+)
+def test_devices_agree(name, weighted):
+    case = {**CASES, **UNIFORM_CASES}[name]()
+    reference, sums, _ = _three_steps(parallel.make("jit", 1), case, weighted)
+    last = reference[-1]["opt_state"]["encoder"]  # moco's first step has no negatives, and no gradient
+    assert all(np.linalg.norm(np.ravel(g)) > 0 for g in jax.tree.leaves(last))
     others = [("jit", 4), ("pmap", 8)] if weighted else [("jit", 8), ("pmap", 4)]
     for mode, count in others:
-        seen, other_sums, _ = _three_steps(parallel.make(mode, count), first, step, weighted)
+        seen, other_sums, _ = _three_steps(parallel.make(mode, count), case, weighted)
         for at, (ours, theirs) in enumerate(zip(seen, reference, strict=True)):
-            for part, name in enumerate(("params", "gradient", "batch_stats", "method")):
-                assert _distance(ours[part], theirs[part]) < 1e-5, (mode, count, at, name)
+            for part in PARTS:
+                assert _distance(ours[part], theirs[part]) < 1e-5, (mode, count, at, part)
         assert _distance(other_sums, sums) < 1e-5
 
 
 def test_pmap_of_one_and_scan_of_three_are_the_plain_step():
-    net, step, method = CASES["supervised"]()
-    state = _first(net, method)
-    reference, sums, call = _three_steps(parallel.make("jit", 1), state, step, False)
+    case = CASES["supervised"]()
+    reference, sums, call = _three_steps(parallel.make("jit", 1), case, False)
     assert call._cache_size() == 1  # the second step compiles nothing
-    one, one_sums, _ = _three_steps(parallel.make("pmap", 1), state, step, False)
+    one, one_sums, _ = _three_steps(parallel.make("pmap", 1), case, False)
     assert _distance(one, reference) < 1e-6 and _distance(one_sums, sums) < 1e-6
 
     devices = parallel.make("jit", 2)
-    call = devices.compile_step(step, steps_per_call=3)
+    call = devices.compile_step(case.step, steps_per_call=3)
     batches = jax.tree.map(lambda *x: np.stack(x), *_batches(False))
-    totals = parallel.zeros(step, state, _data(), next(_batches(False)))
-    end, total = call(*devices.replicate((state, totals, _data())), batches)
+    totals = parallel.zeros(case.step, case.first, case.data, next(_batches(False)))
+    end, total = call(*devices.replicate((case.first, totals, case.data)), batches)
     assert int(end.step) == 3
-    assert _distance(devices.fetch(end.params), reference[-1][0]) < 1e-5
+    assert _distance(devices.fetch(end.params), reference[-1]["params"]) < 1e-5
     assert _distance(devices.fetch(total), sums) < 1e-5
 
 
@@ -152,7 +209,11 @@ def test_device_scope_norm_differs_but_states_stay_equal():
     devices = parallel.make("pmap", 4)
     state = _first(net, loss.init(_context()))
     totals = parallel.zeros(step, state, _data(), next(_batches(False)))
-    end, _ = devices.compile_step(step)(*devices.replicate((state, totals, _data())), next(_batches(False)))
+    start = devices.replicate((state, totals, _data()))
+    # A step's own output is laid out as what it was first given: else pmap compiles the second step again.
+    layout = [leaf.sharding for leaf in jax.tree.leaves(start[0])]
+    end, _ = devices.compile_step(step)(*start, next(_batches(False)))
+    assert [leaf.sharding for leaf in jax.tree.leaves(end)] == layout
     for leaf in jax.tree.leaves((end.params, end.batch_stats)):
         np.testing.assert_array_equal(np.asarray(leaf)[0], np.asarray(leaf)[3])
 
@@ -164,10 +225,8 @@ def test_map_covers_uneven_sets():
     predict = common.compile_predict(Job, lambda variables, images: images.sum((1, 2, 3)) * variables["params"])
     images = np.random.default_rng(0).integers(0, 9, (common.EVAL_BATCH + 7, 2, 2, 1), dtype=np.uint8)
 
-    class State:
-        params, batch_stats = np.float32(2), {}
-
-    np.testing.assert_allclose(predict(State, images), 2.0 * images.sum((1, 2, 3), dtype=np.float64))
+    predicted = predict({"params": np.float32(2)}, images)
+    np.testing.assert_allclose(predicted, 2.0 * images.sum((1, 2, 3), dtype=np.float64))
 
 
 @pytest.mark.parametrize(("mode", "count"), [("jti", 1), ("jit", 9), ("pmap", -1)])

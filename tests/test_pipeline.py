@@ -234,3 +234,66 @@ def test_not_finite_stops_and_keeps_the_last_good_checkpoint(env, tmp_path):
     line = wild.stderr.strip().splitlines()[-1]
     assert line.startswith("error: pretrain: the loss or its gradient is not finite in steps ")
     assert not (tmp_path / "pretrain" / "summary.json").exists()
+
+
+@pytest.fixture(scope="session")
+def self_supervised(env, tmp_path_factory):
+    """An uninterrupted run of every self-supervised stage kind; nobody writes into it."""
+    workdir = tmp_path_factory.mktemp("self_supervised")
+    done = _run(env, workdir, config=SSL)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return workdir, done.stdout
+
+
+SSL = ["--config=tests/ssl_config.py"]
+
+
+def test_every_self_supervised_stage_leaves_its_figures(self_supervised):
+    workdir, out = self_supervised
+    for text in ("rank correlation", "purity", "expert 1: ", "linear probe, 2 per class", "on raw pixels", "effective"):
+        assert text in out
+    metrics = {stage: _metrics(workdir, stage)[-1] for stage in ("moco", "byol", "rwsam", "distil")}
+    # Keys of ten steps of two views of 32 images have passed through the queue of 100: the last three steps and a bit.
+    assert metrics["moco"]["queue_filled"] == 1.0
+    assert metrics["moco"]["queue_age"] == pytest.approx((64 * 1 + 36 * 2) / 100)
+    assert metrics["rwsam"]["ascent_norm"] > 0 and "ascent_norm" not in metrics["byol"]
+    assert all(m["effective_rank"] >= 1 and m["channel_std"] >= 0 for m in metrics.values())
+    representation = _summary(workdir, "byol")["representation"]
+    assert {"knn_initial", "knn_pixels", "collapsed", "effective_rank"} <= set(representation)
+
+    weights = np.load(workdir / "density" / "weights.npz")
+    ids = np.load(workdir / "manifest.npz")["ids"]
+    np.testing.assert_array_equal(weights["ids"], ids)
+    assert weights["weights"].min() == 1.0 and len(np.unique(weights["weights"])) > 10
+    clusters = np.load(workdir / "cluster" / "clusters.npz")["clusters"]
+    experts = _summary(workdir, "experts")["experts"]
+    assert [e["images"] for e in experts] == np.bincount(clusters).tolist()
+    for e in experts:  # one pass over the own cluster, in batches of at most a quarter of it
+        assert e["batch_size"] == min(32, e["images"] // 4) and e["steps"] == e["images"] // e["batch_size"]
+    probes = _summary(workdir, "probe")["probes"]
+    assert probes["all"]["train_size"] == 1797 - 200 and probes["2"]["train_size"] == 20
+    assert len(probes["2"]["linear"]["runs"]) == 2
+    # The last stage works on another source whole: 1797 less 30 test images a class.
+    assert _summary(workdir, "tuned")["examples_seen"] == 4 * 32
+    assert sum(map(sum, _summary(workdir, "tuned")["test"]["confusion_matrix"])) == 300
+
+
+def test_queue_target_and_weights_resume_bit_for_bit(env, self_supervised, tmp_path):
+    """Killed in MoCo, in BYOL, in rwSAM, in the second expert and in distillation; one whole run in the end."""
+    reference, _ = self_supervised
+    # Steps that each process takes before it dies; two are done again after a save at step 4 or 8.
+    for steps, resumed in ((6, None), (6 + 6, "moco"), (6 + 6, "byol"), (6 + 15, "rwsam"), (7 + 6, "experts/expert_1")):
+        killed = _run(env, tmp_path, program=(KILLER, f"before step {steps}"), config=SSL)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert resumed is None or f"{resumed}: resuming from step 4 of" in killed.stdout
+    done = _run(env, tmp_path, config=SSL)
+    assert done.returncode == 0, done.stderr
+    for stage in ("moco", "byol", "rwsam", "distil", "tuned"):
+        assert _summary(tmp_path, stage)["params_sha256"] == _summary(reference, stage)["params_sha256"]
+        assert _metrics(tmp_path, stage) == _metrics(reference, stage)
+    ours, theirs = (_summary(w, "experts")["experts"] for w in (tmp_path, reference))
+    assert [e["params_sha256"] for e in ours] == [e["params_sha256"] for e in theirs]
+    for name, file in (("density", "weights.npz"), ("cluster", "clusters.npz")):
+        assert (tmp_path / name / file).read_bytes() == (reference / name / file).read_bytes()
+    assert _summary(tmp_path, "probe")["probes"] == _summary(reference, "probe")["probes"]

@@ -243,5 +243,5 @@ def summarise(job: Job, trained: Trained, plan: Plan, results: dict[str, Any]) -
         **results,
         "train_seconds": trained.seconds,
         "images_per_second": trained.images_per_second,
-        "params_sha256": tree_sha256([state.params, state.batch_stats, state.method]),
+        "params_sha256": tree_sha256([state.params, state.batch_stats, state.method, state.target]),
     }

@@ -1,0 +1,149 @@
+"""What a training step of each self-supervised objective costs, relative to a supervised one.
+
+    python benchmarks/ssl_cost.py --model='resnet20(width=16)' --batch=128 --size=32 --json=results/ssl_cost_cpu.json
+    python benchmarks/ssl_cost.py --show=results/ssl_cost_cpu.json      prints the table of a record
+
+Bare compiled steps on random images that are already on the device, at the objectives' default sizes: augmentation,
+forward and backward passes, update. All are measured in turns, `--rounds` times, and the medians of the ratios taken,
+since the clock of a shared machine drifts. Cost is per image, not per view.
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+import time
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from lt_noisy import config, metrics, parallel
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.longtail import LONGTAILS
+from lt_noisy.data.manifest import build
+from lt_noisy.data.noise import NOISES
+from lt_noisy.data.sources import Source, Split
+from lt_noisy.interrupt import Interrupts
+from lt_noisy.run import make_job, run_card
+from lt_noisy.spec import UserError, bind
+
+STEPS = {
+    "supervised": {},
+    "SimCLR": {"objective": "simclr()"},
+    "MoCo v2, symmetric": {"objective": "moco()"},
+    "MoCo v2, asymmetric": {"objective": "moco(symmetric=False)"},
+    "BYOL": {"objective": "byol()"},
+    "SimSiam": {"objective": "simsiam()"},
+    "SimSiam + SAM": {"objective": "simsiam()", "ascent": "sam(rho=0.5, adaptive=True)"},
+    "rotation, one": {"objective": "rotation()", "augment": "cifar()"},
+    "rotation, all four": {"objective": "rotation(every=True)", "augment": "cifar()"},
+}
+
+
+def random_dataset(size: int, images: int) -> Dataset:
+    """Random images [images, size, size, 3] of 10 classes."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
+    labels, ids = (np.arange(images) % 10).astype(np.int32), np.arange(images)
+    split = Split(ids, labels, lambda rows: pixels[rows])
+    names = tuple(map(str, range(10)))
+    return Dataset(pixels, labels, labels, ids, pixels[:10], labels[:10], names, Source(split, split, names))
+
+
+def compiled_steps(resolved, dataset, devices):
+    """{name: a function that runs one call of the compiled step, to be waited for}, and the steps in a call."""
+    calls = {}
+    for stage in resolved.stages:
+        job = make_job(resolved, stage, pathlib.Path("."), dataset, dataset, devices, Interrupts())
+        ready = stage.kind.prepare(job, stage.section)
+        batch = ready.batches(0)
+        if job.steps_per_call > 1:
+            batch = {name: np.stack([x] * job.steps_per_call) for name, x in batch.items()}
+        totals = parallel.zeros(ready.step, ready.state, ready.data, ready.batches(0))
+        call = devices.compile_step(ready.step, job.steps_per_call)
+        carry = [devices.replicate(ready.state), devices.replicate(totals)]
+        data = devices.replicate(ready.data)
+
+        def once(call=call, carry=carry, data=data, batch=batch):
+            carry[:] = call(*carry, data, batch)
+            return carry[1]
+
+        jax.block_until_ready(once())  # compiles
+        calls[stage.name] = once
+    return calls, job.steps_per_call
+
+
+def seconds(once, repeats: int) -> float:
+    """Seconds of one call, over `repeats` of them."""
+    began = time.perf_counter()
+    for _ in range(repeats):
+        out = once()
+    jax.block_until_ready(out)
+    return (time.perf_counter() - began) / repeats
+
+
+def show(record: dict) -> str:
+    """The record as a Markdown table."""
+    lines = ["| step | images/s | cost relative to supervised |", "|---|---|---|"]
+    lines += [f"| {r['name']} | {r['images_per_second']:,.0f} | {r['relative_cost']:.2f} |" for r in record["rows"]]
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Measures, or shows a record."""
+    options = {"model": "resnet20(width=16)", "precision": "float32", "batch": "128", "size": "32", "rounds": "5"}
+    options |= {"repeats": "3", "steps_per_call": "1", "json": "", "show": ""}
+    for argument in argv[1:]:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name not in options:
+            raise UserError(f"unknown argument {argument!r} (known: {', '.join(options)})")
+        options[name] = value
+    if options["show"]:
+        print(show(json.loads(pathlib.Path(options["show"]).read_text())))
+        return
+    c = config.default()
+    c.model, c.precision, c.steps_per_call = options["model"], options["precision"], int(options["steps_per_call"])
+    names = {name: f"stage{i}" for i, name in enumerate(STEPS)}
+    for name, fields in STEPS.items():
+        kind = "self_supervised" if fields else "supervised"
+        c[names[name]] = config.section(kind, batch_size=int(options["batch"]), length="epochs(1000)", **fields)
+    c.stages = tuple(names.values())
+    resolved = config.resolve(c)
+    devices = parallel.make("jit", 0)
+    dataset = random_dataset(int(options["size"]), max(4 * int(options["batch"]), 64))
+    calls, per_call = compiled_steps(resolved, dataset, devices)
+    rounds = []
+    for _ in range(int(options["rounds"])):
+        rounds.append({name: seconds(calls[names[name]], int(options["repeats"])) for name in STEPS})
+        print(" ".join(f"{name}: {1e3 * s / per_call:.0f} ms" for name, s in rounds[-1].items()), flush=True)
+    labels, ids = dataset.clean, dataset.ids
+    recipe = bind("none()", LONGTAILS, "longtail"), bind("none()", NOISES, "noise")
+    manifest = build(labels, ids, 10, dataset.class_names, *recipe, 0, {})
+    card = run_card(resolved, manifest, devices)
+    record = {
+        "command": "python benchmarks/ssl_cost.py " + " ".join(argv[1:]),
+        "options": {k: v for k, v in options.items() if k not in ("json", "show")},
+        "rows": [
+            {
+                "name": name,
+                "images_per_second": int(options["batch"]) * per_call / statistics.median(r[name] for r in rounds),
+                "relative_cost": statistics.median(r[name] / r["supervised"] for r in rounds),
+                "relative_cost_rounds": [round(r[name] / r["supervised"], 3) for r in rounds],
+            }
+            for name in STEPS
+        ],
+        "versions": card["versions"],
+        "machine": card["machine"],
+    }
+    print(show(record))
+    if options["json"]:
+        metrics.write_json(pathlib.Path(options["json"]), record)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv)
+    except UserError as error:
+        sys.exit(f"error: {error}")
