@@ -51,10 +51,10 @@ def read_run(run: pathlib.Path) -> list[Probed]:
     row["ratio"] = 1.0 if profile.name == "balanced" else profile.kwargs.get("ratio") or max(counts) / min(counts)
     names, found = sorted(path.parent.name for path in run.glob("*/identity.json")), []
     for name in names:
-        identity, summary = _stage(run / name)
+        identity, summary = read_stage(run / name)
         if identity[f"{name}.kind"] == "probe":
             stage = identity[f"{name}.init"]
-            own = {"probe_stage": name, "stage": stage, "kind": _stage(run / stage)[0][f"{stage}.kind"]}
+            own = {"probe_stage": name, "stage": stage, "kind": read_stage(run / stage)[0][f"{stage}.kind"]}
             found.append(Probed(run, identity["seed"], row | own, _settings(run / name), summary))
     if not found:
         raise UserError(f"{run}: no probe stage among its stages ({', '.join(names) or 'it has none'})")
@@ -109,8 +109,8 @@ def show(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _stage(stage: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Identity and summary of a finished stage."""
+def read_stage(stage: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Identity and summary of a finished stage; raises `UserError` for one that is not."""
     try:
         identity = json.loads((stage / "identity.json").read_text())
         summary = finished(stage, identity)
@@ -123,7 +123,7 @@ def _stage(stage: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _settings(stage: pathlib.Path, drop: tuple[str, ...] = ("inputs.",)) -> dict[str, str]:
     """What made a probe and the stages before it: all but the seed and, of those before, their training set."""
-    identity, _ = _stage(stage)
+    identity, _ = read_stage(stage)
     own = {key: str(value) for key, value in identity.items() if key != "seed" and not key.startswith(drop)}
     for key in (key for key in identity if key.startswith("inputs.")):
         own |= _settings(stage.parent / key.removeprefix("inputs."), ("inputs.", "data."))

@@ -1,0 +1,37 @@
+"""Self-supervised objectives on handwritten digits (8x8, long-tailed), each with probes: the place to try one out.
+
+    python main.py --config=configs/digits_ssl.py
+    python main.py --config=configs/digits_ssl.py --config.pretrain.objective='byol(hidden=128, size=64)'
+"""
+
+from ml_collections import ConfigDict
+
+from lt_noisy import config
+
+NORMALISE = "normalise((0.305,), (0.376,))"
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment; variant `small` only shows that it runs (seconds)."""
+    config.check_variant(variant)
+    c = config.default()
+    c.dataset = "digits(test_per_class=50)"
+    c.longtail = "exponential(ratio=10)"
+    c.model = "resnet8(width=16)"
+    c.stages = ("pretrain", "probe")
+    c.pretrain = config.section(
+        "self_supervised",
+        objective="simclr(temperature=0.1, hidden=128, size=64)",
+        length="epochs(100)",
+        batch_size=128,
+        augment=f"compose(resized_crop(min_area=0.7), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE})",
+        optimizer="sgd(momentum=0.9, weight_decay=5e-4)",
+        schedule="cosine(lr=0.06, warmup=0.05)",
+        monitor="knn(k=20, temperature=0.1)",
+        log_every="percent(10)",
+        eval_every="percent(50)",
+    )
+    c.probe = config.section("probe", knn="knn(k=20, temperature=0.1)")
+    if variant == "small":
+        c.pretrain.length = "epochs(2)"
+    return c
