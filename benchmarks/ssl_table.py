@@ -5,9 +5,10 @@
 
 A RUN is a workdir of main.py. One row for each stage that learns a representation without labels, with the probe
 stage that reads it where there is one; runs that differ by the seed alone share a row (mean and standard deviation).
-kNN is on a balanced bank of the training set's size, beside that of the stage's own random initialisation and of raw
-pixels; `linear` is the probe on the full training split. Std is the channel std of the features over the ideal
-1 / sqrt(D). Loss is the mean of the first and of the last logged interval.
+kNN is on a balanced bank of the training set's size, beside that of the stage's own random initialisation and of the
+normalised pixels; `linear` is the probe on the full training split, `few` its accuracy on the classes rarest in the
+manifest. Std is the channel std of the features over the ideal 1 / sqrt(D). Loss is the mean of the first and of the
+last logged interval.
 """
 
 import json

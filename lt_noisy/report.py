@@ -86,7 +86,7 @@ def _representation(figures: Mapping[str, Any]) -> Rows:
     return [
         ("kNN accuracy, balanced bank", _percent(figures["knn_balanced_bank"])),
         ("  before training", _percent(figures["knn_initial"])),
-        ("  on raw pixels", _percent(figures["knn_pixels"])),
+        ("  on the pixels", _percent(figures["knn_pixels"])),
         ("kNN accuracy, long-tailed bank", _percent(figures["knn_longtailed_bank"])),
         *_collapse(figures),
     ]

@@ -27,3 +27,5 @@ CONFIG = [
 ]
 
 NO_RECIPE = ["--config.longtail=none()", "--config.noise=none()"]
+
+SSL = ["--config=tests/ssl_config.py"]  # every stage kind of self-supervised learning

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import CONFIG, NO_RECIPE, ROOT
+from conftest import CONFIG, NO_RECIPE, ROOT, SSL
 
 from lt_noisy import parallel
 from lt_noisy.config import resolve
@@ -35,6 +35,21 @@ from lt_noisy.run import make_job
         ([CONFIG[0], '--config.finetune={"kind": "supervised"}'], "config.finetune.init is missing"),
         ([*CONFIG, "--config.finetune.kind=supervized"], "did you mean 'supervised'"),
         ([*CONFIG, "--config.finetune.loss=superloss(logit_ajusted())"], "did you mean 'logit_adjusted'"),
+        ([*SSL, "--config.moco.objective=moco(queue=10)"], "queue=10 is shorter than the 64 keys of one step"),
+        ([*SSL, "--config.moco.ascent=sam(rho=-1.0)"], "rho is at least 0"),
+        ([*SSL, "--config.rwsam.ascent=none()"], "config.rwsam.ascent_weights: weights choose"),
+        ([*SSL, "--config.rwsam.ascent_weights=byol"], "'byol' is a self_supervised stage, not one of kind density"),
+        ([*SSL, "--config.density.init=none()"], "config.density.init: 'none()' is not an earlier stage"),
+        ([*SSL, "--config.density.alpha=-1.0"], "config.density: alpha is at least 0"),
+        (
+            [*SSL, "--config.moco.objective=rotation()"],
+            "config.cluster.init: the projector of that stage has no hidden",
+        ),
+        ([*SSL, "--config.experts.train_on=al"], "config.experts.train_on: 'al', did you mean 'all'?"),
+        ([*SSL, "--config.distil.teachers=expert"], "did you mean 'experts'?"),
+        ([*SSL, "--config.probe.shots=(0, 0)"], "config.probe.shots are different whole numbers"),
+        ([*SSL, "--config.probe.data=ful()"], "config.probe.data: unknown name 'ful', did you mean 'full'?"),
+        ([*SSL, "--config.tuned.encoder_rate=0.0"], "config.tuned.encoder_rate is above 0"),
         ([*CONFIG, "--config.finetune.loss=gce(q=2.0)"], "config.finetune.loss: gce"),
         ([*CONFIG, "--config.longtail=exponential(ratio=0.5)"], "ratio"),
         ([*CONFIG, "--config.noise=symmetric(rate=1.5)"], "rate"),

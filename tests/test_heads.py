@@ -106,6 +106,15 @@ def test_mlp_sizes_of_simsiam_and_simclr():
     assert count(MLP((512, 128), norm=False, **options), 512) == 512 * 512 + 512 + 512 * 128 + 128
 
 
+def test_mlp_stopped_after_its_first_layer_gives_the_hidden_one():
+    x = features()
+    net = MLP((16, 4), norm=False, dtype=jnp.float32, norm_axis=None)
+    variables = net.init(jax.random.key(0), x, train=False)
+    hidden = net.apply(variables, x, train=False, layers=1)
+    dense = variables["params"]["dense1"]
+    np.testing.assert_allclose(hidden, np.maximum(x @ dense["kernel"] + dense["bias"], 0), atol=1e-5)
+
+
 def test_mlp_in_bfloat16_keeps_float32_parameters_statistics_and_result():
     x = features()
     half = MLP((16, 4), norm=True, norm_last=True, dtype=jnp.bfloat16, norm_axis=None)

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import CONFIG, FAST_COMPILE, ROOT
+from conftest import CONFIG, FAST_COMPILE, ROOT, SSL
 
 KILLER = ROOT / "tests" / "killer.py"
 
@@ -246,12 +246,9 @@ def self_supervised(env, tmp_path_factory):
     return workdir, done.stdout
 
 
-SSL = ["--config=tests/ssl_config.py"]
-
-
 def test_every_self_supervised_stage_leaves_its_figures(self_supervised):
     workdir, out = self_supervised
-    for text in ("rank correlation", "purity", "expert 1: ", "linear probe, 2 per class", "on raw pixels", "effective"):
+    for text in ("rank correlation", "purity", "expert 1: ", "linear probe, 2 per class", "on the pixels", "effective"):
         assert text in out
     metrics = {stage: _metrics(workdir, stage)[-1] for stage in ("moco", "byol", "rwsam", "distil")}
     # Keys of ten steps of two views of 32 images have passed through the queue of 100: the last three steps and a bit.
@@ -277,6 +274,31 @@ def test_every_self_supervised_stage_leaves_its_figures(self_supervised):
     # The last stage works on another source whole: 1797 less 30 test images a class.
     assert _summary(workdir, "tuned")["examples_seen"] == 4 * 32
     assert sum(map(sum, _summary(workdir, "tuned")["test"]["confusion_matrix"])) == 300
+
+
+def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
+    """`benchmarks/ssl_table.py` on a real run: a row a representation, its probe found, seeds merged."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import ssl_table
+
+    from lt_noisy.spec import UserError
+
+    workdir, _ = self_supervised
+    rows = ssl_table.read_run(workdir)
+    assert sorted(row["method"] for row in rows) == ["byol", "distilled from both", "moco", "simsiam + rwSAM"]
+    probe, distil = _summary(workdir, "probe")["probes"]["all"]["linear"], _summary(workdir, "distil")
+    row = next(row for row in rows if row["method"].startswith("distilled"))
+    assert row["figures"]["linear"] == [probe["balanced_accuracy"]]
+    assert row["figures"]["knn_balanced_bank"] == [distil["representation"]["knn_balanced_bank"]]
+    losses = [line["loss"] for line in _metrics(workdir, "distil")]
+    assert (row["figures"]["loss_first"], row["figures"]["loss_last"]) == ([losses[0]], [losses[-1]])
+
+    other = [{**r, "seeds": [1], "figures": {k: list(v) for k, v in r["figures"].items()}} for r in rows]
+    merged = ssl_table.merge([*rows, *other])
+    assert len(merged) == 4 and all(row["seeds"] == [0, 1] for row in merged)
+    assert "± 0.0" in ssl_table.show({"rows": merged})
+    with pytest.raises(UserError, match="two runs of seed 1"):
+        ssl_table.merge([*other, *other])
 
 
 def test_queue_target_and_weights_resume_bit_for_bit(env, self_supervised, tmp_path):

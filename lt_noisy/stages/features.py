@@ -76,6 +76,9 @@ class Representation:
     def __init__(self, job: common.Job, section: SimpleNamespace, net: nn.Module):
         self._job, self._monitor = job, section.monitor
         self._predict = common.compile_predict(job, features_of(net, section.augment))
+        self._pixels = common.compile_predict(
+            job, lambda _, images: evaluate_batch(section.augment, images).reshape(len(images), -1)
+        )
         dataset = job.dataset
         full = dataset.source.train
         rows = evaluate.balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
@@ -100,14 +103,15 @@ class Representation:
         """The figures of the `last` state, with a long-tailed bank too, beside two baselines.
 
         Args:
-          first: the initial state, on the host; its kNN accuracy is `knn_initial`, that of raw pixels `knn_pixels`.
+          first: the initial state, on the host; its kNN accuracy is `knn_initial`, that of the pixels as the network
+            gets them (normalised) `knn_pixels`.
           last: the final state, on the devices.
         """
         dataset = self._job.dataset
         queries, _ = self._features(last)
         longtailed = self._predict(common.variables(last), dataset.train_images)
         initial = self._test_and_bank(self._job.devices.replicate(first))
-        pixels = [x.reshape(len(x), -1).astype(np.float32) for x in (dataset.test_images, self._bank)]
+        pixels = [self._pixels({}, images) for images in (dataset.test_images, self._bank)]
         return {
             **self.figures(last),
             "knn_longtailed_bank": self._knn(queries, longtailed, dataset.clean),

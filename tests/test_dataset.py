@@ -1,0 +1,57 @@
+"""What a stage works on, and what of it belongs to the stage's identity."""
+
+import numpy as np
+import pytest
+
+from lt_noisy.data.dataset import DATA, Dataset, Part, choose, whole
+from lt_noisy.data.sources import SOURCES
+from lt_noisy.spec import UserError, bind
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Every third digit of the training split, one label in four wrong."""
+    source = bind("digits(test_per_class=20)", SOURCES, "dataset")()
+    rows = np.arange(0, len(source.train.labels), 3)
+    clean = source.train.labels[rows]
+    observed = np.where(np.arange(len(rows)) % 4 == 0, (clean + 1) % 10, clean).astype(np.int32)
+    test = source.test.images(np.arange(len(source.test.labels)))
+    return Dataset(
+        source.train.images(rows),
+        observed,
+        clean,
+        source.train.ids[rows],
+        test,
+        source.test.labels,
+        source.class_names,
+        source,
+    )
+
+
+def test_choices(dataset):
+    assert bind("manifest()", DATA, "data") is Part.MANIFEST and choose(Part.MANIFEST, dataset) is dataset
+    full = choose(bind("full()", DATA, "data"), dataset)
+    np.testing.assert_array_equal(full.ids, dataset.source.train.ids)
+    np.testing.assert_array_equal(full.observed, dataset.source.train.labels)
+    np.testing.assert_array_equal(full.train_images[::3], dataset.train_images)
+    other = choose(bind("halves(digits(test_per_class=30))", DATA, "data"), dataset)  # nests as in `dataset`
+    assert len(other.test_labels) == 300 and not np.array_equal(other.test_images[:200], full.test_images)
+    with pytest.raises(UserError, match="did you mean 'full'"):
+        bind("ful()", DATA, "config.probe.data")
+
+
+def test_identity_is_what_is_read(dataset):
+    ssl, supervised, oracle = (dataset.identity(labels) for labels in ((), ("observed",), ("clean",)))
+    assert set(supervised) - set(ssl) == {"observed_labels"} and set(oracle) - set(ssl) == {"clean_labels"}
+    relabelled = dataset._replace(observed=dataset.clean)
+    assert relabelled.identity(()) == ssl and relabelled.identity(("clean",)) == oracle
+    assert relabelled.identity(("observed",)) != supervised
+    assert whole(dataset.source).identity(())["images"] != ssl["images"]
+
+
+def test_rows(dataset):
+    rows = np.array([5, 2, 9])
+    part = dataset.rows(rows)
+    for name in ("train_images", "observed", "clean", "ids"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(dataset, name)[rows])
+    assert part.test_images is dataset.test_images and part.class_names == dataset.class_names
