@@ -1,4 +1,4 @@
-"""Self-supervised objectives on handwritten digits (8x8, long-tailed), each with probes: the place to try one out.
+"""Self-supervised objectives on long-tailed handwritten digits, each with probes: the place to try one out.
 
     python main.py --config=configs/digits_ssl.py
     python main.py --config=configs/digits_ssl.py --config.pretrain.objective='byol(hidden=128, size=64)'
@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from lt_noisy import config
 
+# On a canvas of 12 pixels the 8x8 digits lie at places of their own, as things do in photographs. Centred, their pixels
+# are hard to beat: kNN 96.6 % against 93.8 % after the best SimCLR tried.
 NORMALISE = "normalise((0.305,), (0.376,))"
 
 
@@ -15,16 +17,16 @@ def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small` only shows that it runs (seconds)."""
     config.check_variant(variant)
     c = config.default()
-    c.dataset = "digits(test_per_class=50)"
+    c.dataset = "digits(test_per_class=50, canvas=12)"
     c.longtail = "exponential(ratio=10)"
     c.model = "resnet8(width=16)"
     c.stages = ("pretrain", "probe")
     c.pretrain = config.section(
         "self_supervised",
         objective="simclr(temperature=0.1, hidden=128, size=64)",
-        length="epochs(100)",
+        length="epochs(60)",
         batch_size=128,
-        augment=f"compose(resized_crop(min_area=0.7), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE})",
+        augment=f"compose(resized_crop(min_area=0.7), crop(pad=3), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE})",
         optimizer="sgd(momentum=0.9, weight_decay=5e-4)",
         schedule="cosine(lr=0.06, warmup=0.05)",
         monitor="knn(k=20, temperature=0.1)",

@@ -201,7 +201,8 @@ def descend(
         return share(values, weights if factor is None else weights * factor), (share(values, weights), kept)
 
     gradient = jax.grad(objective, has_aux=True)
-    grads, (loss, (batch_stats, method, sums)) = gradient(state.params, ascent_weights)
+    first = None if ascent is None else ascent_weights
+    grads, (loss, (batch_stats, method, sums)) = gradient(state.params, first)
     loss, grads = jax.lax.psum((loss, grads), AXIS)
     one = jnp.ones((), jnp.float32)
     if ascent is not None:

@@ -104,9 +104,8 @@ class Pmap:
     def __init__(self, devices: list[jax.Device]):
         self.num_devices = len(devices)
         self.devices = devices
-        self._spread = jax.pmap(
-            lambda _, tree: tree, in_axes=(0, None), devices=devices
-        )  # pmap refuses arrays committed to a mesh
+        # pmap refuses arrays committed to a mesh; under another axis name than the step's it would compile that twice.
+        self._spread = jax.pmap(lambda _, tree: tree, axis_name=AXIS, in_axes=(0, None), devices=devices)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """A host tree on every device."""

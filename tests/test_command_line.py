@@ -106,7 +106,7 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
         assert resolve(module.get_config(variant)).stages
 
     resolved = resolve(module.get_config("small"))
-    side, channels, classes = (8, 1, 10) if "digits" in resolved.texts["dataset"] else (32, 3, 100)
+    side, channels, classes = (12, 1, 10) if "digits" in resolved.texts["dataset"] else (32, 3, 100)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (300, side, side, channels), dtype=np.uint8)
     labels = (np.arange(300) % classes).astype(np.int32)

@@ -298,14 +298,13 @@ def test_rotation_labels_are_a_permutation_on_any_devices():
 
 
 def test_rotation_turns_the_augmented_image_by_its_label():
-    images = _images()
-    (plain,), labels = _turned("rotation()", images, augment="none()")
-    for view, image, label in zip(plain, images, labels, strict=True):
+    (plain,), labels = _turned("rotation()", _images(), augment="none()")
+    for view, image, label in zip(plain, _images(), labels, strict=True):
         np.testing.assert_allclose(view, np.rot90(image, label) / 255, rtol=1e-6)
     # `every` has the same draws of the augmentation: its first view is the image before it is turned.
-    (view,), labels = _turned("rotation()", images)
-    every, none = _turned("rotation(every=True)", images)
-    assert none is None and np.any(np.abs(every[0] - images / 255) > 0.1)
+    (view,), labels = _turned("rotation()", _images())
+    every, none = _turned("rotation(every=True)", _images())
+    assert none is None and np.any(np.abs(every[0] - _images() / 255) > 0.1)
     for k in range(4):
         np.testing.assert_allclose(every[k], np.rot90(every[0], k, axes=(1, 2)), atol=1e-6)
         np.testing.assert_allclose(view[labels == k], every[k][labels == k], atol=1e-6)

@@ -195,4 +195,9 @@ def test_digits():
         assert (split.labels == data.target[split.ids]).all() and images.shape[1:] == (8, 8, 1)
         assert abs(images[..., 0] - data.images[split.ids] * 255 / 16).max() <= 0.5 and images.max() == 255
     assert set(source.test.ids) < set(load("digits()").test.ids)
+    wide, rows = load("digits(test_per_class=20, canvas=11)"), np.arange(len(source.train.ids))
+    for image, digit in zip(wide.train.images(rows), source.train.images(rows), strict=True):
+        places = [image[top : top + 8, left : left + 8] for top in range(4) for left in range(4)]
+        assert any(np.array_equal(place, digit) for place in places) and image.sum() == digit.sum()
+    refused("digits(canvas=7)", "canvas=7 must be 0")
     refused("digits(test_per_class=174)", r"must lie in 1\.\.173")

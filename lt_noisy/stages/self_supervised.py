@@ -91,12 +91,12 @@ def _forward(
 
 def _keys(net: Network, target: PyTree, views: list[jax.Array]) -> tuple[tuple[jax.Array, ...], PyTree]:
     """The views through the target network, one by one: projections and the target with new BatchNorm statistics."""
-    projections, stats = [], target.get("batch_stats")
+    projections, stats = [], target.get("batch_stats", {})
     for x in views:
         variables = {"params": target["params"], "batch_stats": stats}
         out, changed = net.apply(variables, x, train=True, mutable=["batch_stats"], method=Network.project)
         projections.append(jax.lax.stop_gradient(out))
-        stats = changed["batch_stats"]
+        stats = changed.get("batch_stats", {})
     # As for the network's own: with per-device BatchNorm they differ between devices until they are averaged.
     return tuple(projections), {**target, "batch_stats": jax.lax.pmean(stats, AXIS)} if views else target
 
