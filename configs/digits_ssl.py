@@ -1,7 +1,9 @@
 """Self-supervised objectives on long-tailed handwritten digits, each with probes: the place to try one out.
 
-    python main.py --config=configs/digits_ssl.py
-    python main.py --config=configs/digits_ssl.py --config.pretrain.objective='byol(hidden=128, size=64)'
+python main.py --config=configs/digits_ssl.py
+... --config.pretrain.objective='byol(momentum=0.97, hidden=128, size=64)'
+... --config.stages="('pretrain', 'density', 'rwsam', 'probe_rwsam')"
+... --config.stages="('pretrain', 'probe', 'supervised', 'probe_supervised')"      for the relative gap
 """
 
 from ml_collections import ConfigDict
@@ -21,19 +23,35 @@ def get_config(variant: str = "") -> ConfigDict:
     c.longtail = "exponential(ratio=10)"
     c.model = "resnet8(width=16)"
     c.stages = ("pretrain", "probe")
-    c.pretrain = config.section(
+    views = {
+        "length": "epochs(150)",
+        "batch_size": 64,
+        "augment": f"compose(resized_crop(min_area=0.7), crop(pad=3), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE})",
+        "optimizer": "sgd(momentum=0.9, weight_decay=5e-4)",
+        "schedule": "cosine(lr=0.06, warmup=0.05)",
+        "monitor": "knn(k=20, temperature=0.1)",
+        "log_every": "percent(10)",
+        "eval_every": "percent(50)",
+    }
+    c.pretrain = config.section("self_supervised", objective="simclr(temperature=0.1, hidden=128, size=64)", **views)
+    c.density = config.section("density", estimator="gaussian(neighbour=10)")
+    c.rwsam = config.section(
         "self_supervised",
-        objective="simclr(temperature=0.1, hidden=128, size=64)",
-        length="epochs(60)",
-        batch_size=128,
-        augment=f"compose(resized_crop(min_area=0.7), crop(pad=3), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE})",
-        optimizer="sgd(momentum=0.9, weight_decay=5e-4)",
-        schedule="cosine(lr=0.06, warmup=0.05)",
-        monitor="knn(k=20, temperature=0.1)",
-        log_every="percent(10)",
-        eval_every="percent(50)",
+        objective=c.pretrain.objective,
+        ascent="sam(rho=0.05)",
+        ascent_weights="density",
+        **views,
     )
-    c.probe = config.section("probe", knn="knn(k=20, temperature=0.1)")
+    c.supervised = config.section(
+        "supervised",
+        length="epochs(60)",
+        batch_size=64,
+        augment=f"compose(crop(pad=3), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE})",
+        schedule="cosine(lr=0.05, warmup=0.05)",
+        log_every="percent(10)",
+    )
+    for name, stage in (("probe", "pretrain"), ("probe_rwsam", "rwsam"), ("probe_supervised", "supervised")):
+        c[name] = config.section("probe", init=stage, knn="knn(k=20, temperature=0.1)")
     if variant == "small":
         c.pretrain.length = "epochs(2)"
     return c
