@@ -86,11 +86,14 @@ def merge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if key not in merged:
             merged[key] = row
             continue
-        if set(row["seeds"]) & set(merged[key]["seeds"]):
+        known = merged[key]
+        if row["figures"]["params_sha256"][0] in known["figures"]["params_sha256"]:
+            continue  # a stage that two runs share
+        if set(row["seeds"]) & set(known["seeds"]):
             raise UserError(f"{row['method']}: two runs of seed {row['seeds'][0]} with the same settings")
-        merged[key]["seeds"] += row["seeds"]
+        known["seeds"] += row["seeds"]
         for name, values in row["figures"].items():
-            merged[key]["figures"].setdefault(name, []).extend(values)
+            known["figures"].setdefault(name, []).extend(values)
     return list(merged.values())
 
 

@@ -293,12 +293,12 @@ def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
     losses = [line["loss"] for line in _metrics(workdir, "distil")]
     assert (row["figures"]["loss_first"], row["figures"]["loss_last"]) == ([losses[0]], [losses[-1]])
 
-    other = [{**r, "seeds": [1], "figures": {k: list(v) for k, v in r["figures"].items()}} for r in rows]
-    merged = ssl_table.merge([*rows, *other])
+    other = [{**r, "seeds": [1], "figures": {**r["figures"], "params_sha256": ["other"]}} for r in rows]
+    merged = ssl_table.merge([*rows, *other, *rows])  # a stage that two runs share counts once
     assert len(merged) == 4 and all(row["seeds"] == [0, 1] for row in merged)
     assert "± 0.0" in ssl_table.show({"rows": merged})
     with pytest.raises(UserError, match="two runs of seed 1"):
-        ssl_table.merge([*other, *other])
+        ssl_table.merge([*other, {**other[0], "figures": {**other[0]["figures"], "params_sha256": ["another"]}}])
 
 
 def test_queue_target_and_weights_resume_bit_for_bit(env, self_supervised, tmp_path):
