@@ -6,7 +6,8 @@ Delta(n, r) = (A(n, 1) - A(n, r)) / A(n, 1) of Liu et al., "Self-supervised lear
 imbalance" (ICLR 2022), A the accuracy of a probe after training on n images; here r is largest over smallest class.
 Ours: A is balanced accuracy, and there are kNN and few-shot probes. A RUN is a workdir of main.py; its control has
 config.longtail='balanced(...)' (or another of ratio 1) and the same data set, noise, n and seed. Runs of one row agree
-in all settings but the seed, from the first stage to the probe: what else differs would pass for a gap.
+in all settings but the seed, from the first stage to the probe: what else differs would pass for a gap. The probes
+must learn on the same images, so not on `data=manifest()`.
 """
 
 import json
@@ -55,7 +56,7 @@ def read_run(run: pathlib.Path) -> list[Probed]:
         if identity[f"{name}.kind"] == "probe":
             stage = identity[f"{name}.init"]
             own = {"probe_stage": name, "stage": stage, "kind": read_stage(run / stage)[0][f"{stage}.kind"]}
-            found.append(Probed(run, identity["seed"], row | own, _settings(run / name), summary))
+            found.append(Probed(run, identity["seed"], row | own, settings(run / name), summary))
     if not found:
         raise UserError(f"{run}: no probe stage among its stages ({', '.join(names) or 'it has none'})")
     return found
@@ -121,12 +122,12 @@ def read_stage(stage: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return identity, summary
 
 
-def _settings(stage: pathlib.Path, drop: tuple[str, ...] = ("inputs.",)) -> dict[str, str]:
+def settings(stage: pathlib.Path, drop: tuple[str, ...] = ("inputs.",)) -> dict[str, str]:
     """What made a probe and the stages before it: all but the seed and, of those before, their training set."""
     identity, _ = read_stage(stage)
     own = {key: str(value) for key, value in identity.items() if key != "seed" and not key.startswith(drop)}
     for key in (key for key in identity if key.startswith("inputs.")):
-        own |= _settings(stage.parent / key.removeprefix("inputs."), ("inputs.", "data."))
+        own |= settings(stage.parent / key.removeprefix("inputs."), ("inputs.", "data."))
     return own
 
 

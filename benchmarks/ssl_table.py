@@ -6,9 +6,9 @@
 A RUN is a workdir of main.py. One row for each stage that learns a representation without labels, with the probe
 stage that reads it where there is one; runs that differ by the seed alone share a row (mean and standard deviation).
 kNN is on a balanced bank of the training set's size, beside that of the stage's own random initialisation and of the
-normalised pixels; `linear` is the probe on the full training split, `few` its accuracy on the classes rarest in the
-manifest. Std is the channel std of the features over the ideal 1 / sqrt(D). Loss is the mean of the first and of the
-last logged interval.
+normalised pixels; `linear` is the probe on the full training split, `tail` its accuracy on the classes with fewest
+images (below 20, or where there are none the last third). Std is the channel std of the features over the ideal
+1 / sqrt(D). Loss is the mean of the first and of the last logged interval.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from relative_gap import read_stage
+from relative_gap import read_stage, settings
 
 from lt_noisy.data import manifest as manifests
 from lt_noisy.metrics import write_json
@@ -31,7 +31,7 @@ FIGURES = {
     "kNN, random init": "knn_initial",
     "kNN, pixels": "knn_pixels",
     "linear": "linear",
-    "few": "linear_few",
+    "linear, tail": "linear_tail",
 }
 
 
@@ -41,11 +41,18 @@ def read_run(run: pathlib.Path) -> list[dict[str, Any]]:
         raise UserError(f"{run}: not a run, it has no manifest.json")
     recipe = manifests.load(run).recipe
     stages = {path.parent.name: read_stage(path.parent) for path in sorted(run.glob("*/identity.json"))}
-    probes = {
-        identity[f"{name}.init"]: summary["probes"]["all"]["linear"]
-        for name, (identity, summary) in stages.items()
-        if identity[f"{name}.kind"] == "probe" and "all" in summary["probes"]
-    }
+    probes: dict[str, dict[str, Any]] = {}
+    for name, (identity, summary) in stages.items():
+        if (
+            identity[f"{name}.kind"] != "probe"
+            or identity[f"{name}.data"] != "full()"
+            or "all" not in summary["probes"]
+        ):
+            continue
+        probed = identity[f"{name}.init"]
+        if probed in probes:
+            raise UserError(f"{run}: two probes of {probed} on the full split, {name} is one of them")
+        probes[probed] = summary["probes"]["all"]["linear"]
     rows = []
     for name, (identity, summary) in stages.items():
         if "representation" not in summary:
@@ -56,44 +63,52 @@ def read_run(run: pathlib.Path) -> list[dict[str, Any]]:
         figures["std"] = figures["channel_std"] / figures["channel_std_ideal"]
         figures |= {key: summary[key] for key in ("train_seconds", "images_per_second", "params_sha256")}
         if name in probes:
-            figures["linear"] = probes[name]["balanced_accuracy"]
             tail = probes[name]["groups"]
-            figures["linear_few"] = tail["few" if tail["few"]["num_classes"] else "tail_third"]["accuracy"]
-        own = {key.removeprefix(f"{name}."): text for key, text in identity.items() if key.startswith(f"{name}.")}
-        row = {"data": recipe.get("dataset"), "longtail": recipe.get("longtail"), "model": identity["model"]}
-        row |= {"method": _method(own), "steps": summary["steps"], "batch_size": summary["batch_size"], "stage": own}
-        rows.append({**row, "seeds": [identity["seed"]], "figures": {k: [v] for k, v in figures.items()}})
+            tail = tail["few" if tail["few"]["num_classes"] else "tail_third"]["accuracy"]
+            figures |= {"linear": probes[name]["balanced_accuracy"]} | ({} if tail is None else {"linear_tail": tail})
+        data = {key: recipe.get(key) for key in ("dataset", "longtail", "noise")}
+        row = {**data, "method": _method(run / name), "steps": summary["steps"], "batch_size": summary["batch_size"]}
+        row["settings"] = settings(run / name, ("inputs.", "data."))
+        rows.append({**row, "seed": identity["seed"], "figures": figures})
     if not rows:
         raise UserError(f"{run}: no finished stage that learns a representation")
     return rows
 
 
-def _method(own: dict[str, Any]) -> str:
+def _method(stage: pathlib.Path) -> str:
     """A short name for what a stage does."""
+    identity, _ = read_stage(stage)
+    own = {
+        key.removeprefix(f"{stage.name}."): text for key, text in identity.items() if key.startswith(f"{stage.name}.")
+    }
     if own["kind"] == "distil":
-        return f"distilled from {own['teachers']}"
+        experts, base = own["experts"] != "none()", own["base"] != "none()"
+        return f"distilled from {'base and experts' if experts and base else 'experts' if experts else 'base'}"
     name = parse(own["objective"]).name
     if own["ascent"] == "none()":
         return name
-    return f"{name} + {'SAM' if own['ascent_weights'] == 'none()' else 'rwSAM'}"
+    if own["ascent_weights"] == "none()":
+        return f"{name} + SAM"
+    weights, _ = read_stage(stage.parent / own["ascent_weights"])
+    oracle = parse(weights[f"{own['ascent_weights']}.estimator"]).name == "class_oracle"
+    return f"{name} + rwSAM{' (class oracle)' if oracle else ''}"
 
 
 def merge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows that differ by the seed alone, as one."""
+    """Rows that differ by the seed alone as one, each figure a list over `seeds` (left out where a seed lacks it)."""
     merged: dict[str, dict[str, Any]] = {}
     for row in rows:
-        key = json.dumps({k: v for k, v in row.items() if k not in ("seeds", "figures")}, sort_keys=True)
-        if key not in merged:
-            merged[key] = row
-            continue
-        known = merged[key]
-        if row["figures"]["params_sha256"][0] in known["figures"]["params_sha256"]:
-            continue  # a stage that two runs share
-        if set(row["seeds"]) & set(known["seeds"]):
-            raise UserError(f"{row['method']}: two runs of seed {row['seeds'][0]} with the same settings")
-        known["seeds"] += row["seeds"]
-        for name, values in row["figures"].items():
-            known["figures"].setdefault(name, []).extend(values)
+        common = {k: v for k, v in row.items() if k not in ("seed", "figures")}
+        by_seed = merged.setdefault(json.dumps(common, sort_keys=True), {**common, "by_seed": {}})["by_seed"]
+        known = by_seed.setdefault(row["seed"], {})
+        if known and known["params_sha256"] != row["figures"]["params_sha256"]:
+            raise UserError(f"{row['method']}: two runs of seed {row['seed']} with the same settings")
+        known.update(row["figures"])  # a stage that two runs share may be probed in one of them
+    for row in merged.values():
+        by_seed = row.pop("by_seed")
+        names = set.intersection(*map(set, by_seed.values()))
+        row["seeds"] = sorted(by_seed)
+        row["figures"] = {name: [by_seed[seed][name] for seed in row["seeds"]] for name in sorted(names)}
     return list(merged.values())
 
 

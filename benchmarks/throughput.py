@@ -162,10 +162,8 @@ def main(argv: list[str]) -> None:
     stage = stages.get(own["stage"] or resolved.stages[-1].name)
     if stage is None:
         raise UserError(f"--stage={own['stage']}: not one of {', '.join(stages)}")
-    if stage.kind.prepare is None:
-        raise UserError(f"--stage={stage.name}: a {stage.texts['kind']} stage has no training step of its own")
-    if any(not reads.optional for reads in stage.kind.inputs.values()):
-        raise UserError(f"--stage={stage.name}: a {stage.texts['kind']} stage cannot run without the stages it reads")
+    if stage.texts["kind"] not in ("self_supervised", "supervised"):
+        raise UserError(f"--stage={stage.name}: a {stage.texts['kind']} stage has no training step that runs alone")
     devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
     source = resolved.fields.dataset()
     with tempfile.TemporaryDirectory() as directory:

@@ -4,9 +4,9 @@
     python main.py --config=configs/cifar10_lt_byol.py:published      solo-learn's recipe for CIFAR-10, 1000 epochs
     python main.py --config=configs/cifar10_lt_byol.py:small          a CPU, minutes
 
-`published` is byol.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data. It differs by LARS
-without clipped local rates, the same views on both sides (theirs solarise one view in five of the second), and
-a ResNet stem with padding 1 (theirs 2).
+`published` is byol.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data. It differs by LARS (theirs
+clips its local rates, which makes them larger; optax's does not), the same views on both sides (theirs solarises one in
+five of the second), and a ResNet stem with padding 1 (theirs 2).
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@
     python main.py --config=configs/cifar10_lt_experts.py:small      a CPU, minutes
     ... --config.cluster.partition='random(k=5)'        control: a random partition
     ... --config.experts.train_on='all'                 control: every expert on all images, the same steps
-    ... --config.distil.teachers='base'                 control: the base alone ('experts': they alone)
+    ... --config.distil.base='none()'                   control: experts alone
+    ... --config.distil.experts='none()' --config.stages="('pretrain', 'distil', 'probe')"      the base alone
 
 The template is Divide and Contrast (Tian et al. 2021); of Chang & Chang 2022 only the abstract was available. The
 baseline of the same length is cifar10_lt_simclr.py, 500 epochs.

@@ -29,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.probe = config.section("probe", init="rwsam")
     if variant == "published":
         c.pretrain.length = c.rwsam.length = "epochs(1600)"
+        c.pretrain.optimizer = c.rwsam.optimizer = "sgd(momentum=0.9, weight_decay=5e-4, decay=all)"
         c.rwsam.ascent = "sam(rho=7.0, adaptive=True)"
         c.probe_plain.linear = c.probe.linear = "sgd(lr=30.0, epochs=100, batch_size=256)"
     return recipes.small(c, "pretrain", "rwsam", lr=0.03) if variant == "small" else c

@@ -6,8 +6,9 @@
 
 The balanced control of the same size: --config.longtail='balanced(exponential(ratio=100, subset=conventional))'.
 
-`published` is simclr.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data. It differs by
-LARS without clipped local rates and a ResNet stem with padding 1 (theirs 2).
+`published` is simclr.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data. It differs by LARS
+(theirs clips its local rates, which makes them larger; optax's does not), and a ResNet stem with padding 1 (theirs 2).
+Its blur is a kernel of 13 taps, three of the largest sigma to each side.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
             length="epochs(1000)",
             batch_size=256,
             augment="compose(resized_crop(min_area=0.08), flip(), jitter(0.8, 0.8, 0.8, 0.2, p=0.8), grey(), "
-            "blur(kernel=5), normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))",
+            "blur(kernel=13), normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))",
             optimizer="lars(momentum=0.9, weight_decay=1e-4, trust=0.02)",
             schedule="cosine(lr=0.4, warmup=0.01)",
         )

@@ -22,5 +22,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.probe = config.section("probe")
     if variant == "published":
         c.pretrain.length = "epochs(1600)"
+        c.pretrain.optimizer = "sgd(momentum=0.9, weight_decay=5e-4, decay=all)"
         c.probe.linear = "sgd(lr=30.0, epochs=100, batch_size=256)"
     return recipes.small(c, "pretrain", lr=0.03) if variant == "small" else c

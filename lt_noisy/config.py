@@ -151,7 +151,7 @@ def _bind_stage(name: str, value: Mapping[str, Any]) -> Stage:
 def stage_identity(
     resolved: Resolved,
     stage: Stage,
-    steps: int,
+    measured: Mapping[str, int],
     num_devices: int,
     data: Mapping[str, str],
     inputs: Mapping[str, str],
@@ -159,7 +159,7 @@ def stage_identity(
     """What makes two stages the same: flat {key: value}; `identity_sha256` is its hash.
 
     Args:
-      steps: the stage's length, which durations in epochs and steps_per_call make together; 0 if it trains nothing.
+      measured: what `Kind.check` found on the data, such as the stage's length in steps.
       num_devices: part of the identity only where BatchNorm is per device.
       data: hashes of what the stage reads of the data.
       inputs: identity hashes of the stages it reads, by name.
@@ -170,7 +170,7 @@ def stage_identity(
         shared["devices"] = num_devices
     return {
         **shared,
-        f"{stage.name}.steps": steps,
+        **{f"{stage.name}.{k}": v for k, v in measured.items()},
         **own,
         **{f"data.{k}": v for k, v in data.items()},
         **{f"inputs.{k}": v for k, v in inputs.items()},

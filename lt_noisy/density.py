@@ -3,7 +3,7 @@
 Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022), weigh example j by
 phat(x_j)^-alpha, with phat a kernel density on the frozen representations of a first run, made without labels.
 
-An estimator is `estimate(features, clean_labels) -> Estimate`: features float32 [N, D] and clean labels int [N]
+An estimator's `estimate(features, clean_labels) -> Estimate` takes features float32 [N, D] and clean labels int [N]
 to log densities float64 [N] up to a common constant, which `importance` cancels, and a JSON-ready dict of what
 was chosen on the way.
 """
@@ -31,7 +31,18 @@ class Estimate(NamedTuple):
     details: dict[str, Any]
 
 
-Estimator = Callable[[np.ndarray, np.ndarray], Estimate]
+class Estimator(NamedTuple):
+    """A density estimator.
+
+    Attributes:
+      estimate: `estimate(features, clean_labels) -> Estimate`.
+      least: examples it wants at least.
+      oracle: whether it reads the clean labels, which no real run knows.
+    """
+
+    estimate: Callable[[np.ndarray, np.ndarray], Estimate]
+    least: int = 1
+    oracle: bool = False
 
 
 def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> Estimator:
@@ -91,7 +102,7 @@ def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> Estimator:
         log_sums = by_block(functools.partial(_log_kernel_sum, scale=scale))
         return Estimate(log_sums - math.log(n - 1), {"bandwidth": h})
 
-    return estimate
+    return Estimator(estimate, least=neighbour + 1)
 
 
 def class_oracle() -> Estimator:
@@ -110,7 +121,7 @@ def class_oracle() -> Estimator:
         _, rows, counts = np.unique(clean_labels, return_inverse=True, return_counts=True)
         return Estimate(np.log(counts[rows] / len(rows)), {})
 
-    return estimate
+    return Estimator(estimate, oracle=True)
 
 
 def importance(log_density: np.ndarray, alpha: float, clip: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Sections of a config as tables of fields: what each holds, its default, and how it is bound."""
 
+import math
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -56,6 +57,8 @@ def bind_section(section: Mapping[str, Any], fields: Fields, where: str) -> tupl
             bound[name], texts[name] = bind(value, field.table, place), canonical(value, field.table, place)
         elif type(value) is not type(field.default):
             raise UserError(f"{place} takes {type(field.default).__name__}, not {value!r}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{place} takes a finite number, not {value}")
         else:
             bound[name] = texts[name] = value
     return SimpleNamespace(**bound), texts

@@ -1,11 +1,12 @@
 """Cutting a training set into K parts, one for each expert, and what the parts have to do with the classes.
 
-A partition is `assign(features, seed)`: features float32 [N, D] to a cluster in [0, k) per example, int32 [N].
+A partition's `assign(features, seed)` takes features float32 [N, D] to a cluster in [0, k) per example, int32 [N].
 No cluster is empty.
 """
 
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -16,7 +17,12 @@ from sklearn.preprocessing import normalize
 from lt_noisy import rng
 from lt_noisy.spec import UserError
 
-Partition = Callable[[np.ndarray, int], np.ndarray]
+
+class Partition(NamedTuple):
+    """`assign(features, seed) -> int32 [N]` and the number of clusters it makes."""
+
+    assign: Callable[[np.ndarray, int], np.ndarray]
+    clusters: int
 
 
 def kmeans(k: int = 5, restarts: int = 10) -> Partition:
@@ -51,7 +57,7 @@ def kmeans(k: int = 5, restarts: int = 10) -> Partition:
             )
         return clusters.astype(np.int32)
 
-    return assign
+    return Partition(assign, k)
 
 
 def random(k: int = 5) -> Partition:
@@ -72,7 +78,7 @@ def random(k: int = 5) -> Partition:
         parts = np.arange(len(_checked(features, k)), dtype=np.int32) % k
         return rng.generator(seed, "partition").permutation(parts)
 
-    return assign
+    return Partition(assign, k)
 
 
 def describe(assignment: np.ndarray, clean_labels: np.ndarray, num_classes: int) -> dict:

@@ -95,6 +95,7 @@ def _representation(figures: Mapping[str, Any]) -> Rows:
 def _density(figures: Mapping[str, Any]) -> Rows:
     correlation = figures["spearman"]
     return [
+        *([("weights by true class frequency", "an oracle")] if figures["oracle"] else []),
         ("rank correlation with class frequency", "-" if correlation is None else f"{correlation:.3f}"),
         ("largest weight over smallest", f"{figures['range']:.1f}"),
         ("effective sample size", _percent(figures["effective_share"])),

@@ -62,13 +62,13 @@ def _run_stages(
     for stage in resolved.stages:  # every check before the first stage starts
         own = others.get(stage.texts.get("data"), dataset)
         job = make_job(resolved, stage, workdir, own, dataset, devices, interrupts)
-        steps = stage.kind.check(job, stage.section)
+        measured = stage.kind.check(job, stage.section)
         identity = stage_identity(
             resolved,
             stage,
-            steps,
+            measured,
             devices.num_devices,
-            own.identity(stage.kind.labels),
+            own.identity(stage.kind.labels(stage.section)),
             {name: identities[name] for name in stage.inputs.values()},
         )
         identities[stage.name] = identity_sha256(identity)
@@ -106,6 +106,13 @@ def _chosen(resolved: Resolved) -> list[tuple[str, Any]]:
     return [(text, data) for text, data in choices if data is not Part.MANIFEST]
 
 
+def _inputs(resolved: Resolved, stage: Stage, workdir: pathlib.Path) -> dict[str, Input]:
+    """The stages that `stage` reads by field, with those they read in turn."""
+    stages = {s.name: s for s in resolved.stages}
+    read = {field: stages[name] for field, name in stage.inputs.items()}
+    return {f: Input(workdir / s.name, s.section, s.texts, _inputs(resolved, s, workdir)) for f, s in read.items()}
+
+
 def make_job(
     resolved: Resolved,
     stage: Stage,
@@ -118,10 +125,9 @@ def make_job(
     """What `stage` is given in this run, to work on `dataset`; its card is still empty.
 
     Args:
-      training_set: the run's own, which `dataset` is unless the stage chose another.
+      training_set: the run's own, which `dataset` is too unless the stage chose another.
     """
     fields = resolved.fields
-    sections = {other.name: other.section for other in resolved.stages}
     # On CPU a convolution inside scan is 18 to 50 times slower; durations keep the configured multiple.
     on_cpu = jax.default_backend() == "cpu"
     return Job(
@@ -134,8 +140,8 @@ def make_job(
         devices=devices,
         steps_per_call=1 if on_cpu else fields.steps_per_call,
         dataset=dataset,
-        counts=np.bincount(training_set.clean, minlength=training_set.num_classes),
-        inputs={field: Input(workdir / name, sections[name]) for field, name in stage.inputs.items()},
+        training_set=training_set,
+        inputs=_inputs(resolved, stage, workdir),
         multiple=fields.steps_per_call,
         card={},
         tensorboard=fields.tensorboard,

@@ -46,7 +46,7 @@ def finished(directory: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, 
     Raises:
       UserError: the directory holds a stage of another identity; what differs is named.
     """
-    stored = _read(directory / "identity.json")
+    stored, identity = _read(directory / "identity.json"), json.loads(json.dumps(identity))  # a tuple is a list there
     if stored is not None:
         keys = sorted(k for k in {*stored, *identity} if stored.get(k) != identity.get(k))
         if keys:

@@ -35,7 +35,7 @@ def get_config():
     )
     c.cluster = config.section("cluster", init="moco", partition="kmeans(k=2, restarts=1)")
     c.experts = config.section("experts", objective=objective, **{**PRETRAIN, "length": "epochs(1)"})
-    c.distil = config.section("distil", base="moco", hidden=16, **watched)
+    c.distil = config.section("distil", base="moco", experts="experts", hidden=16, **watched)
     c.probe = config.section("probe", init="distil", knn="knn(k=5)", shots=(0, 2), repeats=2)
     c.tuned = config.section(
         "supervised",

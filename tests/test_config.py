@@ -27,14 +27,16 @@ def _identity(name="finetune", data=None, inputs=None, steps=100, num_devices=1,
     resolved = resolve(_config(**overrides))
     stage = next(s for s in resolved.stages if s.name == name)
     data = data or {"ids": "a", "observed_labels": "b"}
-    return identity_sha256(stage_identity(resolved, stage, steps, num_devices, data, inputs or {"pretrain": "c"}))
+    return identity_sha256(
+        stage_identity(resolved, stage, {"steps": steps}, num_devices, data, inputs or {"pretrain": "c"})
+    )
 
 
 def test_defaults_resolve():
     resolved = resolve(_config())
     assert [stage.name for stage in resolved.stages] == ["pretrain", "finetune"]
     assert resolved.stages[1].inputs == {"init": "pretrain"}
-    assert resolved.texts["dataset"] == "digits(test_per_class=50)"
+    assert resolved.texts["dataset"] == "digits(test_per_class=50, canvas=0)"
 
 
 @pytest.mark.parametrize(

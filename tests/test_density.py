@@ -48,7 +48,7 @@ def reference(features, neighbour, bandwidth=0.0):
 def test_gaussian_against_the_explicit_matrix_in_blocks(n, block, neighbour, monkeypatch):
     monkeypatch.setattr(density, "_BLOCK", block)
     features = rectified(n)
-    log_density, details = gaussian(neighbour)(features, NO_LABELS)
+    log_density, details = gaussian(neighbour).estimate(features, NO_LABELS)
     expected, bandwidth = reference(features, neighbour)
     json.dumps(details, allow_nan=False)
     assert log_density.dtype == np.float64 and log_density.shape == (n,)
@@ -59,7 +59,7 @@ def test_gaussian_against_the_explicit_matrix_in_blocks(n, block, neighbour, mon
 def test_a_given_bandwidth_is_taken_and_nothing_underflows():
     """At h = 0.01 the kernels are far below the smallest float32, and below the smallest float64."""
     features = rectified(23)
-    log_density, details = gaussian(3, bandwidth=0.01)(features, NO_LABELS)
+    log_density, details = gaussian(3, bandwidth=0.01).estimate(features, NO_LABELS)
     expected, _ = reference(features, 3, 0.01)
     assert details == {"bandwidth": 0.01}
     assert expected.min() < -800
@@ -67,14 +67,14 @@ def test_a_given_bandwidth_is_taken_and_nothing_underflows():
 
 
 def test_gaussian_with_the_largest_of_bandwidths():
-    log_density, _ = gaussian(1, bandwidth=1e200)(rectified(5), NO_LABELS)
+    log_density, _ = gaussian(1, bandwidth=1e200).estimate(rectified(5), NO_LABELS)
     np.testing.assert_allclose(log_density, 0, atol=1e-6)
 
 
 def test_features_close_to_one_direction_keep_their_digits():
     """Distances of 1e-3: from 1 - cos in float32 the squares would have one digit."""
     features = (RNG.normal(size=64) + 1e-3 * RNG.normal(size=(40, 64))).astype(np.float32)
-    log_density, details = gaussian(5)(features, NO_LABELS)
+    log_density, details = gaussian(5).estimate(features, NO_LABELS)
     expected, bandwidth = reference(features, 5)
     assert bandwidth < 2e-3
     assert details["bandwidth"] == pytest.approx(bandwidth, rel=1e-5)
@@ -84,7 +84,7 @@ def test_features_close_to_one_direction_keep_their_digits():
 def test_near_duplicates_among_spread_features():
     """Pairs 0.01 apart set the bandwidth: the squares have three digits left, the density two decimals."""
     features = np.repeat(RNG.normal(size=(15, 64)), 2, axis=0) + 1e-2 * RNG.normal(size=(30, 64))
-    log_density, details = gaussian(1)(features.astype(np.float32), NO_LABELS)
+    log_density, details = gaussian(1).estimate(features.astype(np.float32), NO_LABELS)
     expected, bandwidth = reference(features.astype(np.float32), 1)
     assert 0.005 < bandwidth < 0.03
     assert details["bandwidth"] == pytest.approx(bandwidth, rel=5e-3)
@@ -94,7 +94,7 @@ def test_near_duplicates_among_spread_features():
 def test_some_duplicates_and_a_zero_vector_are_no_trouble():
     """A zero vector is at distance 1 from every direction, and another of them is its duplicate."""
     features = np.array([[1, 0], [2, 0], [0, 3], [0, 0], [0, 0]], np.float32)
-    log_density, _ = gaussian(1, bandwidth=1.0)(features, NO_LABELS)
+    log_density, _ = gaussian(1, bandwidth=1.0).estimate(features, NO_LABELS)
     one, two = np.exp(-0.5), np.exp(-1)  # kernels at squared distances 1 and 2
     expected = np.array([1 + two + 2 * one] * 2 + [2 * two + 2 * one] + [1 + 3 * one] * 2) / 4
     np.testing.assert_allclose(log_density, np.log(expected), rtol=0, atol=1e-6)
@@ -104,8 +104,8 @@ def test_gaussian_ignores_row_order_and_length(monkeypatch):
     monkeypatch.setattr(density, "_BLOCK", 8)
     features = rectified(21)
     order = RNG.permutation(21)
-    plain, details = gaussian(3)(features, NO_LABELS)
-    permuted, permuted_details = gaussian(3)(features[order] * np.float32(7), NO_LABELS)
+    plain, details = gaussian(3).estimate(features, NO_LABELS)
+    permuted, permuted_details = gaussian(3).estimate(features[order] * np.float32(7), NO_LABELS)
     assert np.ptp(plain) > 0.1
     np.testing.assert_allclose(permuted, plain[order], rtol=0, atol=2e-5)
     assert permuted_details["bandwidth"] == pytest.approx(details["bandwidth"], rel=1e-5)
@@ -113,7 +113,7 @@ def test_gaussian_ignores_row_order_and_length(monkeypatch):
 
 def test_a_crowd_is_denser_than_a_loner():
     features = np.concatenate([[1.0, 0, 0] + 0.1 * RNG.normal(size=(20, 3)), [[0, -1.0, 0]]]).astype(np.float32)
-    log_density, _ = gaussian(5)(features, NO_LABELS)
+    log_density, _ = gaussian(5).estimate(features, NO_LABELS)
     assert log_density.argmin() == 20
     assert importance(log_density, 0.9, 70.0)[20] == 70
 
@@ -138,7 +138,7 @@ def test_no_array_is_n_by_n(function, keywords):
 )
 def test_bad_input_to_gaussian(features, arguments, says):
     with pytest.raises(UserError, match=says):
-        gaussian(**arguments)(features.astype(np.float32), NO_LABELS)
+        gaussian(**arguments).estimate(features.astype(np.float32), NO_LABELS)
 
 
 @pytest.mark.parametrize("lengths", [np.ones(20), RNG.uniform(0.1, 9, 20)])
@@ -147,7 +147,7 @@ def test_a_median_of_duplicates_is_refused(directions, lengths):
     """Five or more copies of each direction; copies of another length are equal up to rounding."""
     features = np.repeat(RNG.normal(size=(directions, 8)), 20 // directions, axis=0) * lengths[:, None]
     with pytest.raises(UserError, match=r"the median distance to neighbour 4, .* duplicates$"):
-        gaussian(4)(features.astype(np.float32), NO_LABELS)
+        gaussian(4).estimate(features.astype(np.float32), NO_LABELS)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_bad_arguments_in_a_config(spec, says):
 def test_class_oracle_in_closed_form():
     """Counts 6, 3, 0, 1: importance is (6 / n_c)^alpha, clipped."""
     labels = np.array([0, 0, 3, 0, 1, 1, 0, 0, 1, 0])
-    log_density, details = bind("class_oracle()", ESTIMATORS, "x")(np.full((10, 2), np.nan), labels)
+    log_density, details = bind("class_oracle()", ESTIMATORS, "x").estimate(np.full((10, 2), np.nan), labels)
     assert details == {} and log_density.dtype == np.float64
     counts = np.array([6, 3, 0, 1])[labels]
     np.testing.assert_allclose(log_density, np.log(counts / 10), rtol=1e-15)
@@ -179,7 +179,7 @@ def test_class_oracle_in_closed_form():
 @pytest.mark.parametrize("labels", [np.zeros(0, int), np.zeros((2, 2), int)])
 def test_bad_input_to_class_oracle(labels):
     with pytest.raises(UserError, match=r"clean_labels must be \[N\] with N at least 1"):
-        class_oracle()(np.zeros((2, 2)), labels)
+        class_oracle().estimate(np.zeros((2, 2)), labels)
 
 
 # --- importance -----------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_describe_by_hand():
 
 def test_the_oracle_is_in_rank_what_it_is_an_oracle_of():
     labels = np.repeat(np.arange(4), [40, 20, 7, 2])
-    log_density, _ = class_oracle()(np.zeros((69, 1)), labels)
+    log_density, _ = class_oracle().estimate(np.zeros((69, 1)), labels)
     report = describe(importance(log_density, 1.0, 10.0), log_density, labels, 4, clip=10.0)
     assert report["spearman"] == pytest.approx(1)
     assert report["class_weights"] == pytest.approx([1, 2, 40 / 7, 10])

@@ -181,13 +181,16 @@ def test_only_the_own_expert_teaches(run):
 
 
 @pytest.mark.parametrize(
-    ("teachers", "hidden", "message"),
+    ("base", "experts", "hidden", "message"),
     [
-        ("bsae", 8, "config.distil.teachers: 'bsae'.*known: both, base, experts"),
-        ("both", 0, "config.distil.hidden is at least 1"),
+        ("", "", 8, "config.distil: base and experts are both 'none()'"),
+        ("moco()", "simclr()", 8, r"differ in their objective: moco\(\) and simclr\(\)"),
+        ("moco()", "", 0, "config.distil.hidden is at least 1"),
     ],
 )
-def test_bad_values_are_one_line(teachers, hidden, message):
+def test_bad_values_are_one_line(base, experts, hidden, message):
+    said = {"base": base, "experts": experts}
+    inputs = {name: SimpleNamespace(texts={"objective": text}) for name, text in said.items() if text}
     with pytest.raises(UserError, match=message) as error:
-        distil.check(SimpleNamespace(name="distil"), SimpleNamespace(teachers=teachers, hidden=hidden))
+        distil.check(SimpleNamespace(name="distil", inputs=inputs), SimpleNamespace(hidden=hidden))
     assert "\n" not in str(error.value)

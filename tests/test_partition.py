@@ -32,10 +32,10 @@ def inertia(features, clusters):
 def test_every_partition_gives_k_clusters_and_is_a_function_of_the_seed(name, k):
     features = RNG.normal(size=(20, 4)).astype(np.float32)
     before = features.copy()
-    clusters = bind(f"{name}(k={k})", PARTITIONS, "x")(features, 3)
+    clusters = bind(f"{name}(k={k})", PARTITIONS, "x").assign(features, 3)
     assert clusters.dtype == np.int32 and clusters.shape == (20,)
     assert set(clusters.tolist()) == set(range(k))
-    np.testing.assert_array_equal(clusters, PARTITIONS[name](k)(features, 3))
+    np.testing.assert_array_equal(clusters, PARTITIONS[name](k).assign(features, 3))
     np.testing.assert_array_equal(features, before)
 
 
@@ -72,27 +72,27 @@ def test_bad_arguments_in_a_config(spec, says):
 def test_kmeans_finds_planted_directions_whatever_the_lengths():
     features, labels = planted([60, 25, 10, 5])
     for seed in range(3):
-        assert adjusted_mutual_info_score(labels, kmeans(4)(features, seed)) == pytest.approx(1)
+        assert adjusted_mutual_info_score(labels, kmeans(4).assign(features, seed)) == pytest.approx(1)
 
 
 def test_restarts_keep_the_best():
     """Without structure single starts end in different places; every best of 40 is better than most of them."""
     features = RNG.normal(size=(80, 6)).astype(np.float32)
     once, often = (
-        [inertia(features, kmeans(8, restarts)(features, seed)) for seed in range(9)] for restarts in (1, 40)
+        [inertia(features, kmeans(8, restarts).assign(features, seed)) for seed in range(9)] for restarts in (1, 40)
     )
     assert max(often) < np.median(once)
 
 
 def test_kmeans_with_duplicates_enough_and_too_few():
     features = np.repeat(np.eye(3), 7, axis=0).astype(np.float32)
-    assert np.bincount(kmeans(3)(features, 0)).tolist() == [7, 7, 7]
+    assert np.bincount(kmeans(3).assign(features, 0)).tolist() == [7, 7, 7]
     with pytest.raises(UserError, match=r"k-means found 3 distinct clusters for k = 4: .* take k at most 3"):
-        kmeans(4)(features, 0)
+        kmeans(4).assign(features, 0)
     with pytest.raises(UserError, match="found 1 distinct clusters for k = 2"):
-        kmeans(2)(np.ones((9, 4), np.float32), 0)
+        kmeans(2).assign(np.ones((9, 4), np.float32), 0)
     with pytest.raises(UserError, match="found 2 distinct clusters for k = 3"):  # a zero vector is a point
-        kmeans(3)(np.array([[0, 0], [0, 0], [2, 0], [4, 0]], np.float32), 0)
+        kmeans(3).assign(np.array([[0, 0], [0, 0], [2, 0], [4, 0]], np.float32), 0)
 
 
 # --- the random control ---------------------------------------------------------------------------
@@ -100,14 +100,14 @@ def test_kmeans_with_duplicates_enough_and_too_few():
 
 @pytest.mark.parametrize(("n", "k"), [(20, 5), (23, 5), (7, 7), (9, 2)])
 def test_random_sizes_differ_by_at_most_one(n, k):
-    sizes = np.bincount(random(k)(np.zeros((n, 1), np.float32), 0), minlength=k)
+    sizes = np.bincount(random(k).assign(np.zeros((n, 1), np.float32), 0), minlength=k)
     assert sizes.sum() == n and np.ptp(sizes) == (n % k > 0)
 
 
 def test_random_is_uniform_over_examples():
     """Over 4000 seeds each of 5 examples is in part 0 (of size 3) 3/5 of the time: 5 standard errors are 0.039."""
     features = np.zeros((5, 1), np.float32)
-    assign = random(2)
+    assign = random(2).assign
     drawn = np.array([assign(features, seed) for seed in range(4000)])
     np.testing.assert_allclose((drawn == 0).mean(0), 3 / 5, atol=0.039)
     together = (drawn[:, :1] == drawn[:, 1:]).mean(0)  # (3 * 2 + 2 * 1) / (5 * 4)
@@ -116,7 +116,7 @@ def test_random_is_uniform_over_examples():
 
 def test_random_ignores_the_features():
     features = RNG.normal(size=(30, 4)).astype(np.float32)
-    np.testing.assert_array_equal(random(4)(features, 1), random(4)(features[::-1] * 3, 1))
+    np.testing.assert_array_equal(random(4).assign(features, 1), random(4).assign(features[::-1] * 3, 1))
 
 
 # --- describe -------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_describe_of_the_classes_themselves_and_of_chance():
     labels = np.repeat(np.arange(4), [400, 200, 100, 50])
     same = describe(3 - labels, labels, 4)
     assert (same["purity"], same["adjusted_mutual_information"]) == (1.0, pytest.approx(1))
-    chance = describe(random(5)(np.zeros((750, 1), np.float32), 0), labels, 4)
+    chance = describe(random(5).assign(np.zeros((750, 1), np.float32), 0), labels, 4)
     assert chance["adjusted_mutual_information"] == pytest.approx(0, abs=0.02)
     assert chance["purity"] == pytest.approx(400 / 750, abs=0.05)  # the head everywhere: purity alone misleads
 

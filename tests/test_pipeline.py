@@ -266,8 +266,9 @@ def test_every_self_supervised_stage_leaves_its_figures(self_supervised):
     clusters = np.load(workdir / "cluster" / "clusters.npz")["clusters"]
     experts = _summary(workdir, "experts")["experts"]
     assert [e["images"] for e in experts] == np.bincount(clusters).tolist()
-    for e in experts:  # one pass over the own cluster, in batches of at most a quarter of it
-        assert e["batch_size"] == min(32, e["images"] // 4) and e["steps"] == e["images"] // e["batch_size"]
+    total = 641 // 32 * 32  # images that one network would see in the stage's one epoch
+    for e in experts:  # 641 images in two clusters: a quarter of either holds a batch
+        assert e["batch_size"] == 32 and e["steps"] == round(total * e["images"] / 641 / 32)
     probes = _summary(workdir, "probe")["probes"]
     assert probes["all"]["train_size"] == 1797 - 200 and probes["2"]["train_size"] == 20
     assert len(probes["2"]["linear"]["runs"]) == 2
@@ -285,20 +286,35 @@ def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
 
     workdir, _ = self_supervised
     rows = ssl_table.read_run(workdir)
-    assert sorted(row["method"] for row in rows) == ["byol", "distilled from both", "moco", "simsiam + rwSAM"]
+    methods = ["byol", "distilled from base and experts", "moco", "simsiam + rwSAM"]
+    assert sorted(row["method"] for row in rows) == methods
     probe, distil = _summary(workdir, "probe")["probes"]["all"]["linear"], _summary(workdir, "distil")
     row = next(row for row in rows if row["method"].startswith("distilled"))
-    assert row["figures"]["linear"] == [probe["balanced_accuracy"]]
-    assert row["figures"]["knn_balanced_bank"] == [distil["representation"]["knn_balanced_bank"]]
+    assert row["figures"]["linear"] == probe["balanced_accuracy"]
+    assert row["figures"]["knn_balanced_bank"] == distil["representation"]["knn_balanced_bank"]
     losses = [line["loss"] for line in _metrics(workdir, "distil")]
-    assert (row["figures"]["loss_first"], row["figures"]["loss_last"]) == ([losses[0]], [losses[-1]])
+    assert (row["figures"]["loss_first"], row["figures"]["loss_last"]) == (losses[0], losses[-1])
 
-    other = [{**r, "seeds": [1], "figures": {**r["figures"], "params_sha256": ["other"]}} for r in rows]
-    merged = ssl_table.merge([*rows, *other, *rows])  # a stage that two runs share counts once
+    other = [{**r, "seed": 1, "figures": {**r["figures"], "params_sha256": "other"}} for r in rows]
+    unprobed = {**row, "figures": {k: v for k, v in row["figures"].items() if not k.startswith("linear")}}
+    merged = ssl_table.merge([unprobed, *rows, *other])  # a stage that two runs share counts once, with its probe
     assert len(merged) == 4 and all(row["seeds"] == [0, 1] for row in merged)
-    assert "± 0.0" in ssl_table.show({"rows": merged})
+    assert ssl_table.show({"rows": merged}).count("± 0.0") == 3 * 4 + 2
     with pytest.raises(UserError, match="two runs of seed 1"):
-        ssl_table.merge([*other, {**other[0], "figures": {**other[0]["figures"], "params_sha256": ["another"]}}])
+        ssl_table.merge([*other, {**other[0], "figures": {"params_sha256": "another"}}])
+    apart = {**row, "seed": 1, "settings": {**row["settings"], "density.estimator": "class_oracle()"}}
+    assert len(ssl_table.merge([row, apart])) == 2  # what an earlier stage did differently is another method
+
+
+def test_a_finished_run_with_probes_is_skipped_and_one_killed_in_a_probe_goes_on(env, self_supervised, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(self_supervised[0], workdir)
+    again = _run(env, workdir, config=SSL)
+    assert again.returncode == 0 and again.stdout.count("finished already, skipped") == 9, again.stderr
+    (workdir / "probe" / "summary.json").unlink()
+    again = _run(env, workdir, config=SSL)
+    assert again.returncode == 0 and again.stdout.count("finished already, skipped") == 8, again.stderr
+    assert _summary(workdir, "probe")["probes"] == _summary(self_supervised[0], "probe")["probes"]
 
 
 def test_queue_target_and_weights_resume_bit_for_bit(env, self_supervised, tmp_path):

@@ -19,7 +19,7 @@ def test_a_collapsed_run_says_so():
 
 
 def test_stages_that_train_nothing_have_their_own_figures():
-    density = {"spearman": None, "range": 12.5, "effective_share": 0.5}
+    density = {"oracle": True, "spearman": None, "range": 12.5, "effective_share": 0.5}
     clusters = {"sizes": [3, 4], "purity": 0.75, "adjusted_mutual_information": 0.25}
     shots = {"mean": 0.5, "std": None}
     shown = final_table(
@@ -29,5 +29,13 @@ def test_stages_that_train_nothing_have_their_own_figures():
             "probe": {"wall_seconds": 4.0, "probes": {"1": {"linear": shots, "knn": {**shots, "std": 0.01}}}},
         }
     )
-    for text in ("density: 2 s", "12.5", "3 4", " 75.00 %", "linear probe, 1 per class", " 50.00 % +- 1.00"):
+    for text in (
+        "density: 2 s",
+        "12.5",
+        "an oracle",
+        "3 4",
+        " 75.00 %",
+        "linear probe, 1 per class",
+        " 50.00 % +- 1.00",
+    ):
         assert text in shown

@@ -219,6 +219,7 @@ def _job(shape=(4, 4, 1), **inputs):
         steps_per_call=1,
         multiple=1,
         dataset=dataset,
+        training_set=dataset,
         inputs=inputs,
     )
 
@@ -310,7 +311,7 @@ def _spread(a, b):
 def test_weights_follow_their_rows(tmp_path):
     weights = np.random.default_rng(0).uniform(1, 70, 24).astype(np.float32)
     section = _section("simclr(hidden=8, size=4)", "sam()", "density")
-    job = _job(ascent_weights=common.Input(tmp_path, None))
+    job = _job(ascent_weights=common.Input(tmp_path, None, {}, {}))
     np.savez(tmp_path / "weights.npz", ids=np.arange(24), weights=weights)
     ready = self_supervised.prepare(job, section)
     for step in (0, 4):

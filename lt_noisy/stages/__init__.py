@@ -21,57 +21,61 @@ class Kind(NamedTuple):
 
     Attributes:
       fields: of its config section.
-      labels: those of the training set that are part of its identity, `observed` and `clean`.
+      labels: those of the training set that a bound section reads, `observed` and `clean`: part of its identity.
       inputs: the fields that name the earlier stages it reads.
-      check: `check(job, bound_section) -> steps it trains` raises `UserError` on what only the data can tell, before
-        any stage runs.
+      check: `check(job, bound_section)` raises `UserError` on what only the data can tell, before any stage runs, and
+        returns what the identity needs of it, such as {"steps": 1000}.
       run: `run(job, bound_section) -> summary`.
       prepare: `prepare(job, bound_section) -> Prepared`, what `run` trains, where that is one network; benchmarks time
         it alone.
     """
 
     fields: Fields
-    labels: tuple[str, ...]
+    labels: Callable[[SimpleNamespace], tuple[str, ...]]
     inputs: Mapping[str, Reads]
-    check: Callable[[Job, SimpleNamespace], int]
+    check: Callable[[Job, SimpleNamespace], dict[str, int]]
     run: Callable[[Job, SimpleNamespace], dict[str, Any]]
     prepare: Callable[[Job, SimpleNamespace], Prepared] | None = None
 
 
 ENCODERS = ("self_supervised", "supervised", "distil")  # kinds whose checkpoint holds an encoder
 
+
+def _no_labels(section: SimpleNamespace) -> tuple[str, ...]:
+    return ()
+
+
+def _observed(section: SimpleNamespace) -> tuple[str, ...]:
+    return ("observed",)
+
+
 STAGES = {
     "self_supervised": Kind(
         self_supervised.FIELDS,
-        (),
+        _no_labels,
         {"ascent_weights": Reads(("density",), optional=True)},
-        lambda job, section: self_supervised.check(job, section).total,
+        self_supervised.check,
         self_supervised.run,
         self_supervised.prepare,
     ),
     "supervised": Kind(
         supervised.FIELDS,
-        ("observed",),
+        _observed,
         {"init": Reads(ENCODERS, optional=True)},
-        lambda job, section: supervised.check(job, section).total,
+        supervised.check,
         supervised.run,
         supervised.prepare,
     ),
-    # An oracle among its estimators reads the clean labels.
-    "density": Kind(density.FIELDS, ("clean",), {"init": Reads(ENCODERS)}, density.check, density.run),
-    "cluster": Kind(cluster.FIELDS, (), {"init": Reads(("self_supervised",))}, cluster.check, cluster.run),
-    "experts": Kind(experts.FIELDS, (), {"clusters": Reads(("cluster",))}, experts.check, experts.run),
+    "density": Kind(density.FIELDS, density.labels, {"init": Reads(ENCODERS)}, density.check, density.run),
+    "cluster": Kind(cluster.FIELDS, _no_labels, {"init": Reads(("self_supervised",))}, cluster.check, cluster.run),
+    "experts": Kind(experts.FIELDS, _no_labels, {"clusters": Reads(("cluster",))}, experts.check, experts.run),
     "distil": Kind(
         distil.FIELDS,
-        (),
-        {
-            "base": Reads(("self_supervised",)),
-            "clusters": Reads(("cluster",)),
-            "experts": Reads(("experts",)),
-        },
-        lambda job, section: distil.check(job, section).total,
+        _no_labels,
+        {"base": Reads(("self_supervised",), optional=True), "experts": Reads(("experts",), optional=True)},
+        distil.check,
         distil.run,
         distil.prepare,
     ),
-    "probe": Kind(probe.FIELDS, ("observed",), {"init": Reads(ENCODERS)}, probe.check, probe.run),
+    "probe": Kind(probe.FIELDS, _observed, {"init": Reads(ENCODERS)}, probe.check, probe.run),
 }

@@ -17,12 +17,16 @@ FIELDS: Fields = {
 }
 
 
-def check(job: common.Job, section: SimpleNamespace) -> int:
-    """Refuses a base whose projector has no hidden layer; trains no step."""
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+    """Refuses a base whose projector has no hidden layer, and more clusters than images."""
     objective = job.inputs["init"].section.objective
     if len(objective.projector(job.dtype, job.norm_axis).sizes) < 2:
         raise UserError(f"config.{job.name}.init: the projector of that stage has no hidden layer to cluster on")
-    return 0
+    if section.partition.clusters > len(job.dataset.ids):
+        raise UserError(
+            f"config.{job.name}.partition: {section.partition.clusters} clusters of {len(job.dataset.ids)} images"
+        )
+    return {}
 
 
 def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
@@ -32,12 +36,15 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     """
     dataset, base = job.dataset, job.inputs["init"]
     net = self_supervised.build(job.encoder(job.dtype, job.norm_axis), base.section.objective, job.dtype, job.norm_axis)
-    weights = job.devices.replicate(features.part_variables(job, net, base, self_supervised.TARGET_PARTS))
+    weights = job.devices.replicate(features.part_variables(job, net, base.directory, self_supervised.TARGET_PARTS))
     predict = common.compile_predict(
         job,
         lambda v, images: net.apply(v, evaluate_batch(base.section.augment, images), method=type(net).hidden),
     )
-    clusters = section.partition(predict(weights, dataset.train_images), job.seed)
+    try:
+        clusters = section.partition.assign(predict(weights, dataset.train_images), job.seed)
+    except UserError as error:
+        raise UserError(f"config.{job.name}.partition: {error}") from None
     common.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)
     return {
         "stage": job.name,
@@ -46,10 +53,10 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     }
 
 
-def read(job: common.Job, field: str) -> np.ndarray:
-    """The clusters int32 [N] that the stage named by `field` wrote, in the order of the job's rows."""
-    with np.load(job.inputs[field].directory / "clusters.npz") as arrays:
+def read(job: common.Job, stage: common.Input) -> np.ndarray:
+    """The clusters int32 [N] that a finished `cluster` stage wrote, in the order of the job's rows."""
+    with np.load(stage.directory / "clusters.npz") as arrays:
         ids, clusters = arrays["ids"], arrays["clusters"]
     if not np.array_equal(ids, job.dataset.ids):
-        raise UserError(f"config.{job.name}.{field}: those clusters are of another training set")
+        raise UserError(f"config.{job.name}: {stage.directory} has the clusters of another training set")
     return clusters

@@ -44,10 +44,12 @@ TRAINING_FIELDS: Fields = {
 
 
 class Input(NamedTuple):
-    """An earlier stage that a stage reads: its directory, and its bound section."""
+    """An earlier stage that a stage reads: directory, bound section and its texts, and the stages it reads itself."""
 
     directory: pathlib.Path
     section: SimpleNamespace
+    texts: Mapping[str, Any]
+    inputs: Mapping[str, "Input"]
 
 
 class Job(NamedTuple):
@@ -64,7 +66,7 @@ class Job(NamedTuple):
       steps_per_call: of the training loop.
       multiple: what every duration is a multiple of: steps_per_call as configured, on a CPU too.
       dataset: images, observed and clean labels, test set.
-      counts: int [C], clean images per class in the run's training set, whatever `dataset` is.
+      training_set: the run's own, which `dataset` is too unless the stage chose another.
       inputs: the finished stages it reads, by the field that names them.
       card: what every checkpoint of the run says of itself.
       tensorboard: whether to write TensorBoard files.
@@ -81,7 +83,7 @@ class Job(NamedTuple):
     steps_per_call: int
     multiple: int
     dataset: Dataset
-    counts: np.ndarray
+    training_set: Dataset
     inputs: Mapping[str, Input]
     card: Mapping[str, Any]
     tensorboard: bool
@@ -101,7 +103,7 @@ class Prepared(NamedTuple):
 
 def make_plan(job: Job, section: SimpleNamespace) -> Plan:
     """Turns the section's durations into steps; refuses a batch or an interval that does not fit."""
-    where, size = f"config.{job.name}", section.batch_size
+    where, size = f"config.{job.name.partition('/')[0]}", section.batch_size
     epoch = steps_per_epoch(len(job.dataset.observed), size, job.devices.num_devices, f"{where}.batch_size")
     clock = Clock(epoch, size, 0, job.multiple)
     total = section.length(clock, f"{where}.length")
@@ -116,15 +118,26 @@ def make_plan(job: Job, section: SimpleNamespace) -> Plan:
 def check(job: Job, section: SimpleNamespace) -> Plan:
     """The plan of a stage, once batch, intervals and augmentation are known to fit the data."""
     plan = make_plan(job, section)
-    image = jax.ShapeDtypeStruct(job.dataset.train_images.shape[1:], jnp.float32)
-    try:
-        prepared = jax.eval_shape(section.augment.evaluate, image)
-        augmented = jax.eval_shape(section.augment.train, jax.eval_shape(jax.random.key, 0), image)
-    except UserError as error:
-        raise UserError(f"config.{job.name}.augment: {error}") from None
-    if prepared.shape != augmented.shape:
-        raise UserError(f"config.{job.name}.augment: turns {image.shape} into {augmented.shape}, not {prepared.shape}")
+    shape = job.dataset.train_images.shape[1:]
+    prepared = check_images(job, section.augment.evaluate, f"config.{job.name}.augment")
+    augmented = check_images(job, lambda x: section.augment.train(jax.random.key(0), x), f"config.{job.name}.augment")
+    if prepared != augmented:
+        raise UserError(f"config.{job.name}.augment: turns {shape} into {augmented}, not {prepared}")
     return plan
+
+
+def check_images(job: Job, apply: Callable[[jax.Array], jax.Array], where: str) -> tuple[int, ...]:
+    """The shape of `apply(image)` for the job's images; refuses, as `where`, images that it does not take.
+
+    Where the job starts from an earlier stage's encoder they must have as many channels as the run's own.
+    """
+    image, own = job.dataset.train_images.shape[1:], job.training_set.train_images.shape[1:]
+    if "init" in job.inputs and image[-1] != own[-1]:
+        raise UserError(f"config.{job.name}.data: its images have {image[-1]} channels, those of the run {own[-1]}")
+    try:
+        return jax.eval_shape(apply, jax.ShapeDtypeStruct(image, jnp.float32)).shape
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name: str, method: PyTree) -> TrainState:

@@ -17,13 +17,22 @@ FIELDS: Fields = {
 }
 
 
-def check(job: common.Job, section: SimpleNamespace) -> int:
-    """Refuses weights that make no sense; trains no step."""
+def labels(section: SimpleNamespace) -> tuple[str, ...]:
+    """The labels that the weights depend on: the clean ones, if the estimator is an oracle."""
+    return ("clean",) if section.estimator.oracle else ()
+
+
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+    """Refuses weights that make no sense, and an estimator that wants more images than there are."""
     if not section.alpha >= 0 or not section.clip >= 1:
         raise UserError(
             f"config.{job.name}: alpha is at least 0 and clip at least 1, not {section.alpha} and {section.clip}"
         )
-    return 0
+    if section.estimator.least > len(job.dataset.ids):
+        raise UserError(
+            f"config.{job.name}.estimator: wants {section.estimator.least} images or more, not {len(job.dataset.ids)}"
+        )
+    return {}
 
 
 def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
@@ -34,10 +43,17 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     """
     dataset = job.dataset
     features = encoder_features(job, job.inputs["init"])(dataset.train_images)
-    estimate = section.estimator(features, dataset.clean)
+    try:
+        estimate = section.estimator.estimate(features, dataset.clean)
+    except UserError as error:
+        raise UserError(f"config.{job.name}.estimator: {error}") from None
     weights = importance(estimate.log_density, section.alpha, section.clip)
     common.write_arrays(
         job.directory / "weights.npz", ids=dataset.ids, log_density=estimate.log_density, weights=weights
     )
     figures = describe(weights, estimate.log_density, dataset.clean, dataset.num_classes, section.clip)
-    return {"stage": job.name, "seed": job.seed, "density": {**estimate.details, **figures}}
+    return {
+        "stage": job.name,
+        "seed": job.seed,
+        "density": {"oracle": section.estimator.oracle, **estimate.details, **figures},
+    }

@@ -18,25 +18,20 @@ from lt_noisy.models.heads import MLP
 from lt_noisy.objectives import normalise
 from lt_noisy.optim import descend
 from lt_noisy.parallel import Step
-from lt_noisy.spec import UserError, nearest
+from lt_noisy.spec import UserError
 from lt_noisy.stages import cluster, common, features, self_supervised
 from lt_noisy.state import TrainState
-from lt_noisy.train import Plan
 
 PyTree = Any
 
 FIELDS: Fields = {
-    "base": Field("pretrain"),  # the stage that was clustered
-    "clusters": Field("cluster"),
-    "experts": Field("experts"),
-    "teachers": Field("both"),  # controls: 'base' or 'experts' alone
+    "base": Field("pretrain"),  # a `self_supervised` stage; or 'none()', a control
+    "experts": Field("experts"),  # an `experts` stage; or 'none()', a control
     "hidden": Field(512),  # of the regression heads
     "monitor": Field("knn()", features.MONITORS),
     **common.TRAINING_FIELDS,
     "augment": Field("simclr_cifar()", common.TRAINING_FIELDS["augment"].table),
 }
-
-TEACHERS = ("both", "base", "experts")
 
 
 class Teachers(NamedTuple):
@@ -135,38 +130,40 @@ def make_step(
     return step
 
 
-def check(job: common.Job, section: SimpleNamespace) -> Plan:
-    """The plan, once the section fits the data."""
-    if section.teachers not in TEACHERS:
-        raise UserError(
-            f"config.{job.name}.teachers: {section.teachers!r}{nearest(section.teachers, list(TEACHERS))} "
-            f"(known: {', '.join(TEACHERS)})"
-        )
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+    """Refuses teachers that do not fit each other or the data; returns the stage's length."""
+    if not job.inputs:
+        raise UserError(f"config.{job.name}: base and experts are both 'none()', so that nothing teaches")
+    said = {stage.texts["objective"] for stage in job.inputs.values()}
+    if len(said) > 1:
+        raise UserError(f"config.{job.name}: base and experts differ in their objective: {' and '.join(sorted(said))}")
     if section.hidden < 1:
         raise UserError(f"config.{job.name}.hidden is at least 1, not {section.hidden}")
-    return common.check(job, section)
+    return {"steps": common.check(job, section).total}
 
 
-def _teachers(job: common.Job, section: SimpleNamespace, net: self_supervised.Network, count: int) -> Teachers:
+def _teachers(job: common.Job, net: self_supervised.Network) -> tuple[Teachers, np.ndarray]:
+    """The finished networks, and the cluster int32 [N] of each image (zeros without experts)."""
+
     def read(stage: common.Input) -> PyTree:
-        return features.part_variables(job, net, stage, self_supervised.TARGET_PARTS)
+        return features.part_variables(job, net, stage.directory, self_supervised.TARGET_PARTS)
 
+    base = read(job.inputs["base"]) if "base" in job.inputs else None
+    if "experts" not in job.inputs:
+        return Teachers(base, ()), np.zeros(len(job.dataset.ids), np.int32)
     experts = job.inputs["experts"]
-    each = [experts._replace(directory=experts.directory / f"expert_{k}") for k in range(count)]
-    return Teachers(
-        base=read(job.inputs["base"]) if section.teachers != "experts" else None,
-        experts=tuple(read(expert) for expert in each) if section.teachers != "base" else (),
-    )
+    clusters = cluster.read(job, experts.inputs["clusters"])
+    each = [experts._replace(directory=experts.directory / f"expert_{k}") for k in range(clusters.max() + 1)]
+    return Teachers(base, tuple(read(expert) for expert in each)), clusters
 
 
 def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
-    """Reads the teachers; builds the student (encoder and projector as the base's, from scratch) and its step."""
+    """Reads the teachers; builds the student (encoder and projector as theirs, from scratch) and its step."""
     plan = common.make_plan(job, section)
-    clusters = cluster.read(job, "clusters")
     encoder = job.encoder(job.dtype, job.norm_axis)
-    objective = job.inputs["base"].section.objective
+    objective = next(iter(job.inputs.values())).section.objective
     teacher = self_supervised.build(encoder, objective, job.dtype, job.norm_axis)
-    teachers = _teachers(job, section, teacher, clusters.max() + 1)
+    teachers, clusters = _teachers(job, teacher)
     size = teacher.projector.sizes[-1]
     count = len(teachers.experts) + (teachers.base is not None)
     head = MLP((section.hidden, size), norm=True, dtype=job.dtype, norm_axis=job.norm_axis)

@@ -21,32 +21,45 @@ FIELDS: Fields = {
 TRAIN_ON = ("cluster", "all")
 
 
-def check(job: common.Job, section: SimpleNamespace) -> int:
-    """Steps that all experts take together, about; refuses what does not fit the whole training set."""
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+    """Refuses what does not fit the whole training set; returns the length that the experts share.
+
+    Each takes a multiple of steps_per_call, which is therefore part of the identity.
+    """
     if section.train_on not in TRAIN_ON:
         raise UserError(
             f"config.{job.name}.train_on: {section.train_on!r}{nearest(section.train_on, list(TRAIN_ON))} "
             f"(known: {', '.join(TRAIN_ON)})"
         )
-    return self_supervised.check(job, as_self_supervised(section)).total
+    return {"steps": self_supervised.check_objective(job, section).total, "multiple": job.multiple}
 
 
-def as_self_supervised(section: SimpleNamespace, **changed: Any) -> SimpleNamespace:
-    """The section of one expert's training: plain descent, and `changed`."""
-    return SimpleNamespace(**{**vars(section), "ascent": None, "ascent_weights": "none()", **changed})
+def batch_size(images: int, asked: int) -> int:
+    """`asked`, or for a cluster of fewer than four such batches the largest power of two in a quarter of it."""
+    quarter = images // 4
+    return asked if asked <= quarter else 2 ** (quarter.bit_length() - 1) if quarter else 0
 
 
 def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     """Trains the experts one after the other, each under `expert_<k>/`; returns their sizes and costs.
 
-    The budget is shared in proportion: the stage's length is counted in passes over each expert's own cluster, so that
-    together they see as many images as one network would. An expert of n images takes batches of min(batch_size, n //
-    4), with the learning rate scaled by as much (ours: the template, Divide and Contrast, does not say). With
-    `train_on='all'` an expert takes the same number of the same steps, on images of all clusters. A killed stage goes
-    on inside the expert it was in.
+    The images that one network would see in the stage's length are shared in proportion to cluster size, to the nearest
+    step. An expert of n images takes batches of `batch_size(n, ...)`, with the learning rate scaled by as much (ours:
+    the template, Divide and Contrast, does not say). With `train_on='all'` an expert takes the same steps, on images of
+    all clusters. A killed stage goes on inside the expert it was in.
     """
-    clusters = cluster.read(job, "clusters")
-    experts = [_train(job, section, clusters, k) for k in range(clusters.max() + 1)]
+    clusters = cluster.read(job, job.inputs["clusters"])
+    sizes = np.bincount(clusters)
+    batches = [batch_size(n, section.batch_size) for n in sizes]
+    for k, batch in enumerate(batches):
+        if batch < 2 or batch % job.devices.num_devices:
+            raise UserError(
+                f"config.{job.name}: cluster {k} has {sizes[k]} images, too few for batches that "
+                f"{job.devices.num_devices} device(s) share; ask for fewer clusters"
+            )
+    seen = common.make_plan(job, section).total * section.batch_size
+    steps = [max(round(seen * n / len(clusters) / b / job.multiple), 1) for n, b in zip(sizes, batches, strict=True)]
+    experts = [_train(job, section, clusters, k, batches[k], steps[k] * job.multiple) for k in range(len(sizes))]
     total = {name: sum(e[name] for e in experts) for name in ("parameters", "steps", "examples_seen", "train_seconds")}
     return {
         "stage": job.name,
@@ -61,29 +74,19 @@ def _scaled(schedule: Schedule, rate: float) -> Schedule:
     return lambda step: rate * schedule(step)
 
 
-def _train(job: common.Job, section: SimpleNamespace, clusters: np.ndarray, k: int) -> dict[str, Any]:
+def _train(
+    job: common.Job, section: SimpleNamespace, clusters: np.ndarray, k: int, batch: int, steps: int
+) -> dict[str, Any]:
     job = job._replace(name=f"{job.name}/expert_{k}", directory=job.directory / f"expert_{k}")
     own = job._replace(dataset=job.dataset.rows(np.flatnonzero(clusters == k)))
-    size, devices = len(own.dataset.ids), job.devices.num_devices
-    batch = min(section.batch_size, size // 4) // devices * devices
-    if batch < 2:
-        raise UserError(
-            f"config.{job.name}: cluster {k} has {size} images, too few to train on {devices} device(s); "
-            "ask for fewer clusters"
-        )
-    rate = batch / section.batch_size
-    mine = as_self_supervised(
-        section,
-        batch_size=batch,
-        schedule=lambda total: _scaled(section.schedule(total), rate),
-    )
-    steps = common.make_plan(own, mine).total
-    mine.length = lambda clock, where: steps
+    mine = SimpleNamespace(**vars(section))
+    mine.batch_size, mine.length = batch, lambda clock, where: steps
+    mine.schedule = lambda total: _scaled(section.schedule(total), batch / section.batch_size)
     trained_on = own if section.train_on == "cluster" else job
-    ready = self_supervised.prepare(trained_on, mine)
+    ready = self_supervised.prepare_objective(trained_on, mine, ascent=None)
     job.directory.mkdir(exist_ok=True)
     trained = common.run_training(trained_on, ready, lambda state: {})
     predict = common.compile_predict(own, features_of(ready.net, mine.augment))
     features = predict(common.variables(trained.device_state), own.dataset.train_images)
-    summary = common.summarise(job, trained, ready.plan, {"images": size, **evaluate.collapse(features)})
-    return {**summary, "stage": f"expert_{k}"}
+    figures = {"images": len(own.dataset.ids), **evaluate.collapse(features)}
+    return {**common.summarise(job, trained, ready.plan, figures), "stage": f"expert_{k}"}

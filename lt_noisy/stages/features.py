@@ -1,5 +1,6 @@
 """The representation that a finished stage has learnt: its encoder's features, and what they are worth."""
 
+import pathlib
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -30,16 +31,16 @@ def knn(k: int = 200, temperature: float = 0.1) -> Callable[..., np.ndarray]:
 MONITORS = {"knn": knn}
 
 
-def part_variables(job: common.Job, net: nn.Module, stage: common.Input | str, parts: tuple[str, ...]) -> PyTree:
-    """Parameters and BatchNorm statistics of `parts` of a finished stage's network, in the shape of `net`.
+def part_variables(job: common.Job, net: nn.Module, directory: pathlib.Path, parts: tuple[str, ...]) -> PyTree:
+    """Parameters and BatchNorm statistics of `parts` of a finished training's network, in the shape of `net`.
 
     Args:
-      stage: the finished stage, or the directory of one of its trainings.
+      directory: of the finished training.
       parts: of `net`, such as `encoder` and `projector`.
     """
     image = jax.ShapeDtypeStruct((1, *job.dataset.train_images.shape[1:]), jnp.float32)
     shapes = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
-    arrays = read_final(stage.directory if isinstance(stage, common.Input) else stage)
+    arrays = read_final(directory)
     return {
         group: {
             part: transfer(shapes[group][part], arrays, f"state.{group}.{part}")
@@ -60,7 +61,7 @@ class _Encoder(nn.Module):
 def encoder_features(job: common.Job, stage: common.Input) -> Features:
     """The features of a finished stage's encoder, in evaluation mode on un-augmented images."""
     net = _Encoder(job.encoder(job.dtype, job.norm_axis))
-    weights = job.devices.replicate(part_variables(job, net, stage, ("encoder",)))
+    weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder",)))
     augment = stage.section.augment
     predict = common.compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
     return lambda images: predict(weights, images)

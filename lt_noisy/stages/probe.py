@@ -23,14 +23,15 @@ FIELDS: Fields = {
 }
 
 
-def check(job: common.Job, section: SimpleNamespace) -> int:
-    """Refuses shots that cannot be drawn; trains no step of the network."""
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+    """Refuses shots that cannot be drawn, and images that the encoder cannot take."""
     whole = all(type(n) is int and n >= 0 for n in section.shots)
     if not section.shots or not whole or len(set(section.shots)) < len(section.shots):
         raise UserError(f"config.{job.name}.shots are different whole numbers, 0 for all images: not {section.shots}")
     if section.repeats < 1:
         raise UserError(f"config.{job.name}.repeats is at least 1, not {section.repeats}")
-    return 0
+    common.check_images(job, job.inputs["init"].section.augment.evaluate, f"config.{job.name}.data")
+    return {}
 
 
 def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
@@ -39,7 +40,8 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     features = encoder_features(job, job.inputs["init"])
     test = features(dataset.test_images)
     # Groups by how often the encoder saw a class; another source has classes of its own.
-    counts = job.counts if isinstance(section.data, Part) else np.bincount(dataset.clean, minlength=dataset.num_classes)
+    trained_on = job.training_set if isinstance(section.data, Part) else dataset
+    counts = np.bincount(trained_on.clean, minlength=dataset.num_classes)
     probes = evaluate_probes(
         section.linear,
         section.knn,

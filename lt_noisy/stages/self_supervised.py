@@ -149,13 +149,18 @@ def _context(job: common.Job, plan: Plan) -> Context:
     return Context(dataset.num_classes, len(dataset.ids), plan.batch_size, np.zeros(dataset.num_classes, np.int64))
 
 
-def check(job: common.Job, section: SimpleNamespace) -> Plan:
-    """The plan, once the objective is known to fit the data."""
-    plan = common.check(job, section)
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+    """Refuses what does not fit the data; returns the stage's length."""
     if section.ascent is None and section.ascent_weights != "none()":
         raise UserError(
             f"config.{job.name}.ascent_weights: weights choose the direction of an ascent; set ascent='sam(...)'"
         )
+    return {"steps": check_objective(job, section).total}
+
+
+def check_objective(job: common.Job, section: SimpleNamespace) -> Plan:
+    """The plan of a training, once its objective is known to fit the data."""
+    plan = common.check(job, section)
     try:
         section.objective.method.init(_context(job, plan))
         one = jax.ShapeDtypeStruct((1, 1, *job.dataset.train_images.shape[1:]), jnp.uint8)  # one device, one image
@@ -168,6 +173,11 @@ def check(job: common.Job, section: SimpleNamespace) -> Plan:
 
 def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     """Builds the network the objective needs, its first state and its step."""
+    return prepare_objective(job, section, section.ascent)
+
+
+def prepare_objective(job: common.Job, section: SimpleNamespace, ascent: Ascent | None) -> common.Prepared:
+    """The same for any section with an objective and the training fields."""
     dataset, objective, plan = job.dataset, section.objective, common.make_plan(job, section)
     net = build(job.encoder(job.dtype, job.norm_axis), objective, job.dtype, job.norm_axis)
     method = objective.method.init(_context(job, plan))
@@ -178,7 +188,7 @@ def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
         state = state.replace(target=jax.tree.map(np.copy, parts))  # donated beside the parameters: no shared buffer
     state, tx = common.with_optimizer(state, section, plan.total)
     decay = objective.decay and objective.decay(plan.total)
-    step = make_step(net, objective, tx, section.augment, job.seed, job.name, decay, section.ascent)
+    step = make_step(net, objective, tx, section.augment, job.seed, job.name, decay, ascent)
     order = common.order(job, plan.batch_size)
     if "ascent_weights" in job.inputs:
         order = _weighted(order, read_weights(job))

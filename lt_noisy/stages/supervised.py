@@ -25,7 +25,6 @@ from lt_noisy.rebalance import SAMPLERS
 from lt_noisy.spec import UserError
 from lt_noisy.stages import common
 from lt_noisy.state import TrainState, transfer
-from lt_noisy.train import Plan
 
 FIELDS: Fields = {
     "init": Field("none()"),  # or the name of an earlier stage
@@ -85,13 +84,13 @@ def make_step(
     return step
 
 
-def check(job: common.Job, section: SimpleNamespace) -> Plan:
-    """The plan, once the section fits the data."""
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+    """Refuses what does not fit the data; returns the stage's length."""
     if not section.encoder_rate > 0:
         raise UserError(
             f"config.{job.name}.encoder_rate is above 0, not {section.encoder_rate} (freeze_encoder=True freezes it)"
         )
-    return common.check(job, section)
+    return {"steps": common.check(job, section).total}
 
 
 def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
