@@ -29,16 +29,17 @@ from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import make_job, run_card
 from lt_noisy.spec import UserError, bind
 
-STEPS = {
+STEPS = {  # named as benchmarks/ssl_table.py names the methods
     "supervised": {},
-    "SimCLR": {"objective": "simclr()"},
-    "MoCo v2, symmetric": {"objective": "moco()"},
-    "MoCo v2, asymmetric": {"objective": "moco(symmetric=False)"},
-    "BYOL": {"objective": "byol()"},
-    "SimSiam": {"objective": "simsiam()"},
-    "SimSiam + SAM": {"objective": "simsiam()", "ascent": "sam(rho=0.5, adaptive=True)"},
-    "rotation, one": {"objective": "rotation()", "augment": "cifar()"},
-    "rotation, all four": {"objective": "rotation(every=True)", "augment": "cifar()"},
+    "simclr": {"objective": "simclr()"},
+    "moco": {"objective": "moco()"},
+    "moco (asymmetric)": {"objective": "moco(symmetric=False)"},
+    "byol": {"objective": "byol()"},
+    "simsiam": {"objective": "simsiam()"},
+    "simclr + SAM": {"objective": "simclr()", "ascent": "sam(rho=0.5, adaptive=True)"},
+    "simsiam + SAM": {"objective": "simsiam()", "ascent": "sam(rho=0.5, adaptive=True)"},
+    "rotation": {"objective": "rotation()", "augment": "cifar()"},
+    "rotation (all four)": {"objective": "rotation(every=True)", "augment": "cifar()"},
 }
 
 

@@ -1,6 +1,6 @@
 """What self-supervised stages of finished runs have learnt, as a Markdown table in percent.
 
-    python benchmarks/ssl_table.py RUN RUN ... [--json=results/ssl_x.json]
+    python benchmarks/ssl_table.py RUN RUN ... [--cost=results/ssl_cost_cpu.json] [--json=results/ssl_x.json]
     python benchmarks/ssl_table.py --show=results/ssl_x.json      prints the table of a record
 
 A RUN is a workdir of main.py. One row for each stage that learns a representation without labels, with the probe
@@ -8,7 +8,8 @@ stage that reads it where there is one; runs that differ by the seed alone share
 kNN is on a balanced bank of the training set's size, beside that of the stage's own random initialisation and of the
 normalised pixels; `linear` is the probe on the full training split, `tail` its accuracy on the classes with fewest
 images (below 20, or where there are none the last third). Std is the channel std of the features over the ideal
-1 / sqrt(D). Loss is the mean of the first and of the last logged interval.
+1 / sqrt(D). Loss is the mean of the first and of the last logged interval. Cost is that of a step relative to a
+supervised one, from a record of benchmarks/ssl_cost.py (of SAM for rwSAM).
 """
 
 import json
@@ -68,6 +69,7 @@ def read_run(run: pathlib.Path) -> list[dict[str, Any]]:
             figures |= {"linear": probes[name]["balanced_accuracy"]} | ({} if tail is None else {"linear_tail": tail})
         data = {key: recipe.get(key) for key in ("dataset", "longtail", "noise")}
         row = {**data, "method": _method(run / name), "steps": summary["steps"], "batch_size": summary["batch_size"]}
+        row["model"] = identity["model"]
         row["settings"] = settings(run / name, ("inputs.", "data."))
         rows.append({**row, "seed": identity["seed"], "figures": figures})
     if not rows:
@@ -84,7 +86,9 @@ def _method(stage: pathlib.Path) -> str:
     if own["kind"] == "distil":
         experts, base = own["experts"] != "none()", own["base"] != "none()"
         return f"distilled from {'base and experts' if experts and base else 'experts' if experts else 'base'}"
-    name = parse(own["objective"]).name
+    objective = parse(own["objective"])
+    variants = {("moco", "symmetric", False): " (asymmetric)", ("rotation", "every", True): " (all four)"}
+    name = objective.name + "".join(variants.get((objective.name, *item), "") for item in objective.kwargs.items())
     if own["ascent"] == "none()":
         return name
     if own["ascent_weights"] == "none()":
@@ -115,17 +119,18 @@ def merge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def show(record: dict[str, Any]) -> str:
     """The record as a Markdown table."""
     lines = [
-        f"| method | steps x batch | {' | '.join(FIGURES)} | std | rank | loss |",
-        "|---" * (len(FIGURES) + 5) + "|",
+        f"| method | model | steps x batch | {' | '.join(FIGURES)} | std | rank | loss | cost |",
+        "|---" * (len(FIGURES) + 7) + "|",
     ]
     for row in record["rows"]:
         figures = row["figures"]
-        cells = [row["method"], f"{row['steps']} x {row['batch_size']}"]
+        cells = [row["method"], parse(row["model"]).name, f"{row['steps']} x {row['batch_size']}"]
         cells += [_mean_std(figures[key], 100) if key in figures else "" for key in FIGURES.values()]
         collapsed = ", collapsed" if any(figures["collapsed"]) else ""
         cells.append(f"{statistics.mean(figures['std']):.2f}{collapsed}")
         cells.append(f"{statistics.mean(figures['effective_rank']):.0f}")
         cells.append(" to ".join(f"{statistics.mean(figures[key]):.3g}" for key in ("loss_first", "loss_last")))
+        cells.append(f"{row['relative_cost']:.1f}" if "relative_cost" in row else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -139,12 +144,18 @@ def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
     named = dict(argument.removeprefix("--").split("=", 1) for argument in argv[1:] if argument.startswith("--"))
     runs = [pathlib.Path(argument) for argument in argv[1:] if not argument.startswith("--")]
-    if set(named) - {"json", "show"} or bool(runs) == ("show" in named):
-        raise UserError("the arguments are finished runs and --json=FILE, or --show=FILE")
+    if set(named) - {"json", "show", "cost"} or bool(runs) == ("show" in named):
+        raise UserError("the arguments are finished runs, --cost=FILE and --json=FILE, or --show=FILE")
     if "show" in named:
         print(show(json.loads(pathlib.Path(named["show"]).read_text())))
         return
     rows = merge([row for run in runs for row in read_run(run)])
+    if "cost" in named:
+        costs = json.loads(pathlib.Path(named["cost"]).read_text())["rows"]
+        costs = {row["name"]: row["relative_cost"] for row in costs}
+        for row in rows:
+            if (name := row["method"].replace("rwSAM", "SAM")) in costs:
+                row["relative_cost"] = costs[name]
     summaries = [json.loads(path.read_text()) for run in runs for path in sorted(run.glob("*/summary.json"))]
     record = {
         "command": " ".join(["python benchmarks/ssl_table.py", *argv[1:]]),

@@ -143,6 +143,20 @@ def test_the_readme_says_what_ci_runs_and_what_was_measured():
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == second
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import digits_table
+    import relative_gap
+    import ssl_cost
+    import ssl_table
 
-    record = json.loads((ROOT / "results" / "digits_table.json").read_text())
-    assert digits_table.show(record) in readme and record["command"] in readme
+    def record(name):
+        return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+    shown = {
+        "digits_table": digits_table.show(record("digits_table")),
+        "ssl_digits": ssl_table.show(record("ssl_digits")),
+        "ssl_cifar10_small": ssl_table.show(record("ssl_cifar10_small")),
+        "ssl_cost_cpu": ssl_cost.show(record("ssl_cost_cpu")),
+        "relative_gap_digits": relative_gap.show(record("relative_gap_digits")["rows"]),
+    }
+    for name, table in shown.items():
+        assert table in readme, name
+    assert record("digits_table")["command"] in readme
