@@ -118,10 +118,9 @@ def merge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def show(record: dict[str, Any]) -> str:
     """The record as a Markdown table."""
-    lines = [
-        f"| method | model | steps x batch | {' | '.join(FIGURES)} | std | rank | loss | cost |",
-        "|---" * (len(FIGURES) + 7) + "|",
-    ]
+    costs = any("relative_cost" in row for row in record["rows"])
+    titles = ["method", "model", "steps x batch", *FIGURES, "std", "rank", "loss", *(["cost"] if costs else [])]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in record["rows"]:
         figures = row["figures"]
         cells = [row["method"], parse(row["model"]).name, f"{row['steps']} x {row['batch_size']}"]
@@ -130,7 +129,8 @@ def show(record: dict[str, Any]) -> str:
         cells.append(f"{statistics.mean(figures['std']):.2f}{collapsed}")
         cells.append(f"{statistics.mean(figures['effective_rank']):.0f}")
         cells.append(" to ".join(f"{statistics.mean(figures[key]):.3g}" for key in ("loss_first", "loss_last")))
-        cells.append(f"{row['relative_cost']:.1f}" if "relative_cost" in row else "")
+        if costs:
+            cells.append(f"{row['relative_cost']:.1f}" if "relative_cost" in row else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

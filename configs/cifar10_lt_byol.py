@@ -7,6 +7,9 @@
 `published` is byol.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data. It differs by LARS (theirs
 clips its local rates, which makes them larger; optax's does not), the same views on both sides (theirs solarises one in
 five of the second), and a ResNet stem with padding 1 (theirs 2).
+
+Cost: about 48 PFLOP (as SimCLR and a forward pass more a view, for the target network).
+Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

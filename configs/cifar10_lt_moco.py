@@ -7,6 +7,9 @@
 `published` is the CIFAR-10 demo of facebookresearch/moco (colab/moco_cifar10_demo.ipynb) on long-tailed data:
 asymmetric, with a linear head. It differs by BatchNorm over the whole batch (theirs: 8 shuffled parts) and a queue
 that starts empty.
+
+Cost: about 48 PFLOP (as SimCLR and a forward pass more a view, for the keys).
+Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict
