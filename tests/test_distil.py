@@ -183,7 +183,7 @@ def test_only_the_own_expert_teaches(run):
 @pytest.mark.parametrize(
     ("base", "experts", "hidden", "message"),
     [
-        ("", "", 8, "config.distil: base and experts are both 'none()'"),
+        ("", "", 8, "config.distil: base and experts are both 'none"),
         ("moco()", "simclr()", 8, r"differ in their objective: moco\(\) and simclr\(\)"),
         ("moco()", "", 0, "config.distil.hidden is at least 1"),
     ],

@@ -50,7 +50,7 @@ def test_every_partition_gives_k_clusters_and_is_a_function_of_the_seed(name, k)
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_bad_features(name, features, says):
     with pytest.raises(UserError, match=says):
-        PARTITIONS[name](3)(features.astype(np.float32), 0)
+        PARTITIONS[name](3).assign(features.astype(np.float32), 0)
 
 
 @pytest.mark.parametrize(
