@@ -10,7 +10,9 @@ balanced split; the rare classes are the group `few`. Flips are off. Published a
 44.3, SimCLR 70.1. How the authors cut the halves and drew the random ones is not published: see `halves`.
 
 Cost: about 90 PFLOP; the small variant takes a minute.
-Measured, small variant: SEMI The full run not yet, for want of a GPU.
+Measured, small variant, seeds 0 to 2, linear probe in percent (results/semi_synthetic_small): rare classes
+93.5 +- 1.2 after SimCLR, 91.5 +- 0.9 after supervised learning; frequent ones 91.9 +- 0.5 and 95.9 +- 0.6.
+The full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict
