@@ -8,13 +8,12 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from lt_noisy import __version__, parallel, report
 from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, Stage, identity_sha256, resolve, stage_identity
 from lt_noisy.data import manifest as manifests
-from lt_noisy.data.dataset import Dataset, Part, choose
+from lt_noisy.data.dataset import Dataset, Part, choose, select
 from lt_noisy.data.sources import Source
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import write_json
@@ -204,17 +203,7 @@ def _differing(a: manifests.Manifest, b: manifests.Manifest) -> str:
 def load_dataset(source: Source, manifest: manifests.Manifest) -> Dataset:
     """The manifest's images and labels, and the test set, in memory."""
     rows = manifests.verify(manifest, source.train.labels, source.train.ids)
-    test = source.test
-    return Dataset(
-        train_images=source.train.images(rows),
-        observed=manifest.observed_labels,
-        clean=manifest.clean_labels,
-        ids=manifest.ids,
-        test_images=test.images(np.arange(len(test.labels))),
-        test_labels=test.labels,
-        class_names=source.class_names,
-        source=source,
-    )
+    return select(source, rows, manifest.observed_labels, manifest.clean_labels)
 
 
 def run_card(resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap) -> dict[str, Any]:

@@ -56,19 +56,25 @@ class Dataset(NamedTuple):
         return self._replace(**kept)
 
 
-def whole(source: Source) -> Dataset:
-    """All of a source, its labels taken as they are: no long tail, no noise."""
-    train, test = source.train, source.test
+def select(source: Source, rows: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> Dataset:
+    """These rows (int [n]) of a source's training split with these labels (int32 [n]), and its test set, in memory."""
+    test = source.test
     return Dataset(
-        train_images=train.images(np.arange(len(train.labels))),
-        observed=train.labels,
-        clean=train.labels,
-        ids=train.ids,
+        train_images=source.train.images(rows),
+        observed=observed,
+        clean=clean,
+        ids=source.train.ids[rows],
         test_images=test.images(np.arange(len(test.labels))),
         test_labels=test.labels,
         class_names=source.class_names,
         source=source,
     )
+
+
+def whole(source: Source) -> Dataset:
+    """All of a source, its labels taken as they are: no long tail, no noise."""
+    labels = source.train.labels
+    return select(source, np.arange(len(labels)), labels, labels)
 
 
 class Part(enum.Enum):
