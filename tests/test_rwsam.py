@@ -320,6 +320,13 @@ def test_weights_follow_their_rows(tmp_path):
     np.savez(tmp_path / "weights.npz", ids=np.arange(24)[::-1], weights=weights)
     with pytest.raises(UserError, match="another training set"):
         self_supervised.prepare(job, section)
+    np.savez(tmp_path / "weights.npz", ids=np.arange(24), weights=weights)
+    content = bytearray((tmp_path / "weights.npz").read_bytes())
+    content[content.index(weights.tobytes())] ^= 1
+    for damaged in (bytes(content), content[:100]):
+        (tmp_path / "weights.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read"):
+            self_supervised.prepare(job, section)
 
 
 @pytest.mark.parametrize(

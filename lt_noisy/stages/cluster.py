@@ -3,8 +3,6 @@
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from lt_noisy.data.augment import evaluate_batch
 from lt_noisy.fields import Field, Fields
 from lt_noisy.partition import PARTITIONS, describe
@@ -51,12 +49,3 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
         "seed": job.seed,
         "clusters": describe(clusters, dataset.clean, dataset.num_classes),
     }
-
-
-def read(job: common.Job, stage: common.Input) -> np.ndarray:
-    """The clusters int32 [N] that a finished `cluster` stage wrote, in the order of the job's rows."""
-    with np.load(stage.directory / "clusters.npz") as arrays:
-        ids, clusters = arrays["ids"], arrays["clusters"]
-    if not np.array_equal(ids, job.dataset.ids):
-        raise UserError(f"config.{job.name}: {stage.directory} has the clusters of another training set")
-    return clusters

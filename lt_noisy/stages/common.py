@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
@@ -207,6 +208,23 @@ def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     temporary = path.with_name(f"tmp-{path.name}")
     np.savez(temporary, **arrays)
     os.replace(temporary, path)
+
+
+def read_arrays(job: Job, directory: pathlib.Path, name: str) -> np.ndarray:
+    """The array `name` [N] of `<directory>/<name>.npz`, in the order of the job's rows.
+
+    Raises:
+      UserError: the file is missing or damaged, or was written for other images.
+    """
+    path = directory / f"{name}.npz"
+    try:
+        with np.load(path) as arrays:
+            ids, values = arrays["ids"], arrays[name]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove {directory} to make it again") from None
+    if not np.array_equal(ids, job.dataset.ids):
+        raise UserError(f"config.{job.name}: {path} is of another training set")
+    return values
 
 
 def once_per_step(job: Job, compute: Callable[[TrainState], T]) -> Callable[[TrainState], T]:

@@ -19,7 +19,7 @@ from lt_noisy.objectives import normalise
 from lt_noisy.optim import descend
 from lt_noisy.parallel import Step
 from lt_noisy.spec import UserError
-from lt_noisy.stages import cluster, common, features, self_supervised
+from lt_noisy.stages import common, features, self_supervised
 from lt_noisy.state import TrainState
 
 PyTree = Any
@@ -152,7 +152,7 @@ def _teachers(job: common.Job, net: self_supervised.Network) -> tuple[Teachers, 
     if "experts" not in job.inputs:
         return Teachers(base, ()), np.zeros(len(job.dataset.ids), np.int32)
     experts = job.inputs["experts"]
-    clusters = cluster.read(job, experts.inputs["clusters"])
+    clusters = common.read_arrays(job, experts.inputs["clusters"].directory, "clusters")
     each = [experts._replace(directory=experts.directory / f"expert_{k}") for k in range(clusters.max() + 1)]
     return Teachers(base, tuple(read(expert) for expert in each)), clusters
 

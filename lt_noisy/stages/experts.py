@@ -9,7 +9,7 @@ from lt_noisy import evaluate
 from lt_noisy.fields import Field, Fields
 from lt_noisy.optim import Schedule
 from lt_noisy.spec import UserError, nearest
-from lt_noisy.stages import cluster, common, self_supervised
+from lt_noisy.stages import common, self_supervised
 from lt_noisy.stages.features import features_of
 
 FIELDS: Fields = {
@@ -48,7 +48,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     the template, Divide and Contrast, does not say). With `train_on='all'` an expert takes the same steps, on images of
     all clusters. A killed stage goes on inside the expert it was in.
     """
-    clusters = cluster.read(job, job.inputs["clusters"])
+    clusters = common.read_arrays(job, job.inputs["clusters"].directory, "clusters")
     sizes = np.bincount(clusters)
     batches = [batch_size(n, section.batch_size) for n in sizes]
     for k, batch in enumerate(batches):

@@ -191,17 +191,8 @@ def prepare_objective(job: common.Job, section: SimpleNamespace, ascent: Ascent 
     step = make_step(net, objective, tx, section.augment, job.seed, job.name, decay, ascent)
     order = common.order(job, plan.batch_size)
     if "ascent_weights" in job.inputs:
-        order = _weighted(order, read_weights(job))
+        order = _weighted(order, common.read_arrays(job, job.inputs["ascent_weights"].directory, "weights"))
     return common.Prepared(net, state, step, order, plan, common.resident(job))
-
-
-def read_weights(job: common.Job) -> np.ndarray:
-    """The weights float32 [N] of the `density` stage that the job reads, in the order of its rows."""
-    with np.load(job.inputs["ascent_weights"].directory / "weights.npz") as arrays:
-        ids, weights = arrays["ids"], arrays["weights"]
-    if not np.array_equal(ids, job.dataset.ids):
-        raise UserError(f"config.{job.name}.ascent_weights: those weights are of another training set")
-    return weights
 
 
 def _weighted(order: Batches, weights: np.ndarray) -> Batches:
