@@ -218,7 +218,7 @@ def read_arrays(job: Job, directory: pathlib.Path, name: str) -> np.ndarray:
     """
     path = directory / f"{name}.npz"
     try:
-        with np.load(path) as arrays:
+        with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file of its own open
             ids, values = arrays["ids"], arrays[name]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}); remove {directory} to make it again") from None
