@@ -17,12 +17,18 @@ class Context(NamedTuple):
       num_examples: N, the rows of the manifest.
       batch_size: examples of one step, over all devices.
       counts: int [C], examples per *observed* class; all 0 where labels are not read.
+      steps: of the stage.
+      transition: float64 [C, C], an estimate of P(observed = j | true = i) (a `transition` stage's); None without one.
+      clean_counts: float64 [C], the same stage's estimate of how many examples are truly of each class; or None.
     """
 
     num_classes: int
     num_examples: int
     batch_size: int
     counts: np.ndarray
+    steps: int = 1
+    transition: np.ndarray | None = None
+    clean_counts: np.ndarray | None = None
 
 
 class Method(NamedTuple):
@@ -34,7 +40,9 @@ class Method(NamedTuple):
       apply: `apply(state, outputs, targets, rows, step) -> (per_example float32 [B], new_state)`. Per-device:
         runs inside the axis `collectives.AXIS`; `rows` int32 [B] are manifest rows, `step` a traced scalar. The
         new state must come out equal on every device.
+      memory: whether it keeps something for every example by row, so that a batch of mixed examples is refused.
     """
 
     init: Callable[[Context], State]
     apply: Callable[..., tuple[jax.Array, State]]
+    memory: bool = False
