@@ -32,6 +32,7 @@ setup(
     extras_require={
         "prepare": TENSORFLOW,
         "tensorboard": [*TENSORFLOW, "tensorboard"],
+        "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with
         "test": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.8"],
     },
 )

@@ -8,10 +8,11 @@ from ml_collections import ConfigDict, config_flags
 from lt_noisy.spec import UserError
 
 USAGE = """\
-python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE ...]
+python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] [--config.FIELD=VALUE ...]
 
   --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
   --workdir   where the run goes (default: runs/NAME-HASH; the same command goes on where it stopped).
+  --store     where stages go that several runs share: the workdir gets links to them.
   --config.x  any field of the config, such as --config.seed=1 or --config.finetune.loss='gce(q=0.7)'.
 """
 
@@ -24,12 +25,13 @@ def _joined(argv: list[str]) -> list[str]:
     return argv
 
 
-def parse(argv: list[str]) -> tuple[ConfigDict, str, str]:
-    """Flags to (config, workdir, name of the config); raises `UserError` in one line on anything wrong."""
+def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
+    """Flags to what `run` takes: config, workdir, name of the config, store; `UserError` (one line) if one is wrong."""
     argv = _joined(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "where the run goes", flag_values=values)
+    flags.DEFINE_string("store", "", "where shared stages go", flag_values=values)
     given = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
     path, _, variant = given.partition(":")
     if not given:
@@ -48,4 +50,4 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str, str]:
     if rest:
         raise UserError(f"left-over argument {rest[0]!r} (overrides look like --config.seed=1)")
     name = pathlib.Path(path).stem + (f"-{variant}" if variant else "")
-    return values.config, values.workdir, name
+    return values.config, values.workdir, name, values.store

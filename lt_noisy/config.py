@@ -31,6 +31,7 @@ RUN_FIELDS: Fields = {
     "longtail": Field("none()", LONGTAILS),
     "noise": Field("none()", NOISES),
     "manifest": Field("none()", MANIFESTS),
+    "validation": Field(0.0),  # share of the manifest held out, noisy as it is, to stop early or to tune by
     "model": Field("resnet18()", MODELS),
     "precision": Field("float32"),
     "batch_norm": Field("global"),
@@ -111,6 +112,8 @@ def resolve(config: ConfigDict) -> Resolved:
     for field, least in (("seed", 0), ("devices", 0), ("steps_per_call", 1)):
         if not least <= texts[field] < 2**32:
             raise UserError(f"config.{field} is at least {least} and below 2**32, not {texts[field]}")
+    if not 0 <= fields.validation < 1:
+        raise UserError(f"config.validation is a share of the training set in [0, 1), not {fields.validation}")
     if not fields.stages:
         raise UserError("config.stages is empty: name at least one stage, such as ('finetune',)")
     if len(set(fields.stages)) < len(fields.stages):
@@ -151,7 +154,7 @@ def _bind_stage(name: str, value: Mapping[str, Any]) -> Stage:
 def stage_identity(
     resolved: Resolved,
     stage: Stage,
-    measured: Mapping[str, int],
+    measured: Mapping[str, Any],
     num_devices: int,
     data: Mapping[str, str],
     inputs: Mapping[str, str],

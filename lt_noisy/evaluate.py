@@ -34,7 +34,7 @@ def classification(
     Raises:
       UserError: shapes that do not fit, no examples, a label outside [0, C), a logit that is not finite.
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = checked_logits(logits, labels)
     if len(class_names) != logits.shape[1]:
         raise UserError(f"class_names has {len(class_names)} entries for {logits.shape[1]} classes of logits")
     predictions, log_p = logits.argmax(-1), _log_softmax(logits)
@@ -58,12 +58,10 @@ def accuracies(
 
     Returns:
       `accuracy`; `balanced_accuracy`, the mean per-class accuracy (recall) over the classes present in
-      `labels`; `per_class_accuracy` [C] and `class_names` [C]; `groups`, a dict of {accuracy, num_classes}:
-      many (above 100 training images), medium (20 to 100), few (below 20; Liu et al., "OLTR", 2019), and
-      where one of them has no class also head_third, middle_third, tail_third: classes by falling training
-      count, ties by rising label, cut in three with the spare classes in the first thirds;
-      `last_three_classes`, {accuracy, classes}: the last of that order, by name; `confusion_matrix` [C][C],
-      counts, rows the true class. A group's accuracy is the mean per-class accuracy.
+      `labels`; `per_class_accuracy` [C] and `class_names` [C]; `groups`, for each of `class_groups` its
+      {accuracy, num_classes}; `last_three_classes`, {accuracy, classes}: the last by falling training count,
+      by name; `confusion_matrix` [C][C], counts, rows the true class. A group's accuracy is the mean
+      per-class accuracy.
 
     Raises:
       UserError: shapes that do not fit, no examples, a prediction or label outside [0, C).
@@ -81,30 +79,40 @@ def accuracies(
     matrix = confusion_matrix(labels, predictions, labels=np.arange(num_classes))
     totals = matrix.sum(1)
     recalls = np.where(totals > 0, matrix.diagonal() / np.maximum(totals, 1), np.nan)
-    order = np.lexsort((np.arange(num_classes), -train_counts))
-
-    groups = {
-        "many": np.flatnonzero(train_counts > 100),
-        "medium": np.flatnonzero((train_counts >= 20) & (train_counts <= 100)),
-        "few": np.flatnonzero(train_counts < 20),
-    }
-    if any(len(classes) == 0 for classes in groups.values()):
-        groups |= zip(("head_third", "middle_third", "tail_third"), np.array_split(order, 3), strict=True)
-
+    last_three = _falling(train_counts)[-3:]
     return {
         "accuracy": float((predictions == labels).mean()),
         "balanced_accuracy": _mean(recalls),
         "per_class_accuracy": [None if np.isnan(recall) else float(recall) for recall in recalls],
         "class_names": list(class_names),
         "groups": {
-            name: {"accuracy": _mean(recalls[classes]), "num_classes": len(classes)} for name, classes in groups.items()
+            name: {"accuracy": _mean(recalls[classes]), "num_classes": len(classes)}
+            for name, classes in class_groups(train_counts).items()
         },
         "last_three_classes": {
-            "accuracy": _mean(recalls[order[-3:]]),
-            "classes": [class_names[c] for c in order[-3:]],
+            "accuracy": _mean(recalls[last_three]),
+            "classes": [class_names[c] for c in last_three],
         },
         "confusion_matrix": matrix.tolist(),
     }
+
+
+def class_groups(train_counts: np.ndarray) -> dict[str, np.ndarray]:
+    """The classes of each part of the long tail, by *clean* training counts int [C].
+
+    many (above 100 training images), medium (20 to 100), few (below 20; Liu et al., "OLTR", 2019), and where
+    one of them has no class also head_third, middle_third, tail_third: classes by falling training count, ties
+    by rising label, cut in three with the spare classes in the first thirds.
+    """
+    groups = {
+        "many": np.flatnonzero(train_counts > 100),
+        "medium": np.flatnonzero((train_counts >= 20) & (train_counts <= 100)),
+        "few": np.flatnonzero(train_counts < 20),
+    }
+    if any(len(classes) == 0 for classes in groups.values()):
+        thirds = np.array_split(_falling(train_counts), 3)
+        groups |= zip(("head_third", "middle_third", "tail_third"), thirds, strict=True)
+    return groups
 
 
 def expected_calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
@@ -141,8 +149,8 @@ def label_noise(logits: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> 
     Raises:
       UserError: as `classification`.
     """
-    logits, observed = _checked(logits, observed)
-    _, clean = _checked(logits, clean)
+    logits, observed = checked_logits(logits, observed)
+    _, clean = checked_logits(logits, clean)
     predictions = logits.argmax(-1)
     wrong = observed != clean
     losses = -_at(_log_softmax(logits), observed)
@@ -302,7 +310,7 @@ def check_range(classes: np.ndarray, num_classes: int, name: str = "labels") -> 
         raise UserError(f"{name} must be in [0, {num_classes}), but they span {classes.min()} to {classes.max()}")
 
 
-def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits as float64 [N, C] and labels int [N], or a `UserError`."""
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
@@ -311,6 +319,11 @@ def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     check_finite(logits, "logits")
     check_range(labels, logits.shape[1])
     return logits, labels
+
+
+def _falling(train_counts: np.ndarray) -> np.ndarray:
+    """Classes by falling training count, ties by rising label."""
+    return np.argsort(-train_counts, kind="stable")
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

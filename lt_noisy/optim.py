@@ -70,7 +70,24 @@ def piecewise(
     return build
 
 
-SCHEDULES = {"cosine": cosine, "constant": constant, "piecewise": piecewise}
+def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> Callable[[int], Schedule]:
+    """Cosine decay from `lr` to `final * lr`, over again in each of `periods` equal parts (SGDR, without warm-up).
+
+    Loshchilov & Hutter (2017) with T_mult = 1. It follows the step; PyTorch recipes hold the rate within an epoch.
+    """
+    _require(lr > 0, f"lr must be positive, not {lr}")
+    _require(periods >= 1, f"periods is at least 1, not {periods}")
+    _require(0 <= final <= 1, f"final is a fraction of lr in [0, 1], not {final}")
+
+    def build(total_steps: int) -> Schedule:
+        period = max(round(total_steps / periods), 1)
+        decay = optax.cosine_decay_schedule(lr, period, alpha=final)
+        return lambda step: decay(step % period)
+
+    return build
+
+
+SCHEDULES = {"cosine": cosine, "cosine_restarts": cosine_restarts, "constant": constant, "piecewise": piecewise}
 
 
 def _decay_mask(decay: str) -> Callable[[PyTree], PyTree]:

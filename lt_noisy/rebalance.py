@@ -1,20 +1,46 @@
-"""Rebalancing by sampling: how often each training example is drawn in an epoch.
+"""Rebalancing by class: how often each training example is drawn, and how much it weighs.
 
-A sampler is `sampler(labels, num_classes) -> None | probabilities`: observed labels int [N] in [0, C) to None
-(an epoch is a permutation, every example once) or to float64 [N] summing to 1 (an epoch is N draws with
-replacement).
+A sampler turns observed labels int [N] in [0, C) into None (an epoch is a permutation, every example once) or
+float64 [N] summing to 1 (an epoch is N draws with replacement). A weighting turns observed counts int [C] into class
+weights float64 [C] that sum to C. Either may be `deferred`: plain until late in training, when the representation has
+been learnt from the data as they are. Only observed labels are read.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-Sampler = Callable[[np.ndarray, int], np.ndarray | None]
+from lt_noisy.spec import UserError
+
+
+class Sampler(NamedTuple):
+    """How often examples are drawn.
+
+    Attributes:
+      probabilities: `probabilities(labels int [N], num_classes) -> None | float64 [N]`.
+      start: the fraction of the stage from which on they hold; before it every example is drawn once an epoch.
+    """
+
+    probabilities: Callable[[np.ndarray, int], np.ndarray | None]
+    start: float = 0.0
+
+
+class Weighting(NamedTuple):
+    """How much examples weigh.
+
+    Attributes:
+      weights: `weights(counts int [C]) -> float64 [C]`, summing to C over the classes that have examples.
+      start: the fraction of the stage from which on they hold; before it all weigh 1.
+    """
+
+    weights: Callable[[np.ndarray], np.ndarray]
+    start: float = 0.0
 
 
 def uniform() -> Sampler:
     """Every example once an epoch, without replacement (instance-balanced sampling)."""
-    return lambda labels, num_classes: None
+    return Sampler(lambda labels, num_classes: None)
 
 
 def class_balanced() -> Sampler:
@@ -23,12 +49,104 @@ def class_balanced() -> Sampler:
     Kang et al., "Decoupling representation and classifier" (2020), eq. 1 with q = 0. Classes without examples
     are ignored.
     """
-
-    def sampler(labels: np.ndarray, num_classes: int) -> np.ndarray:
-        counts = np.bincount(labels, minlength=num_classes)
-        return 1 / (np.count_nonzero(counts) * counts[labels].astype(np.float64))
-
-    return sampler
+    return _by_count(lambda n: np.ones_like(n))
 
 
-SAMPLERS = {"uniform": uniform, "class_balanced": class_balanced}
+def square_root() -> Sampler:
+    """A class as often as the square root of its size: p_i proportional to n_{y_i}^(-1/2).
+
+    Mahajan et al. (2018); eq. 1 of Kang et al. (2020) with q = 1/2.
+    """
+    return _by_count(np.sqrt)
+
+
+def effective_number(beta: float = 0.9999) -> Sampler:
+    """p_i proportional to (1 - beta) / (1 - beta^{n_{y_i}}), the inverse effective number of its class.
+
+    Cui et al., "Class-balanced loss based on effective number of samples" (2019), as a sampler: "CE (balanced)" of Yang
+    & Xu (2020). beta = 0 is uniform sampling with replacement, beta -> 1 is `class_balanced`.
+    """
+    inverse = _inverse_effective_number(beta)
+    return _by_count(lambda n: n * inverse(n))
+
+
+def deferred_sampler(sampler: Sampler, start: float = 0.8) -> Sampler:
+    """`uniform` until the fraction `start` of the stage, `sampler` from there on (DRS; Cao et al. 2019)."""
+    return sampler._replace(start=_fraction(start))
+
+
+def no_weighting() -> Weighting:
+    """Every example weighs the same."""
+    return Weighting(lambda counts: np.ones(len(counts)))
+
+
+def inverse_frequency(power: float = 1.0) -> Weighting:
+    """w_c proportional to n_c^(-power): 1 is inverse class frequency, 1/2 its square root."""
+    if not 0 <= power <= 2:
+        raise UserError(f"power is in [0, 2], not {power}")
+    return _weighting(lambda n: n**-power)
+
+
+def effective_number_weighting(beta: float = 0.9999) -> Weighting:
+    """w_c proportional to (1 - beta) / (1 - beta^{n_c}) (class-balanced loss; Cui et al. 2019, eq. 12).
+
+    Normalised to sum to C, as there and in LDAM-DRW; the weighted mean divides by the sum of the batch's weights.
+    """
+    return _weighting(_inverse_effective_number(beta))
+
+
+def deferred_weighting(weighting: Weighting, start: float = 0.8) -> Weighting:
+    """All 1 until the fraction `start` of the stage, `weighting` from there on (DRW; Cao et al. 2019).
+
+    LDAM-DRW is 0.8 of 200 epochs.
+    """
+    return weighting._replace(start=_fraction(start))
+
+
+def _fraction(start: float) -> float:
+    if not 0 <= start < 1:
+        raise UserError(f"start is a fraction of the stage in [0, 1), not {start}")
+    return start
+
+
+def _inverse_effective_number(beta: float) -> Callable[[np.ndarray], np.ndarray]:
+    if not 0 <= beta < 1:
+        raise UserError(f"beta is in [0, 1), not {beta}")
+    # expm1 and log: 1 - beta^n cancels where beta is near 1. A beta of 0 counts every class as one example.
+    return lambda n: (1 - beta) / (-np.expm1(n * np.log(beta)) if beta else np.ones_like(n))
+
+
+def _by_count(share: Callable[[np.ndarray], np.ndarray]) -> Sampler:
+    """A sampler that gives a class of n examples a share in proportion to `share(n)` of all draws."""
+
+    def probabilities(labels: np.ndarray, num_classes: int) -> np.ndarray:
+        counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
+        present = np.maximum(counts, 1)
+        shares = np.where(counts > 0, share(present), 0.0)
+        return (shares / shares.sum() / present)[labels]
+
+    return Sampler(probabilities)
+
+
+def _weighting(weight: Callable[[np.ndarray], np.ndarray]) -> Weighting:
+    def weights(counts: np.ndarray) -> np.ndarray:
+        values = weight(np.maximum(np.asarray(counts, np.float64), 1))
+        return np.where(np.asarray(counts) > 0, values, 0.0) * len(values) / values[np.asarray(counts) > 0].sum()
+
+    return Weighting(weights)
+
+
+SAMPLERS = {
+    "uniform": uniform,
+    "class_balanced": class_balanced,
+    "square_root": square_root,
+    "effective_number": effective_number,
+    "deferred": deferred_sampler,
+}
+
+WEIGHTINGS = {
+    "none": no_weighting,
+    "inverse_frequency": inverse_frequency,
+    "effective_number": effective_number_weighting,
+    "deferred": deferred_weighting,
+}

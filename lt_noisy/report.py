@@ -33,6 +33,7 @@ def header(
     observed = np.bincount(manifest.observed_labels, minlength=classes)
     wrong = float(np.mean(manifest.clean_labels != manifest.observed_labels))
     shape = "x".join(str(n) for n in dataset.train_images.shape[1:])
+    held = 0 if dataset.validation is None else len(dataset.validation.ids)
     recipe = f"{texts['longtail']}, noise {texts['noise']}"
     if resolved.fields.manifest is not None:
         recipe = texts["manifest"]
@@ -40,7 +41,7 @@ def header(
         "config": f"{config_name}, seed {texts['seed']}",
         "data": f"{texts['dataset']}: {len(dataset.source.train.labels)} training and {len(dataset.test_labels)} "
         f"test images {shape}, {classes} classes",
-        "train set": f"{len(manifest.ids)} images: {recipe}",
+        "train set": f"{len(manifest.ids)} images{f' ({held} of them held out)' if held else ''}: {recipe}",
         "clean": f"{_counts(clean)} images per class",
         "observed": f"{_counts(observed)}",
         "wrong": f"{100 * wrong:.1f} % of the labels ({round(wrong * len(manifest.ids))})",
@@ -120,6 +121,18 @@ def _experts(experts: list[Mapping[str, Any]]) -> Rows:
     ]
 
 
+def _transition(figures: Mapping[str, Any]) -> Rows:
+    return [
+        *([("transition matrix from the clean labels", "an oracle")] if figures["oracle"] else []),
+        ("wrong labels, estimated", _percent(figures["estimated_rate"])),
+        ("  in truth", _percent(figures["realised_rate"])),
+        ("transition matrix, mean absolute error", f"{figures['mean_absolute_error']:.4f}"),
+        ("  total variation of a row", _percent(figures["total_variation"])),
+        ("clean prior, total variation", _percent(figures["clean_prior_total_variation"])),
+        ("  of the observed prior", _percent(figures["observed_prior_total_variation"])),
+    ]
+
+
 def _probes(probes: Mapping[str, Any]) -> Rows:
     rows = []
     for shots, by_probe in probes.items():
@@ -151,6 +164,42 @@ def _test(test: Mapping[str, Any]) -> Rows:
     ]
 
 
+def _base_test(base: Mapping[str, Any]) -> Rows:
+    return [
+        ("before: balanced accuracy", _percent(base["balanced_accuracy"])),
+        ("  last three classes", _percent(base["last_three_classes"]["accuracy"])),
+    ]
+
+
+def _tuned(tuned: Mapping[str, Any]) -> Rows:
+    there = _percent(tuned["validation_balanced_accuracy"]).strip()
+    return [
+        ("best tau on noisy validation", f"{tuned['tau']:g} ({there} there)"),
+        ("  its balanced accuracy", _percent(tuned["test"]["balanced_accuracy"])),
+    ]
+
+
+def _selection(selection: Mapping[str, Any]) -> Rows:
+    rules = {
+        "best_on_validation": "best on noisy validation",
+        "oracle_best_on_test": "best on test, an oracle",
+    }
+    return [
+        (f"{title}: balanced, step {selection[rule]['step']}", _percent(selection[rule]["test_balanced_accuracy"]))
+        for rule, title in rules.items()
+        if rule in selection and selection[rule]["step"] != selection["last"]["step"]
+    ]
+
+
+def _correction(correction: Mapping[str, Any]) -> Rows:
+    auroc = correction["clean_auroc"]
+    return [
+        ("wrong labels repaired", _percent(correction["repaired"])),
+        ("right labels broken", _percent(correction["broken"])),
+        ("AUROC of the clean probability", "-" if auroc is None else f"{auroc:.3f}"),
+    ]
+
+
 def _train(train: Mapping[str, Any]) -> Rows:
     auroc = train["auroc"]
     return [
@@ -159,14 +208,53 @@ def _train(train: Mapping[str, Any]) -> Rows:
     ]
 
 
+def _pseudo_labels(figures: Mapping[str, Any]) -> Rows:
+    labels, irrelevant = figures["labels"], figures["irrelevant"]
+    leaks = [(name, figures[f"in_{name}"]) for name in ("training", "test") if figures[f"in_{name}"]]
+    return [
+        ("unlabelled images", f"{figures['images']}, {_percent(figures['images_kept']).strip()} of them kept"),
+        *((f"  that are {name} images too", str(number)) for name, number in leaks),
+        *([("irrelevant ones kept", f"{_percent(figures['irrelevant_kept'])} of {irrelevant}")] if irrelevant else []),
+        ("pseudo-labels per class", _counts(np.array(figures["counts"]))),
+        ("accuracy of the relevant kept ones", _percent(labels and labels["accuracy"])),
+        *([("  mean over true classes", _percent(labels["balanced_accuracy"])), *_groups(labels)] if labels else []),
+    ]
+
+
+def _label_quality(figures: Mapping[str, Any]) -> Rows:
+    where = "out of sample" if figures["out_of_sample"] else "in sample"
+    estimated, true = _percent(figures["estimated_rate"]), _percent(figures["true_rate"]).strip()
+    aurocs = [figures[name]["auroc"] for name in ("wrong_probability", "loss", "margin")]
+    rows = [
+        (f"wrong labels, estimated {where}", f"{estimated} (true {true})"),
+        ("  found at that rate", _found(figures, figures["flagged"])),
+        ("  AUROC of mixture, loss, margin", ", ".join("-" if a is None else f"{a:.3f}" for a in aurocs)),
+        ("  right class suggested for those found", _percent(figures["suggested_accuracy"])),
+    ]
+    other = figures["confident_learning"]
+    return rows + ([] if other is None else [("  found by confident learning", _found(other, other["issues"]))])
+
+
+def _found(figures: Mapping[str, Any], number: int) -> str:
+    precision, recall = (_percent(figures[name]) for name in ("precision", "recall"))
+    return f"{precision} precision, {recall.strip()} recall ({number} images)"
+
+
 # What each block of a summary is shown as, in this order.
 _BLOCKS = {
     "representation": _representation,
     "density": _density,
     "clusters": _clusters,
+    "pseudo_labels": _pseudo_labels,
     "experts": _experts,
+    "transition": _transition,
     "probes": _probes,
     "collapse": _collapse,
+    "base_test": _base_test,
     "test": _test,
+    "tuned": _tuned,
+    "selection": _selection,
+    "correction": _correction,
     "train": _train,
+    "label_quality": _label_quality,
 }

@@ -1,10 +1,12 @@
 """One run: config -> training set -> stages -> summaries. Everything a run prints of itself is in `report.py`."""
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,22 +15,24 @@ from ml_collections import ConfigDict
 from lt_noisy import __version__, parallel, report
 from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, Stage, identity_sha256, resolve, stage_identity
 from lt_noisy.data import manifest as manifests
-from lt_noisy.data.dataset import Dataset, Part, choose, select
+from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
 from lt_noisy.data.sources import Source
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
 from lt_noisy.stages.common import Input, Job
-from lt_noisy.workdir import claim, default_workdir, finished, locked
+from lt_noisy.workdir import claim, default_workdir, finished, link, locked, waited_for
 
 
-def run(config: ConfigDict, workdir: str, config_name: str = "run") -> pathlib.Path:
+def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str = "") -> pathlib.Path:
     """Runs every stage of a config that is not finished yet.
 
     Args:
       config: from a config file's `get_config`, overrides applied.
       workdir: where artefacts go; the empty string for `default_workdir`.
       config_name: for the default workdir.
+      store: where its stages go to be shared with other runs, each linked to from the workdir; the empty string for
+        stages of its own, in the workdir.
 
     Returns:
       The path of the last stage's `summary.json`.
@@ -42,7 +46,7 @@ def run(config: ConfigDict, workdir: str, config_name: str = "run") -> pathlib.P
     directory = pathlib.Path(workdir) if workdir else default_workdir(config_name, resolved)
     interrupts = Interrupts()
     with interrupts.installed(), locked(directory):
-        return _run_stages(resolved, directory, devices, interrupts, config_name)
+        return _run_stages(resolved, directory, devices, interrupts, config_name, store)
 
 
 def _run_stages(
@@ -51,10 +55,11 @@ def _run_stages(
     devices: parallel.Jit | parallel.Pmap,
     interrupts: Interrupts,
     config_name: str,
+    store: str,
 ) -> pathlib.Path:
     source = resolved.fields.dataset()
     manifest = training_set(resolved, source, workdir)
-    dataset = load_dataset(source, manifest)
+    dataset = hold_out(load_dataset(source, manifest), resolved.fields.validation, resolved.fields.seed)
     card = run_card(resolved, manifest, devices)
     jobs, identities = [], {}
     others = {text: choose(data, dataset) for text, data in dict(_chosen(resolved)).items()}
@@ -72,31 +77,41 @@ def _run_stages(
         )
         identities[stage.name] = identity_sha256(identity)
         job = job._replace(card={**card, "identity": identities[stage.name]})
-        jobs.append((stage, job, identity, finished(job.directory, identity)))
+        jobs.append((stage, job, identity))
+    for _, job, identity in jobs:
+        if store:
+            link(job.directory, pathlib.Path(store), identity)
+        finished(job.directory, identity)  # refuses a directory of another run
     print(report.header(config_name, resolved, manifest, dataset, jobs[0][1], workdir), flush=True)
 
-    summaries = {}
-    for stage, job, identity, summary in jobs:
-        if summary is not None:
-            print(f"{stage.name}: finished already, skipped", flush=True)
-        else:
-            began = time.perf_counter()
-            claim(job.directory, identity)
-            results = stage.kind.run(job, stage.section)
-            summary = {
-                **results,
-                "wall_seconds": round(time.perf_counter() - began, 3),
-                "identity_sha256": identities[stage.name],
-                "manifest_sha256": card["manifest_sha256"],
-                "versions": card["versions"],
-                "machine": card["machine"],
-            }
-            write_json(job.directory / "summary.json", summary)
-        summaries[stage.name] = summary
+    summaries = {stage.name: _finish(stage, job, identity) for stage, job, identity in jobs}
     path = jobs[-1][1].directory / "summary.json"
     print(report.final_table(summaries), flush=True)
     print(f"summary: {path}", flush=True)
     return path
+
+
+def _finish(stage: Stage, job: Job, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs a stage that is not finished; returns its summary. Only one process at a time is in its directory."""
+    with contextlib.ExitStack() as held:
+        summary = finished(job.directory, identity)
+        if summary is None:
+            held.enter_context(waited_for(job.directory))
+            summary = finished(job.directory, identity)  # by the process that was waited for
+        if summary is not None:
+            print(f"{stage.name}: finished already, skipped", flush=True)
+            return summary
+        began = time.perf_counter()
+        claim(job.directory, identity)
+        results = stage.kind.run(job, stage.section)
+        summary = {
+            **results,
+            "wall_seconds": round(time.perf_counter() - began, 3),
+            "identity_sha256": job.card["identity"],
+            **{key: job.card[key] for key in ("manifest_sha256", "versions", "machine")},
+        }
+        write_json(job.directory / "summary.json", summary)
+        return summary
 
 
 def _chosen(resolved: Resolved) -> list[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """The one loop. It knows steps, checkpoints, metrics and signals, and no method."""
 
-from collections.abc import Callable
+import bisect
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,16 @@ class Plan(NamedTuple):
     batch_size: int
 
 
+class Phase(NamedTuple):
+    """A part of a stage: from step `begin` on the loop runs `step`. All phases of a stage have the same sums."""
+
+    begin: int
+    step: parallel.Step
+
+
+Refresh = Callable[[int, TrainState], TrainState]
+
+
 class Trained(NamedTuple):
     """What the loop returns.
 
@@ -46,7 +57,8 @@ class Trained(NamedTuple):
 def train(
     name: str,
     state: TrainState,
-    step: parallel.Step,
+    phases: Sequence[Phase],
+    refresh: Refresh | None,
     data: PyTree,
     batches: Batches,
     plan: Plan,
@@ -56,12 +68,14 @@ def train(
     evaluate: Callable[[TrainState], dict[str, float]],
     interrupts: Interrupts,
 ) -> Trained:
-    """Runs `step` from the newest checkpoint (or from `state`) to `plan.total`.
+    """Runs the phases' steps from the newest checkpoint (or from `state`) to `plan.total`.
 
     Args:
       name: the stage, for messages.
       state: the initial state, on the host.
-      step: per-device `(state, data, batch) -> (state, sums)`.
+      phases: by rising `begin`, the first at 0; each step is per-device `(state, data, batch) -> (state, sums)`.
+      refresh: `(at, state on the devices) -> state`, before every call; a function of its arguments alone, so that a
+        resumed run does the same. None: nothing is done.
       data: resident data, replicated on the devices.
       batches: `step -> batch` on the host.
       evaluate: device state -> numbers for the metrics file, every `plan.eval_every` steps and at the end.
@@ -71,7 +85,7 @@ def train(
       SystemExit: SIGTERM or Ctrl-C, after the state was saved.
     """
     batch = batches(0)
-    empty = parallel.zeros(step, state, data_shapes(data, devices), batch)
+    empty = parallel.zeros(phases[0].step, state, data_shapes(data, devices), batch)
     template = {"state": state, "totals": empty}
     restored = checkpoints.latest(template)
     start, spent = 0, 0.0
@@ -88,7 +102,7 @@ def train(
         )
     writer.truncate(start)
 
-    call = devices.compile_step(step, plan.steps_per_call)
+    calls = [devices.compile_step(phase.step, plan.steps_per_call) for phase in phases]  # compiled when first called
     state, totals = devices.replicate(host["state"]), devices.replicate(host["totals"])
     clock = Clock(name, spent, plan.batch_size)
     first = start - start % plan.log_every + 1  # of the steps that `totals` adds up
@@ -108,6 +122,9 @@ def train(
         with interrupts.deferred():
             stopping = False
             while at < plan.total and not stopping:
+                if refresh is not None:
+                    state = refresh(at, state)
+                call = calls[bisect.bisect(phases, at, key=lambda phase: phase.begin) - 1]
                 state, totals = call(state, totals, data, grouped(batches, at, plan.steps_per_call))
                 at += plan.steps_per_call
                 if pending is not None:

@@ -1,8 +1,9 @@
-"""The directory of a run: its default name, its lock, and what stands finished in it."""
+"""The directory of a run: its default name, its lock, what stands finished in it, and stages that runs share."""
 
 import contextlib
 import fcntl
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,30 +15,72 @@ from lt_noisy.spec import UserError
 
 def default_workdir(config_name: str, resolved: Resolved) -> pathlib.Path:
     """`runs/<config name>-<hash>`: the same command comes back to the same place, another override does not."""
+    return pathlib.Path("runs") / f"{config_name}-{run_sha256(resolved)[:8]}"
+
+
+def run_sha256(resolved: Resolved) -> str:
+    """The hash of everything in a config that changes what its stages compute (logging and cadence do not)."""
     content = identity_texts(resolved.texts, RUN_FIELDS)
     content |= {s.name: identity_texts(s.texts, s.kind.fields) for s in resolved.stages}
-    return pathlib.Path("runs") / f"{config_name}-{identity_sha256(content)[:8]}"
+    return identity_sha256(content)
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the directory and holds its lock; refuses a directory that another process holds.
+def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]:
+    """Makes the directory and holds its lock; refuses, naming `option`, a directory that another process holds.
 
     The kernel drops the lock with the process, so a killed run leaves nothing to clean up.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "w")  # noqa: SIM115 (closed below, with the lock)
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / ".lock", "w")  # noqa: SIM115 (closed below, with the lock)
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{option}={directory}: cannot be written ({error.strerror})") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"--workdir={workdir}: another process is running in it; wait for it or choose another directory"
+                f"{option}={directory}: another process is running in it; wait for it or choose another directory"
             ) from None
         yield
+
+
+@contextlib.contextmanager
+def waited_for(directory: pathlib.Path) -> Iterator[None]:
+    """Makes the directory of a stage and holds its lock; waits, and says so, while another process holds it.
+
+    As with `locked` the kernel drops the lock with the process: whoever waits goes on where a killed one stopped.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{directory.name}: another process is at this stage; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def link(directory: pathlib.Path, store: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Makes the directory of a stage a relative link to `<store>/<stage>-<its identity>`, which is made too.
+
+    Raises:
+      UserError: a real directory is in the place of the link, or a link to a stage of another identity.
+    """
+    target = store / f"{directory.name}-{identity_sha256(identity)[:16]}"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--store={store}: cannot be written ({error.strerror})") from None
+    if directory.is_symlink():
+        if directory.resolve() == target.resolve():
+            return
+        finished(directory, identity)  # refuses what was started there; says what differs
+        directory.unlink()
+    elif directory.exists():
+        raise UserError(f"--store: {directory} is a directory where a link would go; choose another --workdir")
+    directory.symlink_to(os.path.relpath(target.resolve(), directory.parent.resolve()))
 
 
 def finished(directory: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,7 +1,12 @@
 """Eight CPU devices for every test, set before JAX starts; and the tiny run that the command line is tested with."""
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The suite is mostly compilation of programs that run once on tiny shapes: do not optimise them.
@@ -29,3 +34,36 @@ CONFIG = [
 NO_RECIPE = ["--config.longtail=none()", "--config.noise=none()"]
 
 SSL = ["--config=tests/ssl_config.py"]  # every stage kind of self-supervised learning
+
+NOISY = ["--config=tests/noisy_config.py"]  # and every one of learning from noisy labels
+
+KILLER = ROOT / "tests" / "killer.py"
+
+
+@pytest.fixture(scope="session")
+def env(tmp_path_factory):
+    """The environment of a child: one CPU device, and a compilation cache that all children share."""
+    cache = tmp_path_factory.getbasetemp().parent / "xla-cache"
+    return {
+        **os.environ,
+        "XLA_FLAGS": FAST_COMPILE,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+    }
+
+
+def run(env, workdir, *overrides, program=("main.py",), config=CONFIG):
+    """main.py (or `program`) as a child process; `env` is the fixture."""
+    command = [sys.executable, *map(str, program), *config, f"--workdir={workdir}", *overrides]
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def summary_of(workdir, stage):
+    """A stage's summary."""
+    return json.loads((workdir / stage / "summary.json").read_text())
+
+
+def metrics_of(workdir, stage):
+    """Its metrics file without times."""
+    lines = [json.loads(line) for line in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]

@@ -32,7 +32,7 @@ def test_order_depends_on_step_seed_and_purpose_only():
 
 def test_balanced_sampling_draws_every_class_alike():
     labels = np.repeat(np.arange(3, dtype=np.int32), (900, 90, 10))
-    at = batches(1000, 100, class_balanced()(labels, 3), 0, "order")
+    at = batches(1000, 100, class_balanced().probabilities(labels, 3), 0, "order")
     drawn = np.bincount(labels[_rows(at, range(100))], minlength=3) / 10_000
     np.testing.assert_allclose(drawn, 1 / 3, atol=0.02)  # 4 standard deviations
 

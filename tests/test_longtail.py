@@ -54,13 +54,62 @@ def test_step_counts_give_an_odd_class_to_the_tail():
     assert longtail.step_counts(5, 100, 10.0).tolist() == [100, 100, 10, 10, 10]
 
 
-@pytest.mark.parametrize("text", ["exponential(10)", "step(4, n_max=8)", "explicit((9, 5, 1))"])
+def test_pareto_counts_by_hand():
+    """alpha 1: q = 1 / u - 1 at u = 1/8, 3/8, 5/8, 7/8 is 7, 5/3, 3/5, 1/7; of 84 examples to 7: 84, 20, 7.2, 1.7."""
+    assert longtail.pareto_counts(4, 84, 1.0, 1).tolist() == [84, 20, 7, 1]
+    assert longtail.pareto_counts(4, 84, 1.0, 5).tolist() == [84, 20, 7, 5]
+
+
+def test_pareto_at_the_size_of_imagenet_lt():
+    counts = longtail.pareto_counts(1000, 1280, 6.0, 5)
+    assert (counts[0], counts[-1], counts.sum()) == (1280, 5, 99952)
+    assert (np.diff(counts) <= 0).all()
+    u = (np.arange(1000) + 0.5) / 1000
+    direct = 1280 * (u ** (-1 / 6) - 1) / (u[0] ** (-1 / 6) - 1)
+    assert (abs(np.maximum(direct, 5) - counts - 0.5) <= 0.5 + 1e-6).all()
+
+
+def test_pareto_overflows_at_no_alpha():
+    assert longtail.pareto_counts(3, 90, 1e-6, 2).tolist() == [90, 2, 2]
+    # Towards infinity the quantiles are those of the exponential distribution, -log u.
+    expected = [90, 90 * np.log(2) / np.log(6), 90 * np.log(6 / 5) / np.log(6)]
+    assert longtail.pareto_counts(3, 90, 1e12, 2).tolist() == np.floor(expected).tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((3, 30, 4.0), [18, 9, 3]),  # 10, 5, 2 of 17: 17 11/17, 8 14/17, 3 9/17, that is 28 and two more
+        ((3, 31, 4.0), [18, 9, 4]),  # the same profile: 18 4/17, 9 2/17, 3 11/17
+        ((4, 10, 1.0), [3, 3, 2, 2]),  # 2.5 each: equal remainders in class order
+        ((2, 7, 3.0), [5, 2]),  # 3, 1 of 4: 5 1/4, 1 3/4
+        ((2, 7, 100.0), [7, 0]),  # floor(3 / 100)
+    ],
+)
+def test_unlabelled_counts_by_hand(arguments, expected):
+    counts = longtail.unlabelled_counts(*arguments)
+    assert counts.dtype == np.int64 and counts.tolist() == expected
+
+
+def test_unlabelled_counts_sum_to_the_total():
+    for total in (10, 97, 62030, 3 * 10**9):
+        for ratio in (1.0, 7.3, 100.0):
+            counts = longtail.unlabelled_counts(10, total, ratio)
+            assert counts.sum() == total and (counts >= 0).all() and (np.diff(counts) <= 0).all()
+    with pytest.raises(UserError, match=r"ratio=0\.5 must be at least 1"):
+        longtail.unlabelled_counts(10, 100, 0.5)
+    with pytest.raises(UserError, match="pool of 9 images is too small for 10 classes"):
+        longtail.unlabelled_counts(10, 9, 2.0)
+
+
+@pytest.mark.parametrize("text", ["exponential(10)", "step(4, n_max=8)", "pareto(1)", "explicit((9, 5, 1))"])
 def test_selected_counts_and_order(text):
     labels, ids = data([30, 20, 25])
     rows = select(text, labels, ids, 3)
     expected = {
         "exponential(10)": [30, 9, 3],
         "step(4, n_max=8)": [8, 2, 2],
+        "pareto(1)": [30, 6, 5],  # q 5, 1, 1/5
         "explicit((9, 5, 1))": [9, 5, 1],
     }
     assert np.bincount(labels[rows], minlength=3).tolist() == expected[text]
@@ -75,6 +124,7 @@ def test_selected_counts_and_order(text):
         "exponential(10)",
         "exponential(10, subset=conventional)",
         "step(4)",
+        "pareto(2)",
         "balanced(exponential(10))",
     ],
 )
@@ -93,6 +143,16 @@ def test_n_max_0_is_the_largest_head_every_class_can_supply():
     assert counts.tolist() == [25, 12, 6]
     with pytest.raises(UserError, match="class 1 has 12 examples, the profile asks for 13"):
         select("exponential(4, n_max=26)", labels, ids, 3)
+
+
+def test_n_max_0_of_pareto_leaves_no_class_short():
+    labels, ids = data([100, 12, 10])  # alpha 1 wants n, n / 5, n / 25
+    assert np.bincount(labels[select("pareto(1)", labels, ids, 3)]).tolist() == [64, 12, 5]
+    assert np.bincount(labels[select("pareto(1, n_min=3)", labels, ids, 3)]).tolist() == [64, 12, 3]
+    with pytest.raises(UserError, match="class 2 has 10 examples, the profile asks for 11"):
+        select("pareto(1, n_min=11)", labels, ids, 3)
+    with pytest.raises(UserError, match="class 1 has 12 examples, the profile asks for 13"):
+        select("pareto(1, n_max=65)", labels, ids, 3)
 
 
 def test_seeds_differ_and_a_smaller_class_is_part_of_a_larger_one():
@@ -144,6 +204,12 @@ def test_balanced_control_has_the_same_total():
         ("exponential(1e999)", "ratio=inf"),
         ("exponential(2, n_max=-1)", "n_max=-1"),
         ("exponential(2, subset=convention)", "subset='convention'"),
+        ("pareto(0)", "alpha=0.0 must be a finite number above 0"),
+        ("pareto(1e999)", "alpha=inf must be"),
+        ("pareto(n_min=0)", "n_min=0 must be at least 1"),
+        ("pareto(n_max=4)", "n_min=5 must be at least 1, and at most n_max"),
+        ("pareto(n_max=-1)", "n_max=-1"),
+        ("pareto(subset=cifar)", "subset='cifar'"),
         ("explicit(())", "counts"),
         ("explicit((3, 0))", "counts"),
         ("explicit((3, 1.5))", "counts"),

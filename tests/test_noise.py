@@ -12,6 +12,7 @@ KINDS = [
     "symmetric(0.4, include_true=False)",
     "asymmetric(0.4, pairs=((0, 1), (2, 0)))",
     "imbalance(0.4)",
+    "heteroskedastic(0.4, groups=((0, 2),))",
     "transition(((0.7, 0.2, 0.1), (0, 1, 0), (0.25, 0.25, 0.5)))",
 ]
 COUNTS = (3000, 900, 300)
@@ -37,7 +38,8 @@ def full_matrix(text):
     eye, n = np.eye(3), np.array(COUNTS, float)
     by_pairs = np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0]], float)
     by_counts = [[0 if i == j else n[j] / (n.sum() - n[i]) for j in range(3)] for i in range(3)]
-    conditional = [np.full((3, 3), 1 / 3), (1 - eye) / 2, by_pairs, np.array(by_counts)]
+    in_group = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], float)
+    conditional = [np.full((3, 3), 1 / 3), (1 - eye) / 2, by_pairs, np.array(by_counts), in_group]
     if "transition" in text:
         return np.array([[0.7, 0.2, 0.1], [0, 1, 0], [0.25, 0.25, 0.5]])
     return 0.6 * eye + 0.4 * conditional[KINDS.index(text)]
@@ -131,6 +133,29 @@ def test_cifar100_map_cycles_inside_superclasses():
     ]  # bicycle, bus, motorcycle, truck, train
 
 
+def test_heteroskedastic_is_exact_among_the_examples_of_its_groups():
+    """29 % of the 300 examples of classes 0, 2 and 3 are wrong, inside the group; those of 1 and 4 stay."""
+    labels, observed = corrupt("heteroskedastic(0.29, ((3, 0, 2),))", (140, 500, 100, 60, 70))
+    assert (labels != observed).sum() == 87
+    matrix = noise.transition_matrix(labels, observed, 5)
+    assert (matrix[[1, 4]] == np.eye(5)[[1, 4]]).all() and (matrix[:, [1, 4]] == np.eye(5)[:, [1, 4]]).all()
+    labels, observed = corrupt("heteroskedastic(1.0, ((3, 0, 2),))", (3000, 1, 3000, 3000, 1))
+    assert abs(noise.transition_matrix(labels, observed, 5)[3] - [0.5, 0, 0.5, 0, 0]).max() < 0.05
+
+
+def test_heteroskedastic_defaults_swap_two_pairs_of_cifar10():
+    labels, observed = corrupt("heteroskedastic()", (1000,) * 10)
+    swapped = {(a, b) for a, b in zip(labels.tolist(), observed.tolist(), strict=True) if a != b}
+    assert swapped == {(1, 9), (9, 1), (3, 5), (5, 3)}
+    assert (labels != observed).sum() == 1600
+    assert bind("heteroskedastic()").nominal_rate == 0.4
+
+
+def test_heteroskedastic_without_an_example_of_its_groups_changes_nothing():
+    labels, observed = corrupt("heteroskedastic(0.4, ((1, 2),))", (50, 0, 0))
+    assert (labels == observed).all()
+
+
 def test_exact_transition_rounds_by_largest_remainders():
     text = "transition(((0.5, 0.26, 0.24), (0, 0, 1), (0.4, 0.3, 0.3)))"
     labels, observed = corrupt(text, (10, 3, 5))
@@ -212,6 +237,14 @@ def test_none_and_before_longtail():
         ("asymmetric(0.1, pairs=(0, 1))", "must be"),
         ("asymmetric(0.1, pairs=((0, 1), (0, 2)))", "one other class"),
         ("asymmetric(0.1, pairs=((1, 1),))", "one other class"),
+        ("heteroskedastic(1.2)", r"rate=1.2 must lie in 0\.\.1"),
+        ("heteroskedastic(groups=())", "at least one group"),
+        ("heteroskedastic(groups=((1,),))", r"groups: \(1,\) must be .* two class numbers or more"),
+        ("heteroskedastic(groups=(1, 2))", "groups: 1 must be"),
+        ("heteroskedastic(groups=((1, -2),))", "two class numbers"),
+        ("heteroskedastic(groups=((1, 1.5),))", "two class numbers"),
+        ("heteroskedastic(groups=((0, 1), (1, 2)))", "each class in one group"),
+        ("heteroskedastic(groups=((1, 1),))", "each class in one group, once"),
         ("transition()", "give one of matrix"),
         ("transition(((0.5, 0.4), (0, 1)))", "row 0 must be probabilities"),
         ("transition(((1, 0), (-1, 2)))", "row 1 must be probabilities"),
@@ -229,6 +262,7 @@ def test_bad_arguments_are_refused_at_once(text, message):
     [
         ("asymmetric(0.1, map=cifar10)", "for 10 classes, the data has 3"),
         ("asymmetric(0.1, pairs=((0, 3),))", r"class 3, the data has 0\.\.2"),
+        ("heteroskedastic(0.4)", r"heteroskedastic: groups name class 9, the data has 0\.\.2"),
         ("transition(((1, 0), (0, 1)))", "for 2 classes, the data has 3"),
     ],
 )

@@ -1,6 +1,7 @@
 """One step, any number of devices, jit or pmap: the same gradients, the same first three steps."""
 
 import functools
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,12 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from lt_noisy import parallel
+from lt_noisy import mixnn, parallel, stages
 from lt_noisy.collectives import AXIS
 from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.data.batches import Resident
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context
+from lt_noisy.mix import MIXES
 from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.optim import ASCENTS
@@ -65,11 +67,32 @@ def _objective(text, augment=AUGMENT, ascent="none()"):
     return Case(step, first, _data(), ascent is not None)
 
 
-def _loss(text):
-    loss = bind(text, LOSSES, "loss")
+def _loss(text, mix="none()"):
+    loss, mix = bind(text, LOSSES, "loss"), bind(mix, MIXES, "mix")
     net = supervised.Classifier(_encoder(), bind("linear()", HEADS, "head")(4))
-    step = supervised.make_step(net, loss, _recording(0.1), bind(AUGMENT, AUGMENTS, "augment"), 0, "finetune")
+    step = supervised.make_step(net, loss, _recording(0.1), bind(AUGMENT, AUGMENTS, "augment"), 0, "finetune", mix)
     return Case(step, _first(net, loss.init(_context())), _data())
+
+
+def _mixnn(phase):
+    """One phase of MixNN, three images mixed, targets corrected in every step."""
+    net = supervised.Classifier(_encoder(), bind("linear()", HEADS, "head")(4))
+    section = SimpleNamespace(
+        augment=bind("none()", AUGMENTS, "augment"),
+        alpha=1.0,
+        mixup="linear",
+        neighbours=mixnn.in_batch(k=3),
+        momentum=0.5,
+        correct_from=1,
+        correct_every=1,
+    )
+    job = SimpleNamespace(seed=0, name="mixnn")
+    step = stages.mixnn.make_steps(job, section, net, _recording(0.1), 1)[phase]
+    method = {
+        "targets": np.eye(4, dtype=np.float32)[_data().labels],
+        "clean": np.random.default_rng(3).uniform(0.1, 1, 40).astype(np.float32),
+    }
+    return Case(step, _first(net, method), _data())
 
 
 def _distillation():
@@ -126,6 +149,10 @@ PLAIN_CASES = {
     "rwsam": lambda: _objective("simclr(hidden=16, size=8)", "none()", "sam(rho=0.5)"),
     "rwsam-adaptive": lambda: _objective("simclr(hidden=16, size=8)", "none()", "sam(rho=0.5, adaptive=True)"),
     "distil": _distillation,
+    "mixup": lambda: _loss("symmetric_cross_entropy()", "mixup()"),
+    "elr": lambda: _loss("elr()"),
+    "mixnn-transition": lambda: _mixnn(2),
+    "mixnn": lambda: _mixnn(3),
 }
 
 

@@ -9,67 +9,38 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import CONFIG, FAST_COMPILE, ROOT, SSL
-
-KILLER = ROOT / "tests" / "killer.py"
-
-
-@pytest.fixture(scope="session")
-def env(tmp_path_factory):
-    """The environment of a child: one CPU device, and a compilation cache that all children share."""
-    cache = tmp_path_factory.getbasetemp().parent / "xla-cache"
-    return {
-        **os.environ,
-        "XLA_FLAGS": FAST_COMPILE,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-    }
-
-
-def _run(env, workdir, *overrides, program=("main.py",), config=CONFIG):
-    command = [sys.executable, *map(str, program), *config, f"--workdir={workdir}", *overrides]
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
+from conftest import CONFIG, KILLER, ROOT, SSL, metrics_of, run, summary_of
 
 @pytest.fixture(scope="session")
 def finished(env, tmp_path_factory):
     """An uninterrupted run; nobody writes into it."""
     workdir = tmp_path_factory.mktemp("finished")
-    done = _run(env, workdir)
+    done = run(env, workdir)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return workdir, done.stdout
 
 
-def _summary(workdir, stage):
-    return json.loads((workdir / stage / "summary.json").read_text())
-
-
-def _metrics(workdir, stage):
-    lines = [json.loads(line) for line in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
-
-
 def _assert_same(workdir, reference):
     """Bit for bit: weights, metrics and results, each step once."""
     for stage in ("pretrain", "finetune"):
-        ours, theirs = _summary(workdir, stage), _summary(reference, stage)
+        ours, theirs = summary_of(workdir, stage), summary_of(reference, stage)
         assert ours["params_sha256"] == theirs["params_sha256"]
         for part in ("representation", "test", "train"):
             assert ours.get(part) == theirs.get(part)
-        assert _metrics(workdir, stage) == _metrics(reference, stage)
+        assert metrics_of(workdir, stage) == metrics_of(reference, stage)
     assert (workdir / "manifest.npz").read_bytes() == (reference / "manifest.npz").read_bytes()
 
 
-def test_a_whole_run(finished):
+def test_a_wholerun(finished):
     workdir, out = finished
     for text in ("10 classes", "wrong", "resnet8", "images/s", "ETA", "balanced accuracy", "memorised"):
         assert text in out
     assert out.rstrip().endswith(f"summary: {workdir}/finetune/summary.json")
-    assert [line["step"] for line in _metrics(workdir, "pretrain")] == [5, 10, 15, 20]
-    assert [line["step"] for line in _metrics(workdir, "finetune")] == [4, 8, 12, 16]
-    assert "test_balanced_accuracy" in _metrics(workdir, "finetune")[-1]
-    summary = _summary(workdir, "finetune")
+    assert [line["step"] for line in metrics_of(workdir, "pretrain")] == [5, 10, 15, 20]
+    assert [line["step"] for line in metrics_of(workdir, "finetune")] == [4, 8, 12, 16]
+    assert "test_balanced_accuracy" in metrics_of(workdir, "finetune")[-1]
+    summary = summary_of(workdir, "finetune")
     assert summary["seed"] == 0 and len(summary["params_sha256"]) == 64 and "jax" in summary["versions"]
     assert len(summary["test"]["confusion_matrix"]) == 10
     arrays = np.load(workdir / "manifest.npz")
@@ -93,9 +64,9 @@ def test_a_whole_run(finished):
     ],
 )
 def test_killed_and_resumed_is_bit_identical(env, finished, tmp_path, moment, resumed):
-    killed = _run(env, tmp_path, program=(KILLER, moment))
+    killed = run(env, tmp_path, program=(KILLER, moment))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    again = _run(env, tmp_path)
+    again = run(env, tmp_path)
     assert again.returncode == 0, again.stderr
     if resumed:
         assert resumed in again.stdout
@@ -116,33 +87,33 @@ def test_signals_save_and_exit(env, finished, tmp_path, number, code):
         assert child.wait(60) == code
         errors = child.stderr.read()
     assert "Traceback" not in errors
-    again = _run(env, tmp_path, "--config.pretrain.log_every=steps(1)")
+    again = run(env, tmp_path, "--config.pretrain.log_every=steps(1)")
     assert again.returncode == 0, again.stderr
     start = int(again.stdout.split("pretrain: resuming from step ")[1].split()[0])
     assert 3 <= start <= 20
-    assert [line["step"] for line in _metrics(tmp_path, "pretrain")] == list(range(1, 21))
+    assert [line["step"] for line in metrics_of(tmp_path, "pretrain")] == list(range(1, 21))
     for stage in ("pretrain", "finetune"):
-        assert _summary(tmp_path, stage)["params_sha256"] == _summary(finished[0], stage)["params_sha256"]
+        assert summary_of(tmp_path, stage)["params_sha256"] == summary_of(finished[0], stage)["params_sha256"]
 
 
 def test_finished_stages_are_skipped_and_another_identity_is_refused(env, finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")}
-    again = _run(env, workdir, "--config.finetune.log_every=steps(2)")  # cadence is not identity
+    again = run(env, workdir, "--config.finetune.log_every=steps(2)")  # cadence is not identity
     assert again.returncode == 0 and "pretrain: finished already" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")} == before
 
-    other = _run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
+    other = run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
     assert other.returncode == 2
     assert "finetune.loss: " in other.stderr and "gce(q=0.5)" in other.stderr
     assert len(other.stderr.strip().splitlines()) == 1
-    noise = _run(env, workdir, "--config.noise=symmetric(rate=0.2)")
+    noise = run(env, workdir, "--config.noise=symmetric(rate=0.2)")
     assert noise.returncode == 2 and "manifest differs" in noise.stderr
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")} == before
 
     shutil.rmtree(workdir / "finetune")  # another loss beside the same pre-training
-    changed = _run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
+    changed = run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
     assert changed.returncode == 0 and "pretrain: finished already" in changed.stdout
 
 
@@ -152,14 +123,14 @@ def test_altered_manifest_and_second_process_are_refused(env, finished, tmp_path
     arrays = dict(np.load(workdir / "manifest.npz"))
     arrays["observed_labels"][0] = (arrays["observed_labels"][0] + 1) % 10
     np.savez(workdir / "manifest.npz", **arrays)
-    altered = _run(env, workdir)
+    altered = run(env, workdir)
     assert altered.returncode == 2 and len(altered.stderr.strip().splitlines()) == 1
 
     import fcntl
 
     with open(workdir / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        second = _run(env, workdir)
+        second = run(env, workdir)
     assert second.returncode == 2 and "another process" in second.stderr
 
 
@@ -170,12 +141,12 @@ def test_a_saved_manifest_replaces_the_recipe(env, finished, tmp_path):
         "--config.noise=none()",
         f"--config.manifest=file(path='{reference}')",
     ]
-    loaded = _run(env, tmp_path / "loaded", *recipe)
+    loaded = run(env, tmp_path / "loaded", *recipe)
     assert loaded.returncode == 0, loaded.stderr
     assert (
-        _summary(tmp_path / "loaded", "finetune")["params_sha256"] == (_summary(reference, "finetune")["params_sha256"])
+        summary_of(tmp_path / "loaded", "finetune")["params_sha256"] == (summary_of(reference, "finetune")["params_sha256"])
     )
-    clash = _run(env, tmp_path / "clash", recipe[2])
+    clash = run(env, tmp_path / "clash", recipe[2])
     assert clash.returncode == 2 and "already fixes the training set" in clash.stderr
 
 
@@ -183,7 +154,7 @@ def test_frozen_encoder_stays_as_pretrained(env, finished, tmp_path):
     from lt_noisy.checkpoint import read_final
 
     shutil.copytree(finished[0] / "pretrain", tmp_path / "pretrain")
-    done = _run(env, tmp_path, "--config.finetune.freeze_encoder=True")
+    done = run(env, tmp_path, "--config.finetune.freeze_encoder=True")
     assert done.returncode == 0, done.stderr
     before, after = read_final(tmp_path / "pretrain"), read_final(tmp_path / "finetune")
     moved = {k for k in after if k in before and not np.array_equal(after[k], before[k])}
@@ -201,7 +172,7 @@ def test_a_corrupt_newest_checkpoint_falls_back_and_ends_the_same(env, finished,
                 content = bytearray(file.read_bytes())
                 content[len(content) // 2] ^= 1
                 file.write_bytes(content)
-    done = _run(env, workdir)
+    done = run(env, workdir)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     for stage, bad, good in (("pretrain", 20, 15), ("finetune", 16, 12)):
@@ -210,7 +181,7 @@ def test_a_corrupt_newest_checkpoint_falls_back_and_ends_the_same(env, finished,
     _assert_same(workdir, finished[0])
 
 
-def test_two_devices_under_pmap_give_the_same_run(env, finished, tmp_path):
+def test_two_devices_under_pmap_give_the_samerun(env, finished, tmp_path):
     """The whole of main.py on stacked arrays: resume from one device's checkpoint, training, evaluation."""
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
@@ -219,17 +190,17 @@ def test_two_devices_under_pmap_give_the_same_run(env, finished, tmp_path):
         shutil.rmtree(workdir / stage / "checkpoints" / newest)
         (workdir / stage / "checkpoints" / f"{newest}.json").unlink()
     two = {**env, "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {FAST_COMPILE}"}
-    done = _run(two, workdir, "--config.devices=2", "--config.parallel=pmap")
+    done = run(two, workdir, "--config.devices=2", "--config.parallel=pmap")
     assert done.returncode == 0, done.stderr
     assert "pretrain: resuming from step 15" in done.stdout and "not bit for bit" in done.stdout
     for stage in ("pretrain", "finetune"):
-        ours, theirs = _metrics(workdir, stage), _metrics(finished[0], stage)
+        ours, theirs = metrics_of(workdir, stage), metrics_of(finished[0], stage)
         assert [line["step"] for line in ours] == [line["step"] for line in theirs]
         assert ours[-1]["loss"] == pytest.approx(theirs[-1]["loss"], rel=1e-2)
 
 
 def test_not_finite_stops_and_keeps_the_last_good_checkpoint(env, tmp_path):
-    wild = _run(env, tmp_path, "--config.pretrain.schedule=constant(lr=1e30)")
+    wild = run(env, tmp_path, "--config.pretrain.schedule=constant(lr=1e30)")
     assert wild.returncode == 2
     line = wild.stderr.strip().splitlines()[-1]
     assert line.startswith("error: pretrain: the loss or its gradient is not finite in steps ")
@@ -240,7 +211,7 @@ def test_not_finite_stops_and_keeps_the_last_good_checkpoint(env, tmp_path):
 def self_supervised(env, tmp_path_factory):
     """An uninterrupted run of every self-supervised stage kind; nobody writes into it."""
     workdir = tmp_path_factory.mktemp("self_supervised")
-    done = _run(env, workdir, config=SSL)
+    done = run(env, workdir, config=SSL)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return workdir, done.stdout
@@ -250,13 +221,13 @@ def test_every_self_supervised_stage_leaves_its_figures(self_supervised):
     workdir, out = self_supervised
     for text in ("rank correlation", "purity", "expert 1: ", "linear probe, 2 per class", "on the pixels", "effective"):
         assert text in out
-    metrics = {stage: _metrics(workdir, stage)[-1] for stage in ("moco", "byol", "rwsam", "distil")}
+    metrics = {stage: metrics_of(workdir, stage)[-1] for stage in ("moco", "byol", "rwsam", "distil")}
     # Keys of ten steps of two views of 32 images have passed through the queue of 100: the last three steps and a bit.
     assert metrics["moco"]["queue_filled"] == 1.0
     assert metrics["moco"]["queue_age"] == pytest.approx((64 * 1 + 36 * 2) / 100)
     assert metrics["rwsam"]["ascent_norm"] > 0 and "ascent_norm" not in metrics["byol"]
     assert all(m["effective_rank"] >= 1 and m["channel_std"] >= 0 for m in metrics.values())
-    representation = _summary(workdir, "byol")["representation"]
+    representation = summary_of(workdir, "byol")["representation"]
     assert {"knn_initial", "knn_pixels", "collapsed", "effective_rank"} <= set(representation)
 
     weights = np.load(workdir / "density" / "weights.npz")
@@ -264,17 +235,17 @@ def test_every_self_supervised_stage_leaves_its_figures(self_supervised):
     np.testing.assert_array_equal(weights["ids"], ids)
     assert weights["weights"].min() == 1.0 and len(np.unique(weights["weights"])) > 10
     clusters = np.load(workdir / "cluster" / "clusters.npz")["clusters"]
-    experts = _summary(workdir, "experts")["experts"]
+    experts = summary_of(workdir, "experts")["experts"]
     assert [e["images"] for e in experts] == np.bincount(clusters).tolist()
     total = 641 // 32 * 32  # images that one network would see in the stage's one epoch
     for e in experts:  # 641 images in two clusters: a quarter of either holds a batch
         assert e["batch_size"] == 32 and e["steps"] == round(total * e["images"] / 641 / 32)
-    probes = _summary(workdir, "probe")["probes"]
+    probes = summary_of(workdir, "probe")["probes"]
     assert probes["all"]["train_size"] == 1797 - 200 and probes["2"]["train_size"] == 20
     assert len(probes["2"]["linear"]["runs"]) == 2
     # The last stage works on another source whole: 1797 less 30 test images a class.
-    assert _summary(workdir, "tuned")["examples_seen"] == 4 * 32
-    assert sum(map(sum, _summary(workdir, "tuned")["test"]["confusion_matrix"])) == 300
+    assert summary_of(workdir, "tuned")["examples_seen"] == 4 * 32
+    assert sum(map(sum, summary_of(workdir, "tuned")["test"]["confusion_matrix"])) == 300
 
 
 def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
@@ -285,14 +256,14 @@ def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
     from lt_noisy.spec import UserError
 
     workdir, _ = self_supervised
-    rows = ssl_table.read_run(workdir)
+    rows = ssl_table.readrun(workdir)
     methods = ["byol", "distilled from base and experts", "moco", "simsiam + rwSAM"]
     assert sorted(row["method"] for row in rows) == methods
-    probe, distil = _summary(workdir, "probe")["probes"]["all"]["linear"], _summary(workdir, "distil")
+    probe, distil = summary_of(workdir, "probe")["probes"]["all"]["linear"], summary_of(workdir, "distil")
     row = next(row for row in rows if row["method"].startswith("distilled"))
     assert row["figures"]["linear"] == probe["balanced_accuracy"]
     assert row["figures"]["knn_balanced_bank"] == distil["representation"]["knn_balanced_bank"]
-    losses = [line["loss"] for line in _metrics(workdir, "distil")]
+    losses = [line["loss"] for line in metrics_of(workdir, "distil")]
     assert (row["figures"]["loss_first"], row["figures"]["loss_last"]) == (losses[0], losses[-1])
 
     other = [{**r, "seed": 1, "figures": {**r["figures"], "params_sha256": "other"}} for r in rows]
@@ -309,12 +280,12 @@ def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
 def test_a_finished_run_with_probes_is_skipped_and_one_killed_in_a_probe_goes_on(env, self_supervised, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(self_supervised[0], workdir)
-    again = _run(env, workdir, config=SSL)
+    again = run(env, workdir, config=SSL)
     assert again.returncode == 0 and again.stdout.count("finished already, skipped") == 9, again.stderr
     (workdir / "probe" / "summary.json").unlink()
-    again = _run(env, workdir, config=SSL)
+    again = run(env, workdir, config=SSL)
     assert again.returncode == 0 and again.stdout.count("finished already, skipped") == 8, again.stderr
-    assert _summary(workdir, "probe")["probes"] == _summary(self_supervised[0], "probe")["probes"]
+    assert summary_of(workdir, "probe")["probes"] == summary_of(self_supervised[0], "probe")["probes"]
 
 
 def test_queue_target_and_weights_resume_bit_for_bit(env, self_supervised, tmp_path):
@@ -322,16 +293,16 @@ def test_queue_target_and_weights_resume_bit_for_bit(env, self_supervised, tmp_p
     reference, _ = self_supervised
     # Steps that each process takes before it dies; two are done again after a save at step 4 or 8.
     for steps, resumed in ((6, None), (6 + 6, "moco"), (6 + 6, "byol"), (6 + 15, "rwsam"), (7 + 6, "experts/expert_1")):
-        killed = _run(env, tmp_path, program=(KILLER, f"before step {steps}"), config=SSL)
+        killed = run(env, tmp_path, program=(KILLER, f"before step {steps}"), config=SSL)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert resumed is None or f"{resumed}: resuming from step 4 of" in killed.stdout
-    done = _run(env, tmp_path, config=SSL)
+    done = run(env, tmp_path, config=SSL)
     assert done.returncode == 0, done.stderr
     for stage in ("moco", "byol", "rwsam", "distil", "tuned"):
-        assert _summary(tmp_path, stage)["params_sha256"] == _summary(reference, stage)["params_sha256"]
-        assert _metrics(tmp_path, stage) == _metrics(reference, stage)
-    ours, theirs = (_summary(w, "experts")["experts"] for w in (tmp_path, reference))
+        assert summary_of(tmp_path, stage)["params_sha256"] == summary_of(reference, stage)["params_sha256"]
+        assert metrics_of(tmp_path, stage) == metrics_of(reference, stage)
+    ours, theirs = (summary_of(w, "experts")["experts"] for w in (tmp_path, reference))
     assert [e["params_sha256"] for e in ours] == [e["params_sha256"] for e in theirs]
     for name, file in (("density", "weights.npz"), ("cluster", "clusters.npz")):
         assert (tmp_path / name / file).read_bytes() == (reference / name / file).read_bytes()
-    assert _summary(tmp_path, "probe")["probes"] == _summary(reference, "probe")["probes"]
+    assert summary_of(tmp_path, "probe")["probes"] == summary_of(reference, "probe")["probes"]

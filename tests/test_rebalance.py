@@ -1,28 +1,71 @@
-"""Samplers: probabilities by hand, and that every table entry keeps the contract."""
-
 import numpy as np
 import pytest
 
-from lt_noisy.rebalance import SAMPLERS, class_balanced, uniform
+from lt_noisy.rebalance import SAMPLERS, WEIGHTINGS
+from lt_noisy.spec import UserError, bind
 
-LABELS = np.array([0, 0, 0, 3, 0, 1])  # class 2 is empty
+LABELS = np.repeat([0, 1, 3], [5, 4, 1])  # class 2 has no example
+
+
+def _shares(text):
+    p = bind(text, SAMPLERS, "sampler").probabilities(LABELS, 4)
+    assert p.shape == (10,) and np.isclose(p.sum(), 1, rtol=0, atol=1e-12)
+    return np.bincount(LABELS, p, minlength=4)
 
 
 def test_uniform_is_a_permutation():
-    assert uniform()(LABELS, 4) is None
+    assert bind("uniform()", SAMPLERS, "sampler").probabilities(LABELS, 4) is None
 
 
-def test_class_balanced_gives_every_observed_class_the_same_chance():
-    probabilities = class_balanced()(LABELS, 4)
-    np.testing.assert_allclose(probabilities, [1 / 12, 1 / 12, 1 / 12, 1 / 3, 1 / 12, 1 / 3], rtol=1e-15)
-    drawn = LABELS[np.random.default_rng(0).choice(len(LABELS), 30_000, p=probabilities)]
-    np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 30_000, [1 / 3, 1 / 3, 0, 1 / 3], atol=0.015)
+def test_shares_of_the_classes_by_hand():
+    np.testing.assert_allclose(_shares("class_balanced()"), [1 / 3, 1 / 3, 0, 1 / 3], rtol=1e-12)
+    np.testing.assert_allclose(_shares("square_root()"), np.sqrt([5, 4, 0, 1]) / np.sqrt([5, 4, 1]).sum(), rtol=1e-12)
+    # An example of a class of n weighs (1 - b) / (1 - b^n): with b = 1/2 1/(2 - 2^-4), 1/(2 - 2^-3), 1.
+    expected = np.array([5 * 16 / 31, 4 * 8 / 15, 0, 1])
+    np.testing.assert_allclose(_shares("effective_number(beta=0.5)"), expected / expected.sum(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_gives_none_or_probabilities(name):
-    probabilities = SAMPLERS[name]()(LABELS, 4)
-    if probabilities is not None:
-        assert probabilities.dtype == np.float64 and probabilities.shape == LABELS.shape
-        assert (probabilities >= 0).all()
-        np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-12)
+def test_effective_number_between_its_limits():
+    np.testing.assert_allclose(_shares("effective_number(beta=0.0)"), [0.5, 0.4, 0, 0.1], rtol=1e-12)
+    np.testing.assert_allclose(_shares("effective_number(beta=0.99999999)"), _shares("class_balanced()"), rtol=1e-6)
+
+
+def test_weights_by_hand():
+    """LDAM-DRW on CIFAR-10-LT: (1 - b) / (1 - b^n), normalised to sum to C."""
+    counts = np.array([5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])
+    raw = (1 - 0.9999) / (1 - 0.9999**counts)
+    weights = bind("effective_number(beta=0.9999)", WEIGHTINGS, "reweight").weights(counts)
+    np.testing.assert_allclose(weights, raw / raw.sum() * 10, rtol=1e-9)
+    np.testing.assert_allclose(weights.sum(), 10, rtol=1e-12)
+    np.testing.assert_allclose(
+        bind("inverse_frequency()", WEIGHTINGS, "reweight").weights(np.array([4, 0, 1])), [0.6, 0, 2.4], rtol=1e-12
+    )
+    np.testing.assert_array_equal(bind("none()", WEIGHTINGS, "reweight").weights(counts), np.ones(10))
+
+
+def test_one_size_is_no_rebalancing():
+    counts = np.full(3, 7)
+    for text in ("inverse_frequency(power=0.5)", "effective_number(beta=0.9)"):
+        np.testing.assert_allclose(bind(text, WEIGHTINGS, "reweight").weights(counts), 1, rtol=1e-12)
+
+
+def test_deferred_keeps_the_rule_and_its_start():
+    sampler = bind("deferred(class_balanced(), start=0.5)", SAMPLERS, "sampler")
+    weighting = bind("deferred(effective_number(beta=0.9))", WEIGHTINGS, "reweight")
+    assert (sampler.start, weighting.start) == (0.5, 0.8)
+    assert bind("class_balanced()", SAMPLERS, "sampler").start == 0
+    np.testing.assert_allclose(sampler.probabilities(LABELS, 4)[:5], 1 / 15, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "said"),
+    [
+        (SAMPLERS, "effective_number(beta=1.0)", r"beta is in \[0, 1\)"),
+        (SAMPLERS, "deferred(class_balanced(), start=1.0)", r"start is a fraction"),
+        (WEIGHTINGS, "inverse_frequency(power=-1)", r"power is in"),
+        (WEIGHTINGS, "deferred(class_balanced())", "unknown name 'class_balanced'"),
+    ],
+)
+def test_bad_input(table, text, said):
+    with pytest.raises(UserError, match=said):
+        bind(text, table, "config.finetune.sampler")

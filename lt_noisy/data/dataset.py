@@ -6,8 +6,25 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lt_noisy import rng
 from lt_noisy.data.sources import SOURCES, Load, Source
 from lt_noisy.state import array_sha256
+
+
+class Validation(NamedTuple):
+    """Examples held out of the manifest, as noisy as the rest: what may select, unlike the test set.
+
+    Attributes:
+      images: uint8 [V, H, W, C].
+      observed: int32 [V].
+      clean: int32 [V], for metrics only.
+      ids: int64 [V].
+    """
+
+    images: np.ndarray
+    observed: np.ndarray
+    clean: np.ndarray
+    ids: np.ndarray
 
 
 class Dataset(NamedTuple):
@@ -22,6 +39,7 @@ class Dataset(NamedTuple):
       test_labels: int32 [M].
       class_names: C names.
       source: where it came from, for banks drawn from the full training split.
+      validation: what `hold_out` took from the manifest; None without.
     """
 
     train_images: np.ndarray
@@ -32,6 +50,7 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     source: Source
+    validation: Validation | None = None
 
     @property
     def num_classes(self) -> int:
@@ -48,6 +67,9 @@ class Dataset(NamedTuple):
                 (array_sha256(self.test_images) + array_sha256(self.test_labels)).encode()
             ).hexdigest(),
         }
+        if self.validation is not None and "observed" in labels:
+            held = array_sha256(self.validation.ids) + array_sha256(self.validation.observed)
+            content["validation"] = hashlib.sha256(held.encode()).hexdigest()
         return {**content, **{f"{name}_labels": array_sha256(getattr(self, name)) for name in labels}}
 
     def rows(self, rows: np.ndarray) -> "Dataset":
@@ -69,6 +91,26 @@ def select(source: Source, rows: np.ndarray, observed: np.ndarray, clean: np.nda
         class_names=source.class_names,
         source=source,
     )
+
+
+def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """`dataset` with this share of every observed class moved to its `validation`; 0 leaves it as it is.
+
+    At least one example of each class that has two or more, drawn by id, whatever the storage order. The labels are the
+    observed ones: a split for early stopping or tuning must be as noisy as what it stands in for.
+    """
+    if share == 0:
+        return dataset
+    held = []
+    for c in np.unique(dataset.observed):
+        rows = np.flatnonzero(dataset.observed == c)
+        rows = rows[np.argsort(dataset.ids[rows])]
+        number = min(max(round(share * len(rows)), 1), len(rows) - 1)
+        held.append(rng.generator(seed, f"validation, class {c}").permutation(rows)[:number])
+    rows = np.sort(np.concatenate(held))
+    kept = dataset.rows(np.setdiff1d(np.arange(len(dataset.ids)), rows))
+    taken = dataset.rows(rows)
+    return kept._replace(validation=Validation(taken.train_images, taken.observed, taken.clean, taken.ids))
 
 
 def whole(source: Source) -> Dataset:

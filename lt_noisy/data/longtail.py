@@ -39,6 +39,33 @@ def step_counts(num_classes: int, n_max: int, ratio: float) -> np.ndarray:
     return np.where(np.arange(num_classes) < num_classes // 2, n_max, tail).astype(np.int64)
 
 
+def pareto_counts(num_classes: int, n_max: int, alpha: float, n_min: int) -> np.ndarray:
+    """n_j = max(n_min, floor(n_max q_j / q_0)), int64 [C], with q_j the Lomax quantiles of `pareto`."""
+    logs = -np.log((np.arange(num_classes) + 0.5) / num_classes) / alpha  # of q_j + 1
+    # exp(logs) - 1 overflows at a small alpha, its ratio to the first does not.
+    shares = np.exp(logs - logs[0]) * np.expm1(-logs) / np.expm1(-logs[0])
+    return np.maximum(n_min, np.floor(n_max * shares * (1 + 1e-12))).astype(np.int64)
+
+
+def unlabelled_counts(num_classes: int, total: int, ratio: float) -> np.ndarray:
+    """The profile of an unlabelled pool of `total` images: int64 [C], summing to `total`.
+
+    Yang & Xu, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning" (NeurIPS 2020): m_j =
+    floor(floor(total / C) * ratio^(-j / (C - 1))), rescaled to `total`. Ours: the rescaled counts are rounded by
+    largest remainders, equal ones in class order. A class whose m_j is 0 stays empty.
+
+    Raises:
+      UserError: a ratio below 1, or fewer images than classes.
+    """
+    _check_ratio(ratio)
+    if total < num_classes:
+        raise UserError(f"an unlabelled pool of {total} images is too small for {num_classes} classes")
+    profile = exponential_counts(num_classes, total // num_classes, ratio)
+    counts, remainders = np.divmod(profile * total, profile.sum())
+    counts[np.argsort(-remainders, kind="stable")[: total - counts.sum()]] += 1
+    return counts
+
+
 def none() -> Select:
     """Every example, sorted by id."""
     return lambda labels, ids, num_classes, seed: np.argsort(ids).astype(np.int64)
@@ -52,7 +79,8 @@ def exponential(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
       n_max: examples of class 0; 0 means the most that leaves no class short.
       subset: `seeded` or `conventional`.
     """
-    return _profiled(lambda num_classes, head: exponential_counts(num_classes, head, ratio), ratio, n_max, subset)
+    _check_ratio(ratio)
+    return _profiled(lambda num_classes, head: exponential_counts(num_classes, head, ratio), n_max, subset)
 
 
 def step(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
@@ -63,7 +91,29 @@ def step(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
       n_max: examples of a head class; 0 means the most that leaves no class short.
       subset: `seeded` or `conventional`.
     """
-    return _profiled(lambda num_classes, head: step_counts(num_classes, head, ratio), ratio, n_max, subset)
+    _check_ratio(ratio)
+    return _profiled(lambda num_classes, head: step_counts(num_classes, head, ratio), n_max, subset)
+
+
+def pareto(alpha: float = 6.0, n_max: int = 0, n_min: int = 5, subset: str = "seeded") -> Select:
+    """Pareto profile: n_j = max(n_min, floor(n_max q_j / q_0)), q_j = u_j^(-1 / alpha) - 1 with u_j = (j + 0.5) / C.
+
+    The family of ImageNet-LT (Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019: alpha 6,
+    1280 to 5 images a class, 115,846 in all over 1000 classes), which is one random draw, published as a list of files.
+    Ours has no draw: the q_j are evenly spaced quantiles of the Lomax distribution, which is what NumPy's `pareto`
+    samples. At 1000 classes and 1280 to 5 images it has 99,952 in all: our figure, and not the published set.
+
+    Args:
+      alpha: shape, above 0; smaller is more imbalanced.
+      n_max: examples of class 0; 0 means the most that leaves no class short.
+      n_min: the fewest examples of a class, 1 or more.
+      subset: `seeded` or `conventional` (that draw, of this profile: conventional for CIFAR only).
+    """
+    if not 0 < alpha < math.inf:
+        raise UserError(f"alpha={alpha} must be a finite number above 0")
+    if n_min < 1 or 0 < n_max < n_min:
+        raise UserError(f"n_min={n_min} must be at least 1, and at most n_max where that is given")
+    return _profiled(lambda num_classes, head: pareto_counts(num_classes, head, alpha, n_min), n_max, subset)
 
 
 def explicit(counts: tuple, subset: str = "seeded") -> Select:
@@ -93,10 +143,13 @@ def balanced(profile: Select) -> Select:
     return select
 
 
-def _profiled(profile: Profile, ratio: float, n_max: int, subset: str) -> Select:
-    draw = _subset(subset)
+def _check_ratio(ratio: float) -> None:
     if not (math.isfinite(ratio) and ratio >= 1):
         raise UserError(f"ratio={ratio} must be at least 1 (largest over smallest class)")
+
+
+def _profiled(profile: Profile, n_max: int, subset: str) -> Select:
+    draw = _subset(subset)
     if n_max < 0:
         raise UserError(f"n_max={n_max} must be 0 (the most there is) or the size of class 0")
 
@@ -107,8 +160,8 @@ def _profiled(profile: Profile, ratio: float, n_max: int, subset: str) -> Select
         counts = profile(num_classes, n_max or _largest_head(profile, available))
         if counts.min() < 1:
             raise UserError(
-                f"longtail: ratio={ratio:g} with {counts[0]} examples in class 0 leaves class "
-                f"{counts.argmin()} without any; lower the ratio or raise n_max"
+                f"longtail: the profile with {counts[0]} examples in class 0 leaves class {counts.argmin()} without "
+                "any; lower the ratio or raise n_max"
             )
         return draw(labels, ids, counts, seed)
 
@@ -164,6 +217,7 @@ LONGTAILS = {
     "none": none,
     "exponential": exponential,
     "step": step,
+    "pareto": pareto,
     "explicit": explicit,
     "balanced": balanced,
 }

@@ -5,7 +5,20 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from lt_noisy.fields import Fields
-from lt_noisy.stages import cluster, density, distil, experts, probe, self_supervised, supervised
+from lt_noisy.stages import (
+    classifier,
+    cluster,
+    cross_fit,
+    density,
+    distil,
+    experts,
+    mixnn,
+    probe,
+    pseudo_label,
+    self_supervised,
+    supervised,
+    transition,
+)
 from lt_noisy.stages.common import Job, Prepared
 
 
@@ -33,12 +46,14 @@ class Kind(NamedTuple):
     fields: Fields
     labels: Callable[[SimpleNamespace], tuple[str, ...]]
     inputs: Mapping[str, Reads]
-    check: Callable[[Job, SimpleNamespace], dict[str, int]]
+    check: Callable[[Job, SimpleNamespace], dict[str, Any]]
     run: Callable[[Job, SimpleNamespace], dict[str, Any]]
     prepare: Callable[[Job, SimpleNamespace], Prepared] | None = None
 
 
-ENCODERS = ("self_supervised", "supervised", "distil")  # kinds whose checkpoint holds an encoder
+ENCODERS = ("self_supervised", "supervised", "mixnn", "distil")  # kinds whose checkpoint holds an encoder
+LABEL_FREE = ("self_supervised", "distil")  # those of them that read no labels
+WITH_HEAD = ("supervised", "mixnn")  # kinds whose checkpoint holds a classifier on it too
 
 
 def _no_labels(section: SimpleNamespace) -> tuple[str, ...]:
@@ -61,10 +76,34 @@ STAGES = {
     "supervised": Kind(
         supervised.FIELDS,
         _observed,
-        {"init": Reads(ENCODERS, optional=True)},
+        {
+            "init": Reads(ENCODERS, optional=True),
+            "pseudo": Reads(("pseudo_label",), optional=True),
+            "transition": Reads(("transition",), optional=True),
+        },
         supervised.check,
         supervised.run,
         supervised.prepare,
+    ),
+    "mixnn": Kind(
+        mixnn.FIELDS, _observed, {"init": Reads(ENCODERS, optional=True)}, mixnn.check, mixnn.run, mixnn.prepare
+    ),
+    "pseudo_label": Kind(
+        pseudo_label.FIELDS, _no_labels, {"init": Reads(WITH_HEAD)}, pseudo_label.check, pseudo_label.run
+    ),
+    "cross_fit": Kind(
+        cross_fit.FIELDS,
+        _observed,
+        {"init": Reads(LABEL_FREE, optional=True), "transition": Reads(("transition",), optional=True)},
+        cross_fit.check,
+        cross_fit.run,
+    ),
+    "transition": Kind(
+        transition.FIELDS,
+        transition.labels,
+        {"init": Reads((*WITH_HEAD, "cross_fit"))},
+        transition.check,
+        transition.run,
     ),
     "density": Kind(density.FIELDS, density.labels, {"init": Reads(ENCODERS)}, density.check, density.run),
     "cluster": Kind(cluster.FIELDS, _no_labels, {"init": Reads(("self_supervised",))}, cluster.check, cluster.run),
@@ -76,6 +115,13 @@ STAGES = {
         distil.check,
         distil.run,
         distil.prepare,
+    ),
+    "classifier": Kind(
+        classifier.FIELDS,
+        _observed,
+        {"init": Reads(WITH_HEAD), "transition": Reads(("transition",), optional=True)},
+        classifier.check,
+        classifier.run,
     ),
     "probe": Kind(probe.FIELDS, _observed, {"init": Reads(ENCODERS)}, probe.check, probe.run),
 }

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
@@ -24,7 +25,7 @@ from lt_noisy.metrics import Writer
 from lt_noisy.optim import OPTIMIZERS, SCHEDULES, by_part
 from lt_noisy.spec import UserError
 from lt_noisy.state import TrainState, flatten, tree_sha256
-from lt_noisy.train import Plan, Trained, train
+from lt_noisy.train import Phase, Plan, Refresh, Trained, train
 from lt_noisy.units import DURATIONS, Clock
 
 PyTree = Any
@@ -92,7 +93,12 @@ class Job(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A training stage ready for the loop: network, initial state (host), step, batches, plan and data (host)."""
+    """A training stage ready for the loop: network, initial state (host), step, batches, plan and data (host).
+
+    Attributes:
+      later: phases after the first, where the step changes.
+      refresh: what happens to the state between steps (`train.Refresh`).
+    """
 
     net: nn.Module
     state: TrainState
@@ -100,12 +106,18 @@ class Prepared(NamedTuple):
     batches: Batches
     plan: Plan
     data: PyTree
+    later: tuple[Phase, ...] = ()
+    refresh: Refresh | None = None
 
 
-def make_plan(job: Job, section: SimpleNamespace) -> Plan:
-    """Turns the section's durations into steps; refuses a batch or an interval that does not fit."""
+def make_plan(job: Job, section: SimpleNamespace, more: int = 0) -> Plan:
+    """Turns the section's durations into steps; refuses a batch or an interval that does not fit.
+
+    Args:
+      more: examples that the stage has beside those of its data set.
+    """
     where, size = f"config.{job.name.partition('/')[0]}", section.batch_size
-    epoch = steps_per_epoch(len(job.dataset.observed), size, job.devices.num_devices, f"{where}.batch_size")
+    epoch = steps_per_epoch(len(job.dataset.observed) + more, size, job.devices.num_devices, f"{where}.batch_size")
     clock = Clock(epoch, size, 0, job.multiple)
     total = section.length(clock, f"{where}.length")
     clock = clock._replace(total=total)
@@ -116,9 +128,9 @@ def make_plan(job: Job, section: SimpleNamespace) -> Plan:
     return Plan(total, **cadence, steps_per_call=job.steps_per_call, batch_size=size)
 
 
-def check(job: Job, section: SimpleNamespace) -> Plan:
-    """The plan of a stage, once batch, intervals and augmentation are known to fit the data."""
-    plan = make_plan(job, section)
+def check(job: Job, section: SimpleNamespace, more: int = 0) -> Plan:
+    """The plan of a stage (see `make_plan`), once batch, intervals and augmentation are known to fit the data."""
+    plan = make_plan(job, section, more)
     shape = job.dataset.train_images.shape[1:]
     prepared = check_images(job, section.augment.evaluate, f"config.{job.name}.augment")
     augmented = check_images(job, lambda x: section.augment.train(jax.random.key(0), x), f"config.{job.name}.augment")
@@ -170,9 +182,17 @@ def resident(job: Job) -> Resident:
     return Resident(job.dataset.train_images, job.dataset.observed)
 
 
-def order(job: Job, batch_size: int, probabilities: np.ndarray | None = None) -> Batches:
-    """The stage's batches."""
-    return batches(len(job.dataset.observed), batch_size, probabilities, job.seed, f"{job.name}/order")
+def order(
+    job: Job, batch_size: int, probabilities: np.ndarray | None = None, num_examples: int | None = None
+) -> Batches:
+    """The stage's batches, of as many examples as its data set has or of `num_examples`."""
+    return batches(
+        len(job.dataset.observed) if num_examples is None else num_examples,
+        batch_size,
+        probabilities,
+        job.seed,
+        f"{job.name}/order",
+    )
 
 
 Predict = Callable[[PyTree, np.ndarray], np.ndarray]
@@ -210,18 +230,27 @@ def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     os.replace(temporary, path)
 
 
-def read_arrays(job: Job, directory: pathlib.Path, name: str) -> np.ndarray:
-    """The array `name` [N] of `<directory>/<name>.npz`, in the order of the job's rows.
+def load_arrays(path: pathlib.Path, *names: str) -> list[np.ndarray]:
+    """These arrays of a finished stage's `.npz`.
+
+    Raises:
+      UserError: the file is missing or damaged, or has no such array.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file of its own open
+            return [arrays[name] for name in names]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove {path.parent} to make it again") from None
+
+
+def read_arrays(job: Job, directory: pathlib.Path, name: str, array: str = "") -> np.ndarray:
+    """The array `array` [N, ...] (`name`, unless given) of `<directory>/<name>.npz`, in the order of the job's rows.
 
     Raises:
       UserError: the file is missing or damaged, or was written for other images.
     """
     path = directory / f"{name}.npz"
-    try:
-        with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file of its own open
-            ids, values = arrays["ids"], arrays[name]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove {directory} to make it again") from None
+    ids, values = load_arrays(path, "ids", array or name)
     if not np.array_equal(ids, job.dataset.ids):
         raise UserError(f"config.{job.name}: {path} is of another training set")
     return values
@@ -249,7 +278,8 @@ def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dic
     return train(
         job.name,
         ready.state,
-        ready.step,
+        (Phase(0, ready.step), *ready.later),
+        ready.refresh,
         job.devices.replicate(ready.data),
         ready.batches,
         ready.plan,

@@ -1,7 +1,9 @@
 """Stage `supervised`: a classifier on the observed labels, from scratch or from an earlier stage's encoder."""
 
+import functools
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,31 +11,38 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lt_noisy import evaluate, rng
+from lt_noisy import evaluate, rng, selection
 from lt_noisy.checkpoint import read_final
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.data.augment import Augment, augment_batch, evaluate_batch
-from lt_noisy.data.batches import fetch
-from lt_noisy.data.dataset import DATA
+from lt_noisy.data.batches import Batches, Resident, fetch
+from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.fields import Field, Fields
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context, Method
+from lt_noisy.mix import MIXES, Mix
 from lt_noisy.models.heads import HEADS
 from lt_noisy.optim import descend
 from lt_noisy.parallel import Step
-from lt_noisy.rebalance import SAMPLERS
+from lt_noisy.rebalance import SAMPLERS, WEIGHTINGS
 from lt_noisy.spec import UserError
-from lt_noisy.stages import common
+from lt_noisy.stages import common, transition, unlabelled
+from lt_noisy.stages.features import part_variables
+from lt_noisy.stages.quality import write_quality
 from lt_noisy.state import TrainState, transfer
 
 FIELDS: Fields = {
     "init": Field("none()"),  # or the name of an earlier stage
     "data": Field("manifest()", DATA),
+    "pseudo": Field("none()"),  # or the name of a `pseudo_label` stage, whose images join
+    "transition": Field("none()"),  # or the name of a `transition` stage, for losses that ask for one
     "freeze_encoder": Field(False),
     "encoder_rate": Field(1.0),  # learning rate of the encoder relative to the head's
     "head": Field("linear()", HEADS),
     "loss": Field("cross_entropy()", LOSSES),
+    "mix": Field("none()", MIXES),
     "sampler": Field("uniform()", SAMPLERS),
+    "reweight": Field("none()", WEIGHTINGS),
     **common.TRAINING_FIELDS,
 }
 
@@ -53,28 +62,87 @@ class Classifier(nn.Module):
         features = self.encoder(x, train=train and not self.freeze_encoder)
         return self.head(jax.lax.stop_gradient(features) if self.freeze_encoder else features)
 
+    def features_and_logits(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """The encoder's features [B, D] and the logits."""
+        features = self.encoder(x, train=train)
+        return features, self.head(features)
+
+
+class Examples(NamedTuple):
+    """What a stage trains on: the run's examples, then those of a `pseudo_label` stage.
+
+    Attributes:
+      images: uint8 [N, H, W, C].
+      targets: int32 [N], or float32 [N, C] where pseudo-labels are soft.
+      weights: float32 [N], 1; 0 for pseudo-labels that were not kept.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int [N]: the targets, or their largest entry."""
+        return self.targets if self.targets.ndim == 1 else self.targets.argmax(-1)
+
+    def counts(self, num_classes: int) -> np.ndarray:
+        """int [C]: examples per class as observed or pseudo-labelled, of those kept; soft labels to the nearest."""
+        if self.targets.ndim == 1:
+            return np.bincount(self.targets[self.weights > 0], minlength=num_classes)
+        return np.rint(self.weights.astype(np.float64) @ self.targets).astype(np.int64)
+
+
+def examples(job: common.Job) -> Examples:
+    """The job's training set, and the pool of its `pseudo` stage where there is one."""
+    dataset = job.dataset
+    ones = np.ones(len(dataset.ids), np.float32)
+    if "pseudo" not in job.inputs:
+        return Examples(dataset.train_images, dataset.observed, ones)
+    extra = unlabelled.read(job, job.inputs["pseudo"])
+    observed = dataset.observed
+    if extra.targets.ndim == 2:
+        observed = np.eye(dataset.num_classes, dtype=np.float32)[observed]
+    return Examples(
+        np.concatenate([dataset.train_images, extra.images]),
+        np.concatenate([observed, extra.targets]),
+        np.concatenate([ones, extra.weights]),
+    )
+
 
 def make_step(
-    net: Classifier, loss: Method, tx: optax.GradientTransformation, augment: Augment, seed: int, name: str
+    net: Classifier,
+    loss: Method,
+    tx: optax.GradientTransformation,
+    augment: Augment,
+    seed: int,
+    name: str,
+    mix: Mix | None = None,
 ) -> Step:
     """The per-device step `(state, data, batch) -> (state, sums)` of supervised training.
 
     Args:
       net: the classifier.
-      loss: applied to (logits, observed labels, manifest rows).
-      name: of the stage; names its random stream.
+      loss: applied to (logits, targets, rows).
+      name: of the stage; names its random streams.
+      mix: of the augmented batch (`mix.MIXES`); `accuracy` is then that for the heavier label.
     """
 
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
         rows, weights = batch["rows"], batch["weights"]
-        images, labels = fetch(data, rows)
+        images, targets = fetch(data, rows)
         key = rng.stream(seed, f"{name}/augment", state.step)
         x = augment_batch(augment, key, images, positions(len(rows)))
+        if mix is not None:
+            if targets.ndim == 1:
+                targets = jax.nn.one_hot(targets, net.head.num_classes)
+            x, targets, weights = mix(rng.stream(seed, f"{name}/mix", state.step), x, targets, weights)
+        labels = targets if targets.ndim == 1 else targets.argmax(-1)
 
         def losses(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
-            per_example, method = loss.apply(state.method, logits, labels, rows, state.step)
+            per_example, method = loss.apply(state.method, logits, targets, rows, state.step)
             right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
             sums = {"accuracy": jax.lax.psum(((weights * right).sum(), weights.sum()), AXIS)}
             return per_example, (changed["batch_stats"], method, sums)
@@ -86,38 +154,124 @@ def make_step(
 
 def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses what does not fit the data; returns the stage's length."""
+    where = f"config.{job.name}"
     if not section.encoder_rate > 0:
+        raise UserError(f"{where}.encoder_rate is above 0, not {section.encoder_rate} (freeze_encoder=True freezes it)")
+    if section.loss.memory and section.mix is not None:
         raise UserError(
-            f"config.{job.name}.encoder_rate is above 0, not {section.encoder_rate} (freeze_encoder=True freezes it)"
+            f"{where}.mix: this loss remembers each example, so that mixed ones make no sense; set 'none()'"
         )
-    return {"steps": common.check(job, section).total}
+    if section.data is not Part.MANIFEST and job.inputs.keys() & {"pseudo", "transition"}:
+        raise UserError(f"{where}.data: pseudo-labels and transition matrices are of the manifest; set 'manifest()'")
+    more = unlabelled.size(job, job.inputs["pseudo"]) if "pseudo" in job.inputs else 0
+    plan = common.check(job, section, more)
+    counts = np.bincount(job.dataset.observed, minlength=job.dataset.num_classes)
+    unknown = None
+    if "transition" in job.inputs:  # its figures are not there yet: any of their shape will do
+        unknown = np.full((len(counts), len(counts)), 1 / len(counts))
+    rows = len(job.dataset.ids) + more
+    context = Context(
+        len(counts), rows, plan.batch_size, counts, plan.total, unknown, None if unknown is None else counts
+    )
+    try:
+        jax.eval_shape(lambda: section.loss.init(context))
+    except UserError as error:
+        raise UserError(f"{where}.loss: {error}") from None
+    return {"steps": plan.total}
 
 
 def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     """Builds the classifier, its first state (from the `init` stage's encoder, where there is one) and its step."""
-    dataset, plan = job.dataset, common.make_plan(job, section)
-    counts = np.bincount(dataset.observed, minlength=dataset.num_classes)
-    context = Context(dataset.num_classes, len(dataset.observed), plan.batch_size, counts)
-    net = Classifier(job.encoder(job.dtype, job.norm_axis), section.head(dataset.num_classes), section.freeze_encoder)
+    dataset, train = job.dataset, examples(job)
+    plan = common.make_plan(job, section, len(train.weights) - len(dataset.ids))
+    context = Context(
+        dataset.num_classes,
+        len(train.weights),
+        plan.batch_size,
+        train.counts(dataset.num_classes),
+        plan.total,
+        *(transition.read(job.inputs["transition"].directory) if "transition" in job.inputs else ()),
+    )
+    net = classifier(job, section)
     state = common.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context))
-    if "init" in job.inputs:
-        state = from_stage(state, read_final(job.inputs["init"].directory))
+    state = start(job, state)
     rate = 0.0 if section.freeze_encoder else section.encoder_rate
     state, tx = common.with_optimizer(state, section, plan.total, {} if rate == 1.0 else {"encoder": rate})
-    step = make_step(net, section.loss, tx, section.augment, job.seed, job.name)
-    probabilities = section.sampler(dataset.observed, dataset.num_classes)
-    order = common.order(job, plan.batch_size, probabilities)
-    return common.Prepared(net, state, step, order, plan, common.resident(job))
+    step = make_step(net, section.loss, tx, section.augment, job.seed, job.name, section.mix)
+    order = balanced_order(job, section, train, context)
+    return common.Prepared(net, state, step, order, plan, Resident(train.images, train.targets))
+
+
+def classifier(job: common.Job, section: SimpleNamespace) -> Classifier:
+    """The network of a section with a head."""
+    head = section.head(job.dataset.num_classes)
+    return Classifier(job.encoder(job.dtype, job.norm_axis), head, getattr(section, "freeze_encoder", False))
+
+
+def start(job: common.Job, state: TrainState) -> TrainState:
+    """`state`, or that with the encoder (parameters and BatchNorm statistics) of the job's `init` stage."""
+    if "init" not in job.inputs:
+        return state
+    arrays = read_final(job.inputs["init"].directory)
+    parts = {
+        group: {**tree, "encoder": transfer(tree["encoder"], arrays, f"state.{group}.encoder")}
+        for group, tree in common.variables(state).items()
+    }
+    return state.replace(**parts)
+
+
+def balanced_order(job: common.Job, section: SimpleNamespace, train: Examples, context: Context) -> Batches:
+    """The stage's batches, drawn by its sampler and weighted by its weighting, each from its start on."""
+    size, kept = context.batch_size, train.weights > 0
+    class_weights = section.reweight.weights(context.counts)
+    by_class = (class_weights[train.targets] if train.targets.ndim == 1 else train.targets @ class_weights) * kept
+    own = section.sampler.probabilities(train.labels[kept], context.num_classes)
+    probabilities = None
+    if own is not None:  # what was not kept is never drawn
+        probabilities = np.zeros(len(kept))
+        probabilities[kept] = own
+    plain, drawn = (common.order(job, size, p, len(kept)) for p in (None, probabilities))
+    starts = [round(choice.start * context.steps) for choice in (section.sampler, section.reweight)]
+
+    def at(step: int) -> dict[str, np.ndarray]:
+        batch = drawn(step) if step >= starts[0] else plain(step)
+        weights = by_class if step >= starts[1] else train.weights
+        return {**batch, "weights": weights[batch["rows"]].astype(np.float32)}
+
+    return at
+
+
+def predict_logits(job: common.Job, net: Classifier, augment: Augment) -> common.Predict:
+    """Compiles `predict(variables, images uint8 [N, ...]) -> logits float32 [N, C]`, in evaluation mode."""
+    return common.compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
+
+
+def load(job: common.Job, stage: common.Input) -> common.Predict:
+    """A finished stage's classifier: `predict(images uint8 [N, ...]) -> logits float32 [N, C]`."""
+    net = classifier(job, stage.section)
+    weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder", "head")))
+    return functools.partial(predict_logits(job, net, stage.section.augment), weights)
 
 
 def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     """Trains and evaluates; returns the summary. The test set is only looked at, it selects nothing."""
-    dataset, ready = job.dataset, prepare(job, section)
-    net = ready.net
-    predict = common.compile_predict(
-        job,
-        lambda variables, images: net.apply(variables, evaluate_batch(section.augment, images), train=False),
-    )
+    return train_and_evaluate(job, section, prepare(job, section))
+
+
+def train_and_evaluate(
+    job: common.Job,
+    section: SimpleNamespace,
+    ready: common.Prepared,
+    more: Callable[[TrainState], dict[str, Any]] = lambda state: {},
+) -> dict[str, Any]:
+    """The rest of a stage that trains a classifier: the loop, test and validation figures, label quality.
+
+    Writes `label_quality.npz` (see `label_quality.quality`).
+
+    Args:
+      more: what else the summary says of the final state, on the host.
+    """
+    dataset, predict = job.dataset, predict_logits(job, ready.net, section.augment)
     clean_counts = np.bincount(dataset.clean, minlength=dataset.num_classes)
 
     def on_test(state: TrainState) -> dict[str, Any]:
@@ -127,23 +281,19 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     report = common.once_per_step(job, on_test)
 
     def monitor(state: TrainState) -> dict[str, float]:
-        return {f"test_{k}": report(state)[k] for k in ("accuracy", "balanced_accuracy", "nll")}
+        figures = {f"test_{k}": report(state)[k] for k in ("accuracy", "balanced_accuracy", "nll")}
+        if dataset.validation is None:
+            return figures
+        logits = predict(common.variables(state), dataset.validation.images)
+        return {**figures, "validation_balanced_accuracy": selection.balanced(logits, dataset.validation.observed)}
 
     trained = common.run_training(job, ready, monitor)
     logits = predict(common.variables(trained.device_state), dataset.train_images)
     results = {
         "test": report(trained.device_state),
+        "selection": selection.selected(job.directory / "metrics.jsonl"),
         "train": evaluate.label_noise(logits, dataset.observed, dataset.clean),
+        "label_quality": write_quality(job, logits),
+        **more(trained.state),
     }
     return common.summarise(job, trained, ready.plan, results)
-
-
-def from_stage(state: TrainState, arrays: dict[str, Any]) -> TrainState:
-    """`state` with the encoder (parameters and BatchNorm statistics) of a finished stage."""
-    return state.replace(
-        params={**state.params, "encoder": transfer(state.params["encoder"], arrays, "state.params.encoder")},
-        batch_stats={
-            **state.batch_stats,
-            "encoder": transfer(state.batch_stats["encoder"], arrays, "state.batch_stats.encoder"),
-        },
-    )

@@ -1,0 +1,331 @@
+# ruff: noqa: E402
+"""Runs every cell of a config file's `sweep()`, several at a time, and makes one table of them.
+
+    python launch/sweep.py --config=configs/x.py[:VARIANT] --root=runs/x [--jobs=2] [--config.FIELD=VALUE ...]
+    python launch/sweep.py --show=results/x.json [--csv]        prints the table of a record
+
+Each cell is `python main.py --config=... --workdir=ROOT/cells/CELL --store=ROOT/stages --config.FIELD=VALUE ...`, a
+process of its own (its command and output are in CELL/log.txt), so a stage that several cells need runs once. Every
+cell's config is bound before the first starts. A failed cell stops no other; the same command again runs what is not
+finished. The directory of a cell carries the hash of its config: a cell that is changed in the config file is run
+again in a new directory, and what the old one shares with it is not. A finished cell holds `cell.json`, written here
+after exit 0; data that changes on disk behind an unchanged config goes unseen.
+
+ROOT gets record.json, table.md and table.csv. Overrides hold for every cell, before its own. On a GPU that several
+jobs share, set XLA_PYTHON_CLIENT_MEM_FRACTION.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+if __name__ == "__main__":  # quiet while libraries load; handlers that stop the cells come with the first of them
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from lt_noisy import sweeps
+from lt_noisy.command_line import parse
+from lt_noisy.config import resolve
+from lt_noisy.interrupt import Interrupts
+from lt_noisy.metrics import write_json
+from lt_noisy.spec import UserError
+from lt_noisy.workdir import locked, run_sha256
+
+MAIN = ROOT / "main.py"
+POLL_SECONDS = 0.1
+
+
+class Planned(NamedTuple):
+    """A cell that is known to bind: its directory, its last stage, the hash of its config, main.py's arguments."""
+
+    cell: sweeps.Cell
+    directory: pathlib.Path
+    last: str
+    sha256: str
+    arguments: list[str]
+
+
+class Sweep(NamedTuple):
+    """What a config file says of its sweep."""
+
+    cells: list[sweeps.Cell]
+    baseline: dict[str, Any] | None
+    figures: dict[str, str]
+
+
+def read_sweep(config: str) -> Sweep:
+    """`sweep()`, `BASELINE` and `FIGURES` of the config file of `path[:variant]`."""
+    path = pathlib.Path(config.partition(":")[0])
+    if not path.is_file():
+        raise UserError(f"--config: no file {str(path)!r} (configs are in configs/)")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "sweep"):
+            raise UserError(f"{path} has no sweep(); it returns a list of cells, see lt_noisy/sweeps.py")
+        cells = module.sweep()
+    except UserError:
+        raise
+    except Exception as error:  # a slip in the file, of any kind
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    found = Sweep(cells, getattr(module, "BASELINE", None), getattr(module, "FIGURES", sweeps.FIGURES))
+    sweeps.check(*found)
+    return found
+
+
+def plan(cells: list[sweeps.Cell], config: str, root: pathlib.Path, overrides: list[str]) -> list[Planned]:
+    """Binds the config of every cell, from the arguments that its process will get.
+
+    Raises:
+      UserError: the first cell that does not bind, or an override that every cell sets itself.
+    """
+    for override in overrides:
+        field = override.removeprefix("--config.").partition("=")[0]
+        if all(field in cell.overrides for cell in cells):
+            raise UserError(f"{override} has no effect: every cell of the sweep sets {field}")
+    planned: dict[pathlib.Path, Planned] = {}
+    for cell in cells:
+        own = [f"--config={config}", *overrides, *sweeps.arguments(cell.overrides)]
+        try:
+            resolved = resolve(parse(["main.py", *own])[0])
+        except UserError as error:
+            raise UserError(f"cell {cell}: {error}") from None
+        sha256 = run_sha256(resolved)
+        directory = root / "cells" / f"{sweeps.slug(cell)}-{sha256[:8]}"
+        if directory in planned:
+            raise UserError(f"cell {cell}: the same config as cell {planned[directory].cell}, and too like a name")
+        arguments = [own[0], f"--workdir={directory}", f"--store={root / 'stages'}", *own[1:]]
+        planned[directory] = Planned(cell, directory, resolved.stages[-1].name, sha256, arguments)
+    return list(planned.values())
+
+
+def finished(planned: Planned) -> dict[str, Any] | None:
+    """The summary of a finished cell's last stage, and `process_seconds` of the cell; None if it is not finished."""
+    try:
+        mark = json.loads((planned.directory / "cell.json").read_text())
+        summary = json.loads((planned.directory / planned.last / "summary.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if mark.get("config_sha256") != planned.sha256:
+        return None
+    return {**summary, "process_seconds": mark["process_seconds"]}
+
+
+class Child:
+    """The process of one cell; its output is added to the cell's log."""
+
+    def __init__(self, planned: Planned):
+        self.planned, self.began = planned, time.perf_counter()
+        planned.directory.mkdir(parents=True, exist_ok=True)
+        with open(planned.directory / "log.txt", "a") as log:
+            log.write(f"$ {shlex.join(['python', os.path.relpath(MAIN), *planned.arguments])}\n")
+            log.flush()
+            self.offset = log.tell()
+            # In a session of its own: Ctrl-C in a terminal reaches the sweep alone, which tells every child once.
+            self.process = subprocess.Popen(
+                [sys.executable, str(MAIN), *planned.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def seconds(self) -> float:
+        """Since the process was started."""
+        return time.perf_counter() - self.began
+
+    def error(self) -> str:
+        """Why it failed: its status and the last line of its output, that of an error if there is one."""
+        with open(self.planned.directory / "log.txt", errors="replace") as log:
+            log.seek(self.offset)
+            lines = [line.strip() for line in log if line.strip()]
+        said = [line for line in lines if line.startswith("error: ")] or lines or ["no output"]
+        code = self.process.returncode
+        status = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        return f"{status}: {said[-1]}"
+
+
+def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callable[[Child], None]) -> None:
+    """Runs the cells, `jobs` at a time, and calls `done` after each; a signal stops those that run."""
+    waiting, running, told = deque(todo), [], False
+    try:
+        while running or (waiting and interrupts.pending is None):
+            while waiting and len(running) < jobs and interrupts.pending is None:
+                running.append(Child(waiting.popleft()))
+            if interrupts.pending is not None and not told:
+                told = True
+                _terminate(running)
+            time.sleep(POLL_SECONDS)
+            for child in [child for child in running if child.process.poll() is not None]:
+                running.remove(child)
+                done(child)
+    finally:  # a second signal, or an error here
+        _terminate(running)
+        for child in running:
+            child.process.wait()
+
+
+def _terminate(children: list[Child]) -> None:
+    for child in children:
+        child.process.terminate()
+
+
+def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts: Interrupts) -> list[str]:
+    """Runs the cells with a line on each that ends; returns those that failed, each with its error."""
+    failed: list[str] = []
+    ended: list[float] = []
+
+    def done(child: Child) -> None:
+        cell, seconds = child.planned.cell, child.seconds()
+        ended.append(seconds)
+        left = round(sum(ended) / len(ended) * (len(todo) - len(ended)) / jobs)
+        eta = f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        if child.process.returncode == 0:
+            mark = {"config_sha256": child.planned.sha256, "process_seconds": round(seconds, 3)}
+            write_json(child.planned.directory / "cell.json", mark)
+            said = sweeps.headline(sweeps.figures(finished(child.planned), figures))
+        elif interrupts.pending is not None:
+            said = "stopped"
+        else:
+            failed.append(f"{cell}: {child.error()}")
+            said = f"failed, {child.error()}"
+        print(f"[{len(ended)}/{len(todo)}] {cell}: {said}, {seconds:.0f} s, {eta}", flush=True)
+
+    run_all(todo, jobs, interrupts, done)
+    return failed
+
+
+def make_record(
+    sweep: Sweep, planned: list[Planned], config: str, overrides: list[str], command: str
+) -> dict[str, Any]:
+    """Everything that the table is made of, and how it came about; no path of this machine."""
+    summaries = [finished(each) for each in planned]
+    there = [s for s in summaries if s is not None]
+    cells = []
+    for each, summary in zip(planned, summaries, strict=True):
+        cell = {"labels": each.cell.labels, "overrides": each.cell.overrides, "figures": None}
+        if summary is not None:
+            cell["figures"] = sweeps.figures(summary, sweep.figures)
+            cell |= {key: summary.get(key) for key in ("params_sha256", "wall_seconds", "process_seconds")}
+        cells.append(cell)
+    return {
+        "command": command,
+        "config": _portable(config),
+        "overrides": overrides,
+        "figures": sweep.figures,
+        "baseline": sweep.baseline,
+        "versions": _distinct([s["versions"] for s in there]),
+        "machine": _distinct([s["machine"] for s in there]),
+        "process_seconds": round(sum(s["process_seconds"] for s in there)),
+        "cells": cells,
+    }
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    return [value for i, value in enumerate(values) if value not in values[:i]]
+
+
+def _portable(path: str) -> str:
+    """A relative path as it is; an absolute one as from the repository, or its last part where it is elsewhere."""
+    given = pathlib.Path(path)
+    if given.is_absolute():
+        given = given.relative_to(ROOT) if given.is_relative_to(ROOT) else pathlib.Path(given.name)
+    return str(given)
+
+
+def write(root: pathlib.Path, record: dict[str, Any]) -> None:
+    """record.json, table.md and table.csv."""
+    write_json(root / "record.json", record)
+    (root / "table.md").write_text(sweeps.table(record) + "\n")
+    (root / "table.csv").write_text(sweeps.table_csv(record))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"command line: {message}")
+
+
+def options(argv: list[str]) -> argparse.Namespace:
+    """The sweep's own options; `overrides` holds those of the config."""
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--config", help="a config file with a sweep(), and perhaps :VARIANT")
+    parser.add_argument("--root", type=pathlib.Path, help="where cells, stages, record and tables go")
+    parser.add_argument("--jobs", type=int, default=1, help="cells that run at the same time")
+    parser.add_argument("--record", type=pathlib.Path, help="where the record goes once every cell is finished")
+    parser.add_argument("--show", type=pathlib.Path, help="print the table of this record, and do nothing else")
+    parser.add_argument("--csv", action="store_true", help="with --show: as CSV")
+    overrides = [argument for argument in argv if argument.startswith("--config.")]
+    found = parser.parse_args([argument for argument in argv if not argument.startswith("--config.")])
+    found.overrides = overrides
+    if found.show is None and (found.config is None or found.root is None):
+        raise UserError("command line: --config and --root are needed (or --show)")
+    if found.jobs < 1:
+        raise UserError(f"--jobs is at least 1, not {found.jobs}")
+    return found
+
+
+def show(path: pathlib.Path, as_csv: bool) -> None:
+    """Prints the table of a record."""
+    try:
+        record = json.loads(path.read_text())
+        print(sweeps.table_csv(record).rstrip() if as_csv else sweeps.table(record))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--show={path}: not the record of a sweep ({error!r})") from None
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Plans, runs and tabulates; returns the exit status."""
+    sweep = read_sweep(chosen.config)
+    planned = plan(sweep.cells, chosen.config, chosen.root, chosen.overrides)
+    names = ("config", "root", "record")
+    given = [f"--{name}={_portable(str(getattr(chosen, name)))}" for name in names if getattr(chosen, name) is not None]
+    command = shlex.join(["python", "launch/sweep.py", *given, f"--jobs={chosen.jobs}", *chosen.overrides])
+    interrupts = Interrupts()
+    with locked(chosen.root, "--root"), interrupts.installed(), interrupts.deferred():
+        todo = [each for each in planned if finished(each) is None]
+        print(f"{len(planned)} cells, {len(planned) - len(todo)} finished already, {chosen.jobs} at a time", flush=True)
+        failed = execute(todo, chosen.jobs, sweep.figures, interrupts)
+        record = make_record(sweep, planned, chosen.config, chosen.overrides, command)
+        write(chosen.root, record)
+        missing = [cell for cell in record["cells"] if cell["figures"] is None]
+        if chosen.record is not None and not missing:
+            write_json(chosen.record, record)
+        print(sweeps.table(record), flush=True)
+        for line in failed:
+            print(f"failed: {line}", flush=True)
+        if missing:
+            print(f"{len(missing)} cells are not finished; the same command runs them", flush=True)
+    return 1 if failed else 0
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit status: 0 all finished, 1 failed cells, 2 wrong input (130 and 143 leave as SystemExit)."""
+    try:
+        chosen = options(argv[1:])
+        if chosen.show is not None:
+            show(chosen.show, chosen.csv)
+            return 0
+        return run(chosen)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,244 @@
+"""Re-balancing a finished classifier: its features stay, what weighs the classes changes (`CLASSIFIERS`).
+
+Everything is NumPy in float64 on cached features, deterministic and without a schedule. N training examples, M
+queries, D features, C classes; f logits, w_j and b_j the weights and bias of class j, n_j its *observed* count.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from sklearn.preprocessing import normalize
+
+from lt_noisy.evaluate import check_finite
+from lt_noisy.losses import log_prior
+from lt_noisy.rebalance import class_balanced
+from lt_noisy.selection import balanced
+from lt_noisy.spec import UserError, nearest
+
+_NEVER = -50.0  # the cosine, in [-1, 1] otherwise, of a class that has no mean
+_PRIORS = ("observed", "corrected")
+TAUS = tuple(i / 10 for i in range(21))  # what `tune` tries: the grid of the code of Kang et al. (2020)
+
+
+class Head(NamedTuple):
+    """A classifier on features: f = x W + b, `x` of length 1 where `unit_features` (zero vectors stay zero).
+
+    Attributes:
+      kernel: float64 [D, C].
+      bias: float64 [C].
+      unit_features: whether features are L2-normalised first, as under a cosine classifier.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    unit_features: bool = False
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """features [M, D] -> float64 [M, C]; raises `UserError` where a feature is not finite."""
+        features = _checked(features)
+        return (normalize(features) if self.unit_features else features) @ self.kernel + self.bias
+
+
+class Known(NamedTuple):
+    """What a method may know: the classifier and its training set. Never a clean label.
+
+    Attributes:
+      head: the finished classifier.
+      features: [N, D], of the training images, in evaluation mode.
+      observed: int [N] in [0, C).
+      clean_counts: float [C], a `transition` stage's estimate of how many examples are truly of each class; or None.
+    """
+
+    head: Head
+    features: np.ndarray
+    observed: np.ndarray
+    clean_counts: np.ndarray | None = None
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Examples per observed class, int [C]."""
+        return np.bincount(self.observed, minlength=len(self.head.bias))
+
+
+class Rebalanced(NamedTuple):
+    """A re-balanced classifier.
+
+    Attributes:
+      logits: features [M, D] -> float64 [M, C], finite.
+      details: what was set or learnt, JSON-ready.
+    """
+
+    logits: Callable[[np.ndarray], np.ndarray]
+    details: dict[str, Any]
+
+
+class Rebalancing(NamedTuple):
+    """A bound entry of `CLASSIFIERS`.
+
+    Attributes:
+      fit: `fit(known) -> Rebalanced`.
+      at: the same method at another tau, `at(tau) -> Rebalancing`; None where it has no tau.
+      reads_clean_counts: whether it needs `Known.clean_counts`.
+    """
+
+    fit: Callable[[Known], Rebalanced]
+    at: Callable[[float], "Rebalancing"] | None = None
+    reads_clean_counts: bool = False
+
+
+def tau_normalised(tau: float = 1.0) -> Rebalancing:
+    """tau-normalised classifier: f_j = x . w_j / |w_j|^tau (Kang et al., "Decoupling", 2020).
+
+    As in the authors' released code (`tau_norm.py`) the bias is dropped, for every tau above 0. At tau = 0 we
+    keep it, so that this is the classifier itself exactly; their code drops it there too. A class with zero weights
+    keeps them. A cosine classifier has equal norms already: its predictions stay, only their scale changes.
+
+    Args:
+      tau: finite and at least 0; 1 makes all norms 1.
+    """
+    _check_tau(tau)
+
+    def fit(known: Known) -> Rebalanced:
+        kernel, bias, unit_features = known.head
+        norms = np.linalg.norm(kernel, axis=0)
+        scales = np.where(norms > 0, norms, 1) ** -tau
+        head = Head(kernel * scales, bias if tau == 0 else np.zeros_like(bias), unit_features)
+        return Rebalanced(head.logits, {"tau": tau, "scales": scales.tolist()})
+
+    return Rebalancing(fit, at=tau_normalised)
+
+
+def ncm() -> Rebalancing:
+    """Nearest class mean: the class whose mean feature has the largest cosine to the query (Kang et al., 2020).
+
+    Features are centred by the mean over all training images and L2-normalised, class means are taken over these by
+    *observed* label, and normalised. The head is not used. A class without observed examples is never predicted. The
+    logits are cosines: accuracies and the order of losses mean something, NLL and ECE do not. Deviation: the authors'
+    released code centres and normalises alike, but by default takes the Euclidean distance to unnormalised means.
+    """
+
+    def fit(known: Known) -> Rebalanced:
+        features = _checked(known.features)
+        centre, present = features.mean(0), np.unique(known.observed)
+        directions = normalize(features - centre)
+        means = normalize(np.stack([directions[known.observed == c].mean(0) for c in present]))
+
+        def logits(queries: np.ndarray) -> np.ndarray:
+            cosines = np.full((len(queries), len(known.head.bias)), _NEVER)
+            cosines[:, present] = normalize(_checked(queries) - centre) @ means.T
+            return cosines
+
+        return Rebalanced(logits, {"classes_with_examples": len(present)})
+
+    return Rebalancing(fit)
+
+
+def lws(weight_decay: float = 5e-4) -> Rebalancing:
+    """Learnable weight scaling: f_j -> s_j f_j, one scale a class, all else frozen (Kang et al., 2020).
+
+    s minimises the cross-entropy to the observed labels, averaged within each class and then over the classes that
+    have examples, plus weight_decay / 2 * |s|^2: what the authors' SGD with class-balanced sampling and weight decay
+    descends. As in their code s starts from 1, scales the bias too, and may turn negative. Deviations: the minimum
+    itself, by L-BFGS on cached un-augmented features, in place of a few epochs of SGD; the problem is strictly
+    convex, so there is one. Without weight decay there may be none: a classifier that has memorised its training set
+    is the better the larger its scale.
+
+    Args:
+      weight_decay: above 0. 5e-4 is the value in the authors' ImageNet-LT configuration.
+    """
+    if not 0 < weight_decay < math.inf:
+        raise UserError(f"weight_decay must be a finite number above 0, not {weight_decay!r}")
+
+    def fit(known: Known) -> Rebalanced:
+        logits, classes = known.head.logits(known.features), len(known.head.bias)
+        rows = np.arange(len(logits))
+        weights = class_balanced().probabilities(known.observed, classes)
+
+        def objective(scales: np.ndarray) -> tuple[float, np.ndarray]:
+            log_p = log_softmax(scales * logits, axis=-1)
+            error = np.exp(log_p)
+            error[rows, known.observed] -= 1
+            loss = -weights @ log_p[rows, known.observed] + weight_decay / 2 * scales @ scales
+            return loss, weights @ (error * logits) + weight_decay * scales
+
+        solved = minimize(
+            objective,
+            np.ones(classes),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 1000, "maxcor": 30, "ftol": 0.0, "gtol": 1e-7},
+        )
+        scales = solved.x
+        details = {"scales": scales.tolist(), "largest_gradient": float(np.abs(solved.jac).max())}
+        return Rebalanced(lambda features: scales * known.head.logits(features), details)
+
+    return Rebalancing(fit)
+
+
+def posthoc(tau: float = 1.0, prior: str = "observed") -> Rebalancing:
+    """Post-hoc logit adjustment: f_j - tau log pi_j (Menon et al., "Long-tail learning via logit adjustment", 2021).
+
+    For a classifier trained with a plain loss; one trained with `logit_adjusted` is balanced already. A uniform prior
+    changes no logit. Classes without examples: see `losses.log_prior`.
+
+    Args:
+      tau: finite and at least 0; 1 is the consistent choice, 0 the classifier itself exactly.
+      prior: `observed`, the counts of observed labels; `corrected` (ours), a `transition` stage's estimate of the
+        clean counts.
+    """
+    _check_tau(tau)
+    if prior not in _PRIORS:
+        raise UserError(f"prior must be {' or '.join(_PRIORS)}, not {prior!r}{nearest(prior, list(_PRIORS))}")
+    corrected = prior == "corrected"
+
+    def fit(known: Known) -> Rebalanced:
+        offsets = -tau * log_prior(known.clean_counts if corrected else known.counts)
+        details = {"tau": tau, "offsets": offsets.tolist()}
+        return Rebalanced(lambda features: known.head.logits(features) + offsets, details)
+
+    return Rebalancing(fit, at=lambda tau: posthoc(tau, prior), reads_clean_counts=corrected)
+
+
+CLASSIFIERS: dict[str, Callable[..., Rebalancing]] = {
+    "tau_normalised": tau_normalised,
+    "ncm": ncm,
+    "lws": lws,
+    "posthoc": posthoc,
+}
+
+
+def tune(
+    at: Callable[[float], Rebalancing], known: Known, features: np.ndarray, observed: np.ndarray
+) -> tuple[float, float]:
+    """The tau of `TAUS` that is best on held-out examples with noisy labels; the smallest of equals.
+
+    Best by balanced accuracy (`selection.balanced`). These labels are as noisy as those of the training set: where rare
+    classes have gained wrong labels from frequent ones, their recall is measured on images of frequent ones, and the
+    choice may lean towards too little re-balancing.
+
+    Args:
+      at: of the method.
+      features: [V, D], of the held-out images, in evaluation mode.
+      observed: int [V], their observed labels.
+
+    Returns:
+      tau, and its balanced accuracy on the held-out labels.
+    """
+    accuracies = [balanced(at(tau).fit(known).logits(features), observed) for tau in TAUS]
+    best = int(np.argmax(accuracies))
+    return TAUS[best], accuracies[best]
+
+
+def _checked(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features, np.float64)
+    check_finite(features, "features")
+    return features
+
+
+def _check_tau(tau: float) -> None:
+    if not 0 <= tau < math.inf:
+        raise UserError(f"tau must be a finite number, at least 0, not {tau!r}")

@@ -1,0 +1,176 @@
+"""Unlabelled pools: images beside the training set, for semi-supervised learning.
+
+Their true labels are known and go to two things only: to shape the pool's own long tail, as the experiment asks, and to
+figures. Which images are drawn depends on the seed and on ids, not on the order in which they are stored.
+"""
+
+import enum
+import functools
+
+import numpy as np
+
+from lt_noisy import rng
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.longtail import unlabelled_counts
+from lt_noisy.data.sources import SOURCES, Load, Source, Split
+from lt_noisy.spec import UserError
+
+
+class Own(enum.Enum):
+    """What of the run's own source a pool is drawn from."""
+
+    LEFT_OUT = enum.auto()
+
+
+def left_out() -> Own:
+    """The training images of the run's own source that neither its training set holds nor what is held out of it.
+
+    Ours for CIFAR-10, whose pool in Yang & Xu (NeurIPS 2020) came from 80 Million Tiny Images, since withdrawn. The
+    long tail's n_max must leave images of its largest class.
+    """
+    return Own.LEFT_OUT
+
+
+def none() -> None:
+    """No images of another source."""
+    return None
+
+
+# Another source gives its training split: `tfds(svhn_cropped, train=extra)`. Its classes are the run's, by number.
+POOLS = {"left_out": left_out, **SOURCES}
+IRRELEVANT = {"none": none, **SOURCES}
+
+
+def draw(
+    pool: Own | Load,
+    dataset: Dataset,
+    times: float,
+    ratio: float,
+    irrelevant: float,
+    irrelevant_source: Load | None,
+    seed: int,
+) -> Split:
+    """The unlabelled pool D_U of a training set D_L; no image is read but one, for its shape.
+
+    Yang & Xu, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning" (NeurIPS 2020), sec. 3:
+    |D_U| = times |D_L| images, of which the class that is j-th largest in D_L has `longtail.unlabelled_counts(C, total,
+    ratio)[j]`, and a share of which may be irrelevant, that is of other classes. Ours: irrelevant images come from the training split of another
+    source, each with equal chance whatever its class; the relevant rest has the profile.
+
+    Args:
+      pool: bound against `POOLS`.
+      dataset: the run's training set.
+      times: above 0, or 0 for all of the pool as it is, whatever its profile.
+      ratio: of the relevant images' own exponential profile, largest over smallest class, at least 1.
+      irrelevant: share of irrelevant images in D_U, in [0, 1).
+      irrelevant_source: bound against `IRRELEVANT`; loaded only where the share is above 0.
+      seed: of the run. With one seed a smaller pool is part of a larger one.
+
+    Returns:
+      A split: ids int64 [M], unique, relevant images first and by rising id; labels int32 [M], the true ones, -1 where
+      irrelevant; images, a function of positions in the pool. The id of an irrelevant image is -1 - its own.
+
+    Raises:
+      UserError: an argument out of range; a pool without images, with fewer than classes, with other classes, or with
+        too few images of one; images of another shape than the run's.
+    """
+    _check(times, ratio, irrelevant, irrelevant_source)
+    split, rows = _candidates(pool, dataset)
+    total = round(times * len(dataset.ids))
+    others = round(irrelevant * total) if times else round(len(rows) * irrelevant / (1 - irrelevant))
+    if times:
+        # The most of the class that the training set has most of: SVHN's head, say, is class 1.
+        by_size = np.argsort(-np.bincount(dataset.clean, minlength=dataset.num_classes), kind="stable")
+        counts = np.empty(dataset.num_classes, np.int64)
+        counts[by_size] = unlabelled_counts(dataset.num_classes, total - others, ratio)
+        rows = _profiled(split, rows, counts, seed)
+    if irrelevant and split.ids[rows].min() < 0:
+        raise UserError("ids of the pool are below 0, which is for irrelevant images; number its images from 0")
+    _check_shape(split, "pool", dataset)
+    relevant = Split(split.ids[rows], split.labels[rows], lambda at: split.images(rows[at]))
+    if irrelevant_source is None or not others:
+        return relevant
+    return _mixed(relevant, irrelevant_source, others, dataset, seed)
+
+
+@functools.cache
+def _loaded(load: Load) -> Source:
+    """A source, read once however often its pool is drawn."""
+    return load()
+
+
+def _check(times: float, ratio: float, irrelevant: float, irrelevant_source: Load | None) -> None:
+    if not times >= 0:
+        raise UserError(f"times is 0.0 (all of the pool) or above, not {times}")
+    if times == 0 and ratio != 1:
+        raise UserError(f"ratio={ratio:g} shapes a pool of a given size: set times too, or ratio=1.0 for all as it is")
+    if not 0 <= irrelevant < 1:
+        raise UserError(f"irrelevant is a share of the pool in [0, 1), not {irrelevant}")
+    if irrelevant and irrelevant_source is None:
+        raise UserError(f"irrelevant={irrelevant:g} takes an irrelevant_source, such as 'tfds(cifar100)'")
+
+
+def _candidates(pool: Own | Load, dataset: Dataset) -> tuple[Split, np.ndarray]:
+    """The split that the pool is drawn from, and the rows of it that may be drawn, in id order."""
+    if pool is Own.LEFT_OUT:
+        split = dataset.source.train
+        used = dataset.ids if dataset.validation is None else np.append(dataset.ids, dataset.validation.ids)
+        rows = np.flatnonzero(~np.isin(split.ids, used))
+        if not len(rows):
+            raise UserError("left_out(): the training set holds every image of its source; lower the long tail's n_max")
+    else:
+        source = _loaded(pool)
+        if source.num_classes != dataset.num_classes:
+            raise UserError(f"the pool has {source.num_classes} classes, the run {dataset.num_classes}")
+        split, rows = source.train, np.arange(len(source.train.ids))
+    return split, rows[np.argsort(split.ids[rows])]
+
+
+def _profiled(split: Split, rows: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """`counts[c]` of the rows of each class c, in the order of `rows`; refuses a class that has too few."""
+    labels, drawn = split.labels[rows], np.zeros(len(rows), bool)
+    for c, wanted in enumerate(counts):
+        members = np.flatnonzero(labels == c)
+        if len(members) < wanted:
+            raise UserError(
+                f"class {c}: {wanted} images wanted, the pool has {len(members)}; lower times or ratio, "
+                "or for left_out() the long tail's n_max"
+            )
+        drawn[rng.generator(seed, f"pool, class {c}").permutation(members)[:wanted]] = True
+    return rows[drawn]
+
+
+def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: int) -> Split:
+    """The relevant images, then `number` irrelevant ones of another source."""
+    other, size = _loaded(source).train, len(relevant.ids)
+    if len(other.ids) < number:
+        raise UserError(
+            f"{number} irrelevant images wanted, irrelevant_source has {len(other.ids)}; lower irrelevant or times"
+        )
+    _check_shape(other, "irrelevant_source", dataset)
+    in_id_order = np.argsort(other.ids)
+    rows = np.sort(rng.generator(seed, "pool, irrelevant").permutation(len(other.ids))[:number])
+    rows = in_id_order[rows]
+    if other.ids[rows].min() < 0:
+        raise UserError("ids of irrelevant_source are below 0; number its images from 0")
+
+    def images(at: np.ndarray) -> np.ndarray:
+        out = np.empty((len(at), *dataset.train_images.shape[1:]), np.uint8)
+        is_relevant = at < size
+        out[is_relevant] = relevant.images(at[is_relevant])
+        out[~is_relevant] = other.images(rows[at[~is_relevant] - size])
+        return out
+
+    return Split(
+        np.append(relevant.ids, -1 - other.ids[rows]),
+        np.append(relevant.labels, np.full(number, -1, np.int32)),
+        images,
+    )
+
+
+def _check_shape(split: Split, name: str, dataset: Dataset) -> None:
+    found, own = split.images(np.arange(1)).shape[1:], dataset.train_images.shape[1:]
+    if found != own:
+        shapes = " and ".join("x".join(map(str, shape)) for shape in (found, own))
+        hint = f"; give the source size=, e.g. size={own[0]}" if found[-1] == own[-1] else ""
+        raise UserError(f"images of the {name} and of the run are {shapes}{hint}")

@@ -1,0 +1,177 @@
+"""Which labels a model takes for wrong, what it would write instead, and how right it is about that.
+
+On the host, float64. Shares are fractions in [0, 1]; a figure that does not exist is None, never NaN. Whether the model
+was trained on the labels that it judges is for the caller to say: a network that remembers them finds few wrong.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from lt_noisy.evaluate import check_range, checked_logits, class_groups
+from lt_noisy.mixture import clean_probability
+from lt_noisy.spec import UserError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def quality(logits: np.ndarray, observed: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """What a model says of every observed label.
+
+    Args:
+      logits: float [N, C], C at least 2, in evaluation mode.
+      observed: int [N] in [0, C).
+      seed: of the mixture.
+
+    Returns:
+      `loss` float64 [N], the cross-entropy to the observed label; `margin` float64 [N] in [-1, 1], p(observed) less the
+      largest other p (Northcutt et al., "Confident learning", 2021, sec. 3.2, which ranks by its negative);
+      `wrong_probability` float64 [N], 1 - `clean_probability` of the losses; `suggested` int32 [N], the most probable
+      class, the first of equals; `probabilities` float32 [N, C].
+
+    Raises:
+      UserError: shapes that do not fit, fewer than two classes, a label outside [0, C), a logit that is not finite.
+    """
+    logits, observed = checked_logits(logits, observed)
+    if logits.shape[1] < 2:
+        raise UserError(f"label quality needs at least two classes, not {logits.shape[1]}")
+    log_p = log_softmax(logits, axis=-1)
+    probabilities, rows = np.exp(log_p), np.arange(len(observed))
+    others = probabilities.copy()
+    others[rows, observed] = 0
+    loss = -log_p[rows, observed]
+    return {
+        "loss": loss,
+        "margin": probabilities[rows, observed] - others.max(-1),
+        "wrong_probability": 1 - clean_probability(loss, seed),
+        "suggested": logits.argmax(-1).astype(np.int32),
+        "probabilities": probabilities.astype(np.float32),
+    }
+
+
+def score(arrays: Arrays, observed: np.ndarray, clean: np.ndarray, class_counts_clean: np.ndarray) -> dict[str, Any]:
+    """How well `quality` tells right labels from wrong ones.
+
+    The round(`estimated_rate` * N) images of largest `wrong_probability` are flagged, ties by larger loss: a rule that
+    needs no clean label. By groups an image counts where its *observed* label is, the only one that is known when
+    somebody looks for wrong labels class by class; which classes are many, medium or few goes by clean training count,
+    as in every other table. So tail images under a head label count in the head.
+
+    Args:
+      arrays: from `quality`.
+      observed: int [N], the labels judged.
+      clean: int [N], the true labels.
+      class_counts_clean: int [C], clean training counts, for `class_groups`.
+
+    Returns:
+      JSON-ready: `images`, `wrong_labels`, `flagged`, their numbers; `estimated_rate`, the mean `wrong_probability`,
+      and `true_rate`; `precision` and `recall` of the flags; `suggested_accuracy`, the share of the flagged wrong
+      labels whose `suggested` class is the clean one; {auroc, average_precision} of `wrong_probability`, of `loss` and
+      of the negative `margin` under those names, each None unless there are right and wrong labels; `groups`, with
+      `num_classes`, the counts, rates and flags of each, and auroc and average_precision of `wrong_probability` inside
+      it.
+
+    Raises:
+      UserError: shapes that do not fit, or a label outside [0, C).
+    """
+    observed, clean, num_classes = np.asarray(observed), np.asarray(clean), len(class_counts_clean)
+    _check(arrays, observed, clean)
+    for labels in (observed, clean):
+        check_range(labels, num_classes)
+    wrong, flagged = observed != clean, _flag(arrays["wrong_probability"], arrays["loss"])
+    found = arrays["suggested"] == clean
+
+    def figures(rows: np.ndarray) -> dict[str, Any]:
+        return {
+            "images": int(rows.sum()),
+            "wrong_labels": int(wrong[rows].sum()),
+            "flagged": int(flagged[rows].sum()),
+            "estimated_rate": _mean(arrays["wrong_probability"][rows]),
+            "true_rate": _mean(wrong[rows]),
+            **_flags(flagged[rows], wrong[rows]),
+            "suggested_accuracy": _mean(found[rows & flagged & wrong]),
+        }
+
+    groups = {}
+    for name, classes in class_groups(np.asarray(class_counts_clean)).items():
+        rows = np.isin(observed, classes)
+        detection = _detection(arrays["wrong_probability"][rows], wrong[rows])
+        groups[name] = {"num_classes": len(classes), **figures(rows), **detection}
+    scores = {name: arrays[name] for name in ("wrong_probability", "loss")} | {"margin": -arrays["margin"]}
+    return {
+        **figures(np.ones(len(wrong), bool)),
+        **{name: _detection(values, wrong) for name, values in scores.items()},
+        "groups": groups,
+    }
+
+
+def confident_learning(arrays: Arrays, observed: np.ndarray, clean: np.ndarray) -> dict[str, Any] | None:
+    """The same of cleanlab's confident learning on the same probabilities, to compare with.
+
+    Northcutt et al., "Confident learning: estimating uncertainty in dataset labels" (2021), as cleanlab implements it,
+    at its defaults. A class that no observed label names gets no threshold, so no label is taken for it, and the only
+    image of a class is never an issue; cleanlab warns of both, which is left out here.
+
+    Args:
+      arrays: from `quality`; probabilities of models that did not see the labels (out of sample), to be what it claims.
+      observed: int [N], the labels judged.
+      clean: int [N], the true labels.
+
+    Returns:
+      `issues`, the number that `find_label_issues` finds, their `precision` and `recall`; `auroc` and
+      `average_precision` of 1 - `get_label_quality_scores`, which is 1 - p(observed): they rank as `loss` does, and
+      the difference is in what is flagged. None where cleanlab is not installed (the extra `cleanlab`), or the observed
+      labels are of one class only.
+
+    Raises:
+      UserError: shapes that do not fit.
+    """
+    observed, clean = np.asarray(observed), np.asarray(clean)
+    _check(arrays, observed, clean)
+    if importlib.util.find_spec("cleanlab") is None or len(np.unique(observed)) < 2:
+        return None
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "May not flag all label issues", UserWarning)
+        # One process: cleanlab's workers are forks, and a fork of a process that runs JAX may hang.
+        issues = find_label_issues(observed, arrays["probabilities"], n_jobs=1)
+    scores, wrong = get_label_quality_scores(observed, arrays["probabilities"]), observed != clean
+    return {"issues": int(issues.sum()), **_flags(issues, wrong), **_detection(-scores, wrong)}
+
+
+def _check(arrays: Arrays, observed: np.ndarray, clean: np.ndarray) -> None:
+    shapes = [np.shape(arrays["loss"]), observed.shape, clean.shape]
+    if observed.ndim != 1 or len(set(shapes)) > 1 or len(observed) == 0:
+        shown = ", ".join(str(list(shape)) for shape in shapes)
+        raise UserError(f"label quality, observed and clean labels must all be [N] with N at least 1, not {shown}")
+
+
+def _flag(wrong_probability: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """bool [N]: as many of the most suspicious as the probabilities add up to."""
+    flagged = np.zeros(len(loss), bool)
+    flagged[np.lexsort((-loss, -wrong_probability))[: round(wrong_probability.sum())]] = True
+    return flagged
+
+
+def _flags(flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float | None]:
+    return {"precision": _mean(wrong[flagged]), "recall": _mean(flagged[wrong])}
+
+
+def _detection(suspicion: np.ndarray, wrong: np.ndarray) -> dict[str, float | None]:
+    if not 0 < wrong.sum() < len(wrong):
+        return {"auroc": None, "average_precision": None}
+    return {
+        "auroc": float(roc_auc_score(wrong, suspicion)),
+        "average_precision": float(average_precision_score(wrong, suspicion)),
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

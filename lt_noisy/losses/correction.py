@@ -1,0 +1,73 @@
+"""Loss correction by a noise transition matrix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lt_noisy.data import noise
+from lt_noisy.losses.common import at_target, log_softmax
+from lt_noisy.method import Context, Method, State
+from lt_noisy.spec import UserError
+
+
+def forward(matrix: tuple = (), path: str = "") -> Method:
+    """Forward correction: l = -log( sum_c p_c T[c, y] ), T[c, y] = P(observed = y | true = c).
+
+    Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (2017). p is the
+    network's belief about the *true* class: predict with plain f. T = I is cross-entropy. T is a constant; how
+    it was estimated is the business of the `transition` stage.
+
+    Args:
+      matrix: ((...), ...), T's rows, each summing to 1.
+      path: in place of `matrix`: an `.npy` file of floats [C, C], read when the config is.
+      Without either, T is the estimate of the `transition` stage that the stage's field `transition` names.
+
+    The method takes logits [B, C] and int [B] or soft [B, C] targets (the expected loss of an observed label; this
+    one builds a [B, C, C] tensor); it keeps log T. A label that T never produces costs infinity; if the data has an
+    example of it, or T is missing or does not fit, `init` raises UserError.
+    """
+    if matrix and path:
+        raise UserError("give one of matrix=((...), ...) or path='file.npy', or neither")
+    given = None
+    if matrix:
+        given = noise.stochastic(matrix, "matrix")
+    elif path:
+        given = noise.stochastic(noise.read_array(path, ""), path)
+
+    def init(context: Context) -> State:
+        t = _from_stage(context) if given is None else given
+        if len(t) != context.num_classes:
+            raise UserError(f"forward: the matrix is for {len(t)} classes, the data has {context.num_classes}")
+        never = np.flatnonzero((t.sum(axis=0) == 0) & (context.counts > 0))
+        if len(never):
+            raise UserError(
+                f"forward: the matrix never produces class {never[0]} (its column is 0), "
+                f"and {context.counts[never[0]]} examples are labelled so"
+            )
+        with np.errstate(divide="ignore"):
+            return {"log_transition": np.log(t).astype(np.float32)}
+
+    def apply(state: State, outputs, targets, rows, step):
+        log_p, columns = log_softmax(outputs), state["log_transition"].T
+        if targets.ndim == 1:
+            return -_log_probability(log_p, columns[targets]), state
+        return at_target(-_log_probability(log_p[:, None], columns), targets), state
+
+    return Method(init, apply)
+
+
+def _log_probability(log_p: jax.Array, columns: jax.Array) -> jax.Array:
+    """log sum_c p_c T[c, y] of log p, log T[:, y] [..., C]: [...]; -inf, with gradient 0, where T[:, y] is all 0."""
+    possible = jnp.isfinite(columns).any(axis=-1)
+    # logsumexp has a NaN gradient where all its terms are -inf.
+    terms = log_p + jnp.where(possible[..., None], columns, 0.0)
+    return jnp.where(possible, jax.nn.logsumexp(terms, axis=-1), -jnp.inf)
+
+
+def _from_stage(context: Context) -> np.ndarray:
+    if context.transition is None:
+        raise UserError(
+            "forward: no transition matrix: give matrix=((...), ...) or path='file.npy', "
+            "or name a `transition` stage in the stage's field `transition`"
+        )
+    return noise.stochastic(context.transition, "forward: the transition stage's matrix")

@@ -1,0 +1,48 @@
+"""Which labels are likely right: a mixture of two Gaussians on the loss of every example."""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from lt_noisy import rng
+from lt_noisy.spec import UserError
+
+
+def clean_probability(losses: np.ndarray, seed: int) -> np.ndarray:
+    """The probability that each label is right: the posterior of the mixture's component of lower mean.
+
+    Li et al., "DivideMix" (2020), sec. 3.1, with the settings of its released code, which Lu & He, "Mitigating noisy
+    supervision using synthetic samples with soft labels" (2024), take over: losses min-max normalised, at most 10 EM
+    iterations, tolerance 1e-2, 5e-4 added to each variance. Stopping at 10 is part of the method, so it is no warning.
+
+    The variances differ, so the posterior falls between the two means but need not fall beyond them: a loss far outside
+    belongs to the wider component.
+
+    Args:
+      losses: float [N], finite.
+      seed: of the k-means that EM starts from. The fit sees the losses in rising order, so the order of the examples
+        does not matter.
+
+    Returns:
+      float64 [N] in [0, 1]; all 1 where all losses are equal, as nothing tells the labels apart then.
+
+    Raises:
+      UserError: not [N] with N at least 1, or a loss that is not finite.
+    """
+    losses = np.asarray(losses, np.float64)
+    if losses.ndim != 1 or len(losses) == 0:
+        raise UserError(f"losses must be [N] with N at least 1, not {list(losses.shape)}")
+    if not np.isfinite(losses).all():
+        raise UserError(f"{(~np.isfinite(losses)).sum()} of {len(losses)} losses are not finite")
+    lowest, span = losses.min(), np.ptp(losses)
+    if span == 0:
+        return np.ones(len(losses))
+    normalised = ((losses - lowest) / span)[:, None]
+    start = int(rng.generator(seed, "mixture").integers(2**32))
+    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(np.sort(normalised, axis=0))
+    return mixture.predict_proba(normalised)[:, mixture.means_.argmin()]

@@ -1,0 +1,35 @@
+"""Which evaluation of a stage is reported: the last, beside what early stopping would have taken."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+
+def balanced(logits: np.ndarray, observed: np.ndarray) -> float:
+    """Balanced accuracy of logits [V, C] for *observed* labels int [V], over the classes that they name."""
+    predictions = logits.argmax(-1)
+    named = np.unique(observed)
+    return float(np.mean([(predictions[observed == c] == c).mean() for c in named]))
+
+
+def selected(metrics: pathlib.Path) -> dict[str, Any]:
+    """The last evaluation, the best on noisy validation and, an oracle, the best on test; from `metrics.jsonl`.
+
+    Returns:
+      `last` and `oracle_best_on_test`, and where a validation split was held out `best_on_validation`: the step, and the
+      figures of that step. Of equals the first. Only `last` may be a headline; the oracle selects on clean test
+      labels, which nobody has, and shows what a paper's "best epoch" hides.
+    """
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    evaluated = [
+        {k: v for k, v in line.items() if k == "step" or k.startswith(("test_", "validation_"))}
+        for line in lines
+        if "test_balanced_accuracy" in line
+    ]
+    chosen = {"last": evaluated[-1]}
+    if "validation_balanced_accuracy" in evaluated[-1]:
+        chosen["best_on_validation"] = max(evaluated, key=lambda line: line["validation_balanced_accuracy"])
+    chosen["oracle_best_on_test"] = max(evaluated, key=lambda line: line["test_balanced_accuracy"])
+    return chosen

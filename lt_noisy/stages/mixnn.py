@@ -1,0 +1,257 @@
+"""Stage `mixnn`: MixNN (Lu & He 2024), synthetic samples with soft labels against noisy ones.
+
+Four phases, by 1-based epoch: `warmup` - 1 epochs of cross-entropy on the observed labels without augmentation; in-batch
+mixup up to `correct_from`; one epoch of mixup with soft targets; then each example is mixed with its nearest neighbour,
+weighted by how clean a two-component mixture on the losses thinks they are. Soft targets start one-hot and
+are drawn towards the network's own predictions. The paper's epochs are warmup 10 (CIFAR-10) or 30 (CIFAR-100) and
+correct_from 60 of 300.
+
+Where the source leaves it open: the un-mixed forward pass, for neighbours and predictions, uses batch statistics and
+leaves the running ones to the mixed pass; targets are corrected after they are used; the learning rate
+follows the step, not the epoch. An epoch is whole batches; the rest of a permutation is dropped.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.metrics import roc_auc_score
+
+from lt_noisy import mix, mixnn, rng
+from lt_noisy.collectives import AXIS, gather, positions
+from lt_noisy.data.augment import augment_batch, evaluate_batch
+from lt_noisy.data.batches import fetch
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.fields import Field, Fields
+from lt_noisy.mixture import clean_probability
+from lt_noisy.models.heads import HEADS
+from lt_noisy.neighbours import nearest, nearest_in_set
+from lt_noisy.optim import descend
+from lt_noisy.parallel import Step
+from lt_noisy.spec import UserError
+from lt_noisy.spec import nearest as nearest_name
+from lt_noisy.stages import common, supervised
+from lt_noisy.state import TrainState
+from lt_noisy.train import Phase, Refresh
+
+FIELDS: Fields = {
+    "init": Field("none()"),  # or the name of an earlier stage
+    "head": Field("linear()", HEADS),
+    "warmup": Field(10),  # first epoch, from 1, of mixup
+    "correct_from": Field(60),  # epoch of the first correction; neighbours are mixed after it
+    "correct_every": Field(10),  # epochs between corrections
+    "momentum": Field(0.9),  # of the soft targets; 1 leaves them as they are
+    "mixup": Field("linear"),  # the mixup phase's loss: 'linear' in the probability, as released, or 'ce'
+    "alpha": Field(1.0),  # of mixup's Beta(alpha, alpha)
+    "neighbours": Field("in_batch(k=2)", mixnn.NEIGHBOURS),
+    "history": Field(1),  # epochs whose losses the mixture sees averaged; 5 at noise 0.8
+    **common.TRAINING_FIELDS,
+}
+
+
+def _epoch(job: common.Job, section: SimpleNamespace) -> int:
+    return len(job.dataset.ids) // section.batch_size
+
+
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+    """Refuses what does not fit; returns the stage's length."""
+    where = f"config.{job.name}"
+    plan = common.check(job, section)
+    if not 1 <= section.warmup <= section.correct_from:
+        raise UserError(
+            f"{where}: epochs with 1 <= warmup <= correct_from, not {section.warmup} and {section.correct_from}"
+        )
+    if section.correct_every < 1 or section.history < 1:
+        raise UserError(f"{where}: correct_every and history are at least 1 epoch")
+    if not 0 <= section.momentum <= 1:
+        raise UserError(f"{where}.momentum is in [0, 1], not {section.momentum}")
+    if not 0 < section.alpha < 1e6:
+        raise UserError(f"{where}.alpha is above 0, not {section.alpha}")
+    if section.mixup not in mixnn.MIXUP_LOSSES:
+        known = mixnn.MIXUP_LOSSES
+        raise UserError(
+            f"{where}.mixup is {' or '.join(known)}, not {section.mixup!r}{nearest_name(section.mixup, known)}"
+        )
+    if section.neighbours.k > section.batch_size:
+        raise UserError(f"{where}.neighbours: k={section.neighbours.k}, a batch has {section.batch_size} examples")
+    if _epoch(job, section) % job.multiple:
+        raise UserError(
+            f"{where}: an epoch is {_epoch(job, section)} steps, not a multiple of config.steps_per_call={job.multiple}"
+        )
+    return {"steps": plan.total}
+
+
+def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
+    """The classifier, its first state, the four phases, and the mixture at the start of each epoch."""
+    plan, epoch = common.make_plan(job, section), _epoch(job, section)
+    net = supervised.classifier(job, section)
+    state = common.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, memory(job, section))
+    state = supervised.start(job, state)
+    state, tx = common.with_optimizer(state, section, plan.total)
+    begins = [0, section.warmup - 1, section.correct_from - 1, section.correct_from]
+    phases = [Phase(b * epoch, s) for b, s in zip(begins, make_steps(job, section, net, tx, epoch), strict=True)]
+    # A phase of no epoch gives way to the one after it.
+    phases = [p for p, after in zip(phases, [*phases[1:], None], strict=True) if after is None or p.begin < after.begin]
+    order = common.order(job, plan.batch_size)
+    data = common.resident(job)
+    refresh = make_refresh(job, section, net, epoch)
+    return common.Prepared(net, state, phases[0].step, order, plan, data, tuple(phases[1:]), refresh)
+
+
+def memory(job: common.Job, section: SimpleNamespace) -> dict[str, np.ndarray]:
+    """What the stage remembers of each example: soft `targets` [N, C], `clean` probability [N], `losses` [history, N].
+
+    With neighbours in the whole set their rows int32 [N, k - 1] too.
+    """
+    dataset = job.dataset
+    size = len(dataset.ids)
+    kept = {
+        "targets": np.eye(dataset.num_classes, dtype=np.float32)[dataset.observed],
+        "clean": np.ones(size, np.float32),
+        "losses": np.zeros((section.history, size), np.float32),
+    }
+    if section.neighbours.whole_set:
+        kept["neighbours"] = np.zeros((size, section.neighbours.k - 1), np.int32)
+    return kept
+
+
+def make_steps(
+    job: common.Job, section: SimpleNamespace, net: supervised.Classifier, tx: optax.GradientTransformation, epoch: int
+) -> tuple[Step, Step, Step, Step]:
+    """The per-device steps of warm-up, mixup, transition and MixNN."""
+    augment, seed, name = section.augment, job.seed, job.name
+
+    def augmented(state: TrainState, images: jax.Array, which: int = 0) -> jax.Array:
+        key = jax.random.fold_in(rng.stream(seed, f"{name}/augment", state.step), which)
+        return augment_batch(augment, key, images, positions(len(images)))
+
+    def mixed_up(state: TrainState, x: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key = rng.stream(seed, f"{name}/mix", state.step)
+        x, targets, _ = mix.mixup(section.alpha)(key, x, targets, jnp.ones(len(x)))
+        return x, targets
+
+    def unmixed(state: TrainState, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Features and logits of a batch as it is: batch statistics, no gradient, nothing kept."""
+        variables = common.variables(state)
+        (features, logits), _ = net.apply(
+            variables, x, train=True, mutable=["batch_stats"], method=type(net).features_and_logits
+        )
+        return jax.lax.stop_gradient((features.astype(jnp.float32), logits))
+
+    def correct(state: TrainState, rows: jax.Array, logits: jax.Array) -> dict[str, jax.Array]:
+        current = state.step // epoch + 1
+        now = (current >= section.correct_from) & (current % section.correct_every == 0)
+        return {
+            **state.method,
+            "targets": mixnn.corrected(state.method["targets"], rows, logits, section.momentum, now),
+        }
+
+    def update(state, batch, x, targets, loss, method):
+        def losses(params):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
+            right = (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
+            sums = {
+                "accuracy": jax.lax.psum((right.sum(), jnp.float32(len(right))), AXIS),
+                "clean": jax.lax.psum((method["clean"][batch["rows"]].sum(), jnp.float32(len(right))), AXIS),
+            }
+            return loss(logits, targets), (changed["batch_stats"], method, sums)
+
+        return descend(state, tx, losses, batch["weights"])
+
+    def warm(state, data, batch):
+        images, labels = fetch(data, batch["rows"])
+        targets = jax.nn.one_hot(labels, net.head.num_classes)
+        return update(state, batch, evaluate_batch(augment, images), targets, mixnn.soft_cross_entropy, state.method)
+
+    def mixing(state, data, batch):
+        images, labels = fetch(data, batch["rows"])
+        targets = jax.nn.one_hot(labels, net.head.num_classes)
+        x, targets = mixed_up(state, augmented(state, images), targets)
+        return update(state, batch, x, targets, mixnn.MIXUP_LOSSES[section.mixup], state.method)
+
+    def transition(state, data, batch):
+        rows = batch["rows"]
+        x = augmented(state, fetch(data, rows)[0])
+        method = correct(state, rows, unmixed(state, x)[1])
+        x, targets = mixed_up(state, x, state.method["targets"][rows])
+        return update(state, batch, x, targets, mixnn.soft_cross_entropy, method)
+
+    def neighbour_mixing(state, data, batch):
+        rows, k = batch["rows"], section.neighbours.k
+        x = augmented(state, fetch(data, rows)[0])
+        features, logits = unmixed(state, x)
+        method = correct(state, rows, logits)
+        if k > 1 and section.neighbours.whole_set:
+            near = state.method["neighbours"][rows]
+            others = [augmented(state, fetch(data, near[:, j])[0], j + 1) for j in range(k - 1)]
+            x = jnp.stack([x, *others], 1)
+            rows = jnp.concatenate([rows[:, None], near], 1)
+        elif k > 1:
+            near = nearest(features, positions(len(rows)), gather(features), k - 1)
+            x = jnp.concatenate([x[:, None], gather(x)[near]], 1)
+            rows = jnp.concatenate([rows[:, None], gather(rows)[near]], 1)
+        else:
+            x, rows = x[:, None], rows[:, None]
+        weights = mixnn.shares(state.method["clean"][rows])
+        x, targets = mixnn.mixed(x, weights), mixnn.mixed(state.method["targets"][rows], weights)
+        return update(state, batch, x, targets, mixnn.soft_cross_entropy, method)
+
+    return warm, mixing, transition, neighbour_mixing
+
+
+def make_refresh(job: common.Job, section: SimpleNamespace, net: supervised.Classifier, epoch: int) -> Refresh:
+    """At the start of each epoch from `warmup` on: the clean probabilities, and neighbours in the whole set.
+
+    Losses are of un-augmented images in evaluation mode, to the current hard target, argmax t_i.
+    """
+    predict = supervised.predict_logits(job, net, section.augment)
+    featurise = common.compile_predict(
+        job,
+        lambda v, images: net.apply(
+            v, evaluate_batch(section.augment, images), train=False, method=type(net).features_and_logits
+        )[0].astype(jnp.float32),
+    )
+    images = job.dataset.train_images
+
+    def refresh(at: int, state: TrainState) -> TrainState:
+        current = at // epoch + 1
+        if at % epoch or current < section.warmup:
+            return state
+        method, variables = job.devices.fetch(state.method), common.variables(state)
+        logits = jax.nn.log_softmax(predict(variables, images))
+        losses = -np.take_along_axis(np.asarray(logits), method["targets"].argmax(-1)[:, None], -1)[:, 0]
+        method["losses"] = np.concatenate([method["losses"][1:], losses[None]])
+        known = min(current - section.warmup + 1, section.history)
+        method["clean"] = clean_probability(method["losses"][-known:].mean(0), job.seed).astype(np.float32)
+        if section.neighbours.whole_set and current > section.correct_from:
+            method["neighbours"] = nearest_in_set(featurise(variables, images), section.neighbours.k - 1)
+        return state.replace(method=job.devices.replicate(method))
+
+    return refresh
+
+
+def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Trains and evaluates; returns the summary, with what became of the labels."""
+    return supervised.train_and_evaluate(
+        job, section, prepare(job, section), lambda state: {"correction": correction(state.method, job.dataset)}
+    )
+
+
+def correction(method: dict[str, np.ndarray], dataset: Dataset) -> dict[str, Any]:
+    """What the soft targets and clean probabilities are worth against the clean labels.
+
+    Returns:
+      `repaired`, the share of wrong labels whose target's largest entry is now the clean label (None without any wrong);
+      `broken`, the share of right ones where it is not; `clean_auroc` of the last clean probabilities for right labels.
+    """
+    wrong, now = dataset.observed != dataset.clean, method["targets"].argmax(-1) == dataset.clean
+    both = 0 < wrong.sum() < len(wrong)
+    return {
+        "repaired": float(now[wrong].mean()) if wrong.any() else None,
+        "broken": float(1 - now[~wrong].mean()) if not wrong.all() else None,
+        "clean_auroc": float(roc_auc_score(~wrong, method["clean"])) if both else None,
+    }

@@ -1,0 +1,145 @@
+"""Stage `pseudo_label`: a finished classifier's labels for images without any, to train on beside the labelled ones.
+
+Yang & Xu, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning" (NeurIPS 2020), sec. 3: base
+classifier -> pseudo-labels -> training from scratch on both. One round; several are several stages of a config.
+"""
+
+import hashlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from lt_noisy import evaluate
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.fields import Field, Fields
+from lt_noisy.spec import UserError, nearest
+from lt_noisy.stages import common, supervised, unlabelled
+from lt_noisy.state import array_sha256
+
+FIELDS: Fields = {
+    "init": Field("base"),  # the stage whose classifier labels the pool
+    **unlabelled.POOL_FIELDS,
+    "targets": Field("argmax"),  # or 'soft': the classifier's probabilities
+    "threshold": Field(0.0),  # kept where the largest probability is at least this
+}
+
+TARGETS = ("argmax", "soft")
+
+
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, str]:
+    """Refuses a pool that cannot be drawn; returns the hash of its ids, true labels and images.
+
+    Nothing is learnt from the true labels, but the summary reports on them.
+    """
+    where = f"config.{job.name}"
+    if section.targets not in TARGETS:
+        raise UserError(
+            f"{where}.targets: {section.targets!r}{nearest(section.targets, list(TARGETS))} "
+            f"(known: {', '.join(TARGETS)})"
+        )
+    if not 0 <= section.threshold <= 1:
+        raise UserError(f"{where}.threshold is a probability in [0, 1], not {section.threshold}")
+    data = job.inputs["init"].texts.get("data", "manifest()")
+    if data != "manifest()":
+        raise UserError(f"{where}.init: that stage is trained on {data}, not on the run's manifest()")
+    pool = unlabelled.pool(job, section, job.name)
+    hashes = [array_sha256(array) for array in (pool.ids, pool.labels, unlabelled.images(pool))]
+    return {"pool": hashlib.sha256("".join(hashes).encode()).hexdigest()}
+
+
+def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Writes `pseudo_labels.npz` (ids [M], targets, kept, confidence); returns how good the pseudo-labels are.
+
+    The classifier is in evaluation mode, the images un-augmented. True labels go to the figures only.
+    """
+    pool = unlabelled.pool(job, section, job.name)
+    images = unlabelled.images(pool)
+    logits = supervised.load(job, job.inputs["init"])(images)
+    said = assign(logits, section.targets, section.threshold)
+    if not said.kept.any():
+        raise UserError(
+            f"config.{job.name}.threshold: {section.threshold:g} keeps none of {len(said.kept)} images "
+            f"(largest confidence {said.confidence.max():.3g}); lower it"
+        )
+    unlabelled.write(job.directory, pool, said)
+    figures = describe(logits.argmax(-1), said.kept, said.confidence, pool.labels, job.training_set)
+    seen_before = duplicates(images, job.training_set)
+    return {"stage": job.name, "seed": job.seed, "pseudo_labels": {**figures, **seen_before}}
+
+
+def assign(logits: np.ndarray, targets: str, threshold: float) -> unlabelled.PseudoLabels:
+    """Pseudo-labels from logits float [M, C]: the argmax (the first of equals), or with 'soft' all probabilities.
+
+    The paper has no threshold: 0.0 keeps all.
+    """
+    probabilities = softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
+    confidence = probabilities.max(-1)
+    hard = logits.argmax(-1).astype(np.int32)
+    return unlabelled.PseudoLabels(hard if targets == "argmax" else probabilities, confidence >= threshold, confidence)
+
+
+def describe(
+    predictions: np.ndarray, kept: np.ndarray, confidence: np.ndarray, labels: np.ndarray, dataset: Dataset
+) -> dict[str, Any]:
+    """How good pseudo-labels are, by true labels.
+
+    Args:
+      predictions: int [M], the pseudo-label of each image.
+      kept: bool [M].
+      confidence: float [M].
+      labels: int [M], the true labels, -1 where irrelevant.
+      dataset: the training set, whose clean counts define head and tail.
+
+    Returns:
+      `images`, `relevant` and `irrelevant`, how many there are; of each `..._kept`, the share that is kept (None of
+      none); `confidence`, its mean over all images; over the kept ones `counts` [C] of pseudo-labels, and `precision`
+      [C], the share of a pseudo-label's images that are truly of its class (None without images), irrelevant ones being
+      wrong; `group_precision`, its mean over each of `evaluate.class_groups`; `labels`, what `evaluate.accuracies` says
+      of the relevant kept ones (None without any).
+    """
+    num_classes, relevant = dataset.num_classes, labels >= 0
+    train_counts = np.bincount(dataset.clean, minlength=num_classes)
+    counts = np.bincount(predictions[kept], minlength=num_classes)
+    right = np.bincount(predictions[kept & (predictions == labels)], minlength=num_classes)
+    precision = [float(r / n) if n else None for r, n in zip(right, counts, strict=True)]
+    judged = kept & relevant
+    return {
+        "images": len(labels),
+        "images_kept": float(kept.mean()),
+        "relevant": int(relevant.sum()),
+        "relevant_kept": _share(kept[relevant]),
+        "irrelevant": int((~relevant).sum()),
+        "irrelevant_kept": _share(kept[~relevant]),
+        "confidence": float(confidence.mean(dtype=np.float64)),
+        "counts": counts.tolist(),
+        "precision": precision,
+        "group_precision": {
+            name: _mean([precision[c] for c in classes])
+            for name, classes in evaluate.class_groups(train_counts).items()
+        },
+        "labels": evaluate.accuracies(predictions[judged], labels[judged], train_counts, dataset.class_names)
+        if judged.any()
+        else None,
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _share(mask: np.ndarray) -> float | None:
+    return float(mask.mean()) if len(mask) else None
+
+
+def duplicates(images: np.ndarray, dataset: Dataset) -> dict[str, int]:
+    """How many of the images are, byte for byte, training images (`in_training`) and test images (`in_test`)."""
+
+    def digests(of: np.ndarray) -> list[bytes]:
+        return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in of]
+
+    pool = digests(images)
+    known = {"in_training": set(digests(dataset.train_images)), "in_test": set(digests(dataset.test_images))}
+    return {name: sum(digest in those for digest in pool) for name, those in known.items()}

@@ -1,0 +1,96 @@
+"""The unlabelled images that a `pseudo_label` stage labels, and what they add to a training set once it has.
+
+Apart from the stage, because `supervised` reads these and the stage reads `supervised`.
+"""
+
+import pathlib
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from lt_noisy.data.pools import IRRELEVANT, POOLS, draw
+from lt_noisy.data.sources import Split
+from lt_noisy.fields import Field, Fields
+from lt_noisy.spec import UserError
+from lt_noisy.stages import common
+
+POOL_FIELDS: Fields = {
+    "pool": Field("left_out()", POOLS),
+    "times": Field(5.0),  # |D_U| = times * |D_L|; 0.0 for all of the pool
+    "ratio": Field(1.0),  # of the pool's own long tail, by its true labels
+    "irrelevant": Field(0.0),  # share of the pool that is of another source
+    "irrelevant_source": Field("none()", IRRELEVANT),
+}
+
+
+class PseudoLabels(NamedTuple):
+    """What a classifier says of a pool.
+
+    Attributes:
+      targets: int32 [M], or float32 [M, C] where soft.
+      kept: bool [M], whether the image is to be trained on.
+      confidence: float32 [M], the largest probability.
+    """
+
+    targets: np.ndarray
+    kept: np.ndarray
+    confidence: np.ndarray
+
+
+class Extra(NamedTuple):
+    """What joint training adds to the training set.
+
+    Attributes:
+      images: uint8 [M, H, W, C].
+      targets: int32 [M], or float32 [M, C] where soft.
+      weights: float32 [M], 1, or 0 where an image is not kept.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+def pool(job: common.Job, section: SimpleNamespace, name: str) -> Split:
+    """The pool of the `pseudo_label` stage `name`: a function of its section, the run's training set and the seed."""
+    try:
+        return draw(
+            section.pool,
+            job.training_set,
+            section.times,
+            section.ratio,
+            section.irrelevant,
+            section.irrelevant_source,
+            job.seed,
+        )
+    except UserError as error:
+        raise UserError(f"config.{name}: {error}") from None
+
+
+def images(drawn: Split) -> np.ndarray:
+    """All images of a pool, uint8 [M, H, W, C]."""
+    return drawn.images(np.arange(len(drawn.ids)))
+
+
+def size(job: common.Job, stage: common.Input) -> int:
+    """How many images the pool of a `pseudo_label` stage has, kept or not; known before the stage has run."""
+    return len(pool(job, stage.section, stage.directory.name).ids)
+
+
+def write(directory: pathlib.Path, drawn: Split, said: PseudoLabels) -> None:
+    """Writes `pseudo_labels.npz` (ids [M], targets, kept, confidence)."""
+    common.write_arrays(directory / "pseudo_labels.npz", ids=drawn.ids, **said._asdict())
+
+
+def read(job: common.Job, stage: common.Input) -> Extra:
+    """The pool of a finished `pseudo_label` stage and its targets, in the order of the pool.
+
+    Raises:
+      UserError: `pseudo_labels.npz` is missing or damaged, or was written for another pool.
+    """
+    drawn, path = pool(job, stage.section, stage.directory.name), stage.directory / "pseudo_labels.npz"
+    ids, targets, kept = common.load_arrays(path, "ids", "targets", "kept")
+    if not np.array_equal(ids, drawn.ids):
+        raise UserError(f"config.{job.name}: {path} is of another pool")
+    return Extra(images(drawn), targets, kept.astype(np.float32))

@@ -1,0 +1,262 @@
+"""Sweeps: grids of overrides as lists of cells, and the table of what the cells gave.
+
+A config file with a `sweep()` that returns a list of cells can be given to `launch/sweep.py`:
+
+    def sweep():
+        losses = axis("loss", {"CE": {"finetune.loss": "cross_entropy()"}, "LA": {"finetune.loss": "logit_adjusted()"}})
+        scratch = axis("init", {"scratch": {"stages": ("finetune",), "finetune.init": "none()"}})
+        ssl = axis("init", {"SSL": {}})
+        frozen = axis("freeze", {"no": {}, "yes": {"finetune.freeze_encoder": True}})
+        return product(axis("seed", range(5)), chain(product(scratch, losses), product(ssl, frozen, losses)))
+
+It may also have `BASELINE`, labels of the cells that the table's gains are over, such as {"init": "scratch",
+"loss": "CE"}, and `FIGURES` in place of this module's. The label `seed` is what means and deviations are taken over.
+"""
+
+import csv
+import io
+import itertools
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from lt_noisy.spec import UserError
+
+Labels = Mapping[str, str | int | float | bool]
+
+SEED = "seed"
+
+# Where each figure is in the summary of a cell's last stage; the first that there is heads the table.
+FIGURES = {
+    "test.balanced_accuracy": "balanced accuracy",
+    "test.last_three_classes.accuracy": "last three classes",
+    "train.memorised": "wrong labels memorised",
+    "probes.all.linear.balanced_accuracy": "linear probe",
+    "probes.all.knn.balanced_accuracy": "kNN probe",
+    "representation.knn_balanced_bank": "kNN",
+}
+
+
+class Cell(NamedTuple):
+    """One run of a sweep: its label on each axis, and the config fields it sets, by dotted name."""
+
+    labels: Labels
+    overrides: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{axis}={label}" for axis, label in self.labels.items())
+
+
+def axis(name: str, options: Mapping[Any, Mapping[str, Any]] | Iterable[Any]) -> list[Cell]:
+    """One cell per option.
+
+    Args:
+      name: of the axis: a column of the table.
+      options: {label: {field: value}}, or values of the field called `name`, which are their own labels:
+        `axis("seed", range(5))`.
+
+    Raises:
+      UserError: a label or a value of a type that a config cannot hold.
+    """
+    pairs = options.items() if isinstance(options, Mapping) else [(value, {name: value}) for value in options]
+    for label, overrides in pairs:
+        where = f"sweep: axis {name!r}, {label!r}"
+        if type(label) not in (str, int, float, bool):
+            raise UserError(
+                f"{where}: not a label; give {{label: {{field: value}}}} with text or a number as the label"
+            )
+        for field, value in overrides.items():
+            if type(value) not in (str, int, float, bool, tuple):
+                raise UserError(f"{where}: {field} holds str, int, float, bool or tuple, not {type(value).__name__}")
+    return [Cell({name: label}, dict(overrides)) for label, overrides in pairs]
+
+
+def product(*lists: list[Cell]) -> list[Cell]:
+    """Every combination of one cell from each list; the last list varies fastest."""
+    return [_merged(cells) for cells in itertools.product(*lists)]
+
+
+def zipped(*lists: list[Cell]) -> list[Cell]:
+    """The first cells of all lists in one, the second cells in one, and so on.
+
+    Raises:
+      UserError: lists of different lengths.
+    """
+    if len({len(cells) for cells in lists}) > 1:
+        raise UserError(f"sweep: zipped lists have {', '.join(str(len(cells)) for cells in lists)} cells")
+    return [_merged(cells) for cells in zip(*lists, strict=True)]
+
+
+def chain(*lists: list[Cell]) -> list[Cell]:
+    """The lists one after another."""
+    return list(itertools.chain(*lists))
+
+
+def _merged(cells: Iterable[Cell]) -> Cell:
+    labels: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
+    for cell in cells:
+        for what, merged, added in (("axis", labels, cell.labels), ("field", overrides, cell.overrides)):
+            for name, value in added.items():
+                if name in merged and (type(merged[name]), merged[name]) != (type(value), value):
+                    where = Cell({**labels, **cell.labels}, {})
+                    raise UserError(f"sweep: {where}: {what} {name} is both {merged[name]!r} and {value!r}")
+                merged[name] = value
+    return Cell(labels, overrides)
+
+
+def check(cells: Any, baseline: Any, paths: Any) -> None:
+    """Refuses what a config file's `sweep()`, `BASELINE` (or None) or `FIGURES` cannot be, and equal cells."""
+    if not isinstance(cells, list) or not cells or not all(isinstance(cell, Cell) for cell in cells):
+        raise UserError("sweep() returns a list of cells, at least one: see axis, product, zipped and chain")
+    for i, cell in enumerate(cells):
+        if any(cell.labels == other.labels for other in cells[:i]):
+            raise UserError(f"sweep: two cells have the labels {cell}")
+    titles = list(paths.values()) if isinstance(paths, dict) else []
+    if not titles or not all(isinstance(text, str) for text in [*paths, *titles]) or len(set(titles)) < len(titles):
+        raise UserError("FIGURES is {dotted path in a summary: title}, no title twice")
+    if baseline is not None:
+        if not isinstance(baseline, dict):
+            raise UserError("BASELINE is {axis: label}")
+        rows = list({json.dumps(r, sort_keys=True): r for r in (_without_seed(cell.labels) for cell in cells)}.values())
+        if SEED in baseline or not any(_agree(row, baseline, baseline) for row in rows):
+            raise UserError(f"BASELINE: no row of the table has the labels {Cell(baseline, {})}")
+        for row in rows:
+            _baseline_of(row, rows, baseline)
+
+
+def slug(cell: Cell) -> str:
+    """The cell's labels as the name of a directory, at most 150 characters; other labels may share it."""
+    return re.sub(r"[^A-Za-z0-9._+=,-]+", "_", ",".join(f"{a}={label}" for a, label in cell.labels.items()))[:150]
+
+
+def arguments(overrides: Mapping[str, Any]) -> list[str]:
+    """Overrides as command-line arguments of main.py."""
+    return [f"--config.{name}={v if isinstance(v, str) else repr(v)}" for name, v in overrides.items()]
+
+
+def figures(summary: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, float | None]:
+    """{title: value} of a stage's summary; None where it has no such number."""
+    found = {}
+    for path, title in paths.items():
+        value: Any = summary
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        found[title] = value if number else None
+    return found
+
+
+def headline(found: Mapping[str, float | None]) -> str:
+    """The first figure that there is, in words."""
+    return next((f"{title} {100 * value:.1f} %" for title, value in found.items() if value is not None), "no figure")
+
+
+class _Row(NamedTuple):
+    """Cells that differ in their seed only: their labels without it, and the figures of each finished one by seed."""
+
+    labels: dict[str, Any]
+    by_seed: dict[Any, Mapping[str, float | None]]
+    planned: int
+
+
+def _rows(record: Mapping[str, Any]) -> list[_Row]:
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in record["cells"]:
+        key = json.dumps(_without_seed(cell["labels"]), sort_keys=True)
+        grouped.setdefault(key, []).append(cell)
+    return [
+        _Row(
+            _without_seed(cells[0]["labels"]),
+            {c["labels"].get(SEED): c["figures"] for c in cells if c["figures"] is not None},
+            len(cells),
+        )
+        for cells in grouped.values()
+    ]
+
+
+def _without_seed(labels: Labels) -> dict[str, Any]:
+    return {axis: label for axis, label in labels.items() if axis != SEED}
+
+
+def _agree(a: Labels, b: Labels, axes: Iterable[str]) -> bool:
+    return all(axis in a and axis in b and a[axis] == b[axis] for axis in axes)
+
+
+def _baseline_of(labels: Labels, rows: list[dict[str, Any]], baseline: Labels) -> dict[str, Any] | None:
+    """The row whose labels are the baseline's and agree on every other axis that both have; None for a baseline row."""
+    if _agree(labels, baseline, baseline):
+        return None
+    found = []
+    for other in rows:
+        common = (labels.keys() & other.keys()) - baseline.keys()
+        if _agree(other, baseline, baseline) and _agree(labels, other, common):
+            found.append(other)
+    if len(found) > 1:
+        raise UserError(f"BASELINE: {Cell(labels, {})} has two: {Cell(found[0], {})}; {Cell(found[1], {})}")
+    return found[0] if found else None
+
+
+def _contents(record: Mapping[str, Any]) -> tuple[list[str], list[str], list[list[Any]]]:
+    """Axes, titles, and per row a text for each axis and then a list of shares (or a count, for `n`) for each title."""
+    rows = _rows(record)
+    axes = list(dict.fromkeys(axis for row in rows for axis in row.labels))
+    values = [v for row in rows for v in row.by_seed.values()]
+    titles = [t for t in record["figures"].values() if any(v[t] is not None for v in values)]
+    baseline = record["baseline"]
+    gains = baseline is not None and bool(titles)
+    most = max(row.planned for row in rows)
+    counts = any(len(row.by_seed) < most for row in rows)
+    contents = []
+    for row in rows:
+        content: list[Any] = [str(row.labels.get(axis, "")) for axis in axes]
+        content += [[v[title] for v in row.by_seed.values() if v[title] is not None] for title in titles]
+        if gains:
+            theirs = _baseline_of(row.labels, [other.labels for other in rows], baseline)
+            base = next((other.by_seed for other in rows if other.labels == theirs), {})
+            pairs = [(v[titles[0]], base[seed][titles[0]]) for seed, v in row.by_seed.items() if seed in base]
+            content.append([ours - its for ours, its in pairs if ours is not None and its is not None])
+        contents.append([*content, len(row.by_seed)] if counts else content)
+    return axes, [*titles, *["gain"] * gains, *["n"] * counts], contents
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """A record as a Markdown table: a row per setting in the order of the cells, in percent.
+
+    Each figure is the mean and the sample standard deviation over the finished seeds; `n` says how many those are where
+    any is missing. `gain` is that of the first figure over the baseline, seed by seed, over the seeds that both have.
+    """
+    axes, titles, contents = _contents(record)
+    lines = [[*axes, *titles]]
+    lines += [[_percent(entry) if isinstance(entry, list) else str(entry) for entry in content] for content in contents]
+    head, *body = ["| " + " | ".join(entry.replace("|", "\\|") for entry in line) + " |" for line in lines]
+    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
+
+
+def _percent(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def table_csv(record: Mapping[str, Any]) -> str:
+    """The same table as CSV: mean and standard deviation, as shares, in columns of their own."""
+    axes, titles, contents = _contents(record)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*axes, *(h for t in titles for h in ((t,) if t == "n" else (t, f"{t}, std")))])
+    for content in contents:
+        line: list[Any] = []
+        for entry in content:
+            line += _numbers(entry) if isinstance(entry, list) else [entry]
+        writer.writerow(line)
+    return text.getvalue()
+
+
+def _numbers(values: list[float]) -> list[str]:
+    mean = f"{statistics.mean(values):.6g}" if values else ""
+    return [mean, f"{statistics.stdev(values):.6g}" if len(values) > 1 else ""]

@@ -1,0 +1,289 @@
+"""Label quality by hand, beside cleanlab, and out of sample through a whole run."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lt_noisy import config, run
+from lt_noisy.label_quality import confident_learning, quality, score
+from lt_noisy.mixture import clean_probability
+from lt_noisy.report import final_table
+from lt_noisy.spec import UserError
+from lt_noisy.stages import cross_fit, supervised
+from lt_noisy.stages.quality import write_quality
+
+OBSERVED = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+CLEAN = np.array([0, 0, 1, 2, 1, 0, 2, 0])
+COUNTS = np.array([150, 50, 10])  # many, medium, few
+ARRAYS = {
+    "wrong_probability": np.array([0, 0.5, 0.5, 0.9, 0.1, 0.8, 0.1, 0.1]),  # of 3: images 3, 5 and, by its loss, 1
+    "loss": np.array([0.1, 2, 1, 3, 0.2, 2.5, 0.3, 0.4]),
+    "margin": np.array([0.9, 0.1, 0.2, -0.5, 0.8, -0.4, 0.7, -0.1]),
+    "suggested": np.array([0, 0, 1, 1, 1, 0, 2, 0]),
+}
+
+
+def test_quality_by_hand():
+    logits = np.log([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.2, 0.4, 0.4]]) + 5
+    observed = np.array([0, 2, 0, 2])
+    arrays = quality(logits, observed, seed=3)
+    np.testing.assert_allclose(arrays["probabilities"].sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(arrays["loss"], -np.log([0.7, 0.1, 0.3, 0.4]))
+    np.testing.assert_allclose(arrays["margin"], [0.5, -0.6, -0.1, 0], atol=1e-12)
+    np.testing.assert_array_equal(arrays["suggested"], [0, 0, 2, 1])
+    np.testing.assert_array_equal(arrays["wrong_probability"], 1 - clean_probability(arrays["loss"], seed=3))
+    assert {name: array.dtype.name for name, array in arrays.items()} == {
+        "loss": "float64",
+        "margin": "float64",
+        "wrong_probability": "float64",
+        "suggested": "int32",
+        "probabilities": "float32",
+    }
+
+
+def test_quality_of_certain_models_is_finite():
+    arrays = quality(np.array([[200.0, -200], [200, -200], [-200, 200]]), np.array([0, 1, 1]), seed=0)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    np.testing.assert_array_equal(arrays["loss"], [0, 400, 0])
+    np.testing.assert_array_equal(arrays["margin"], [1, -1, 1])
+
+
+def test_score_by_hand():
+    result = score(ARRAYS, OBSERVED, CLEAN, COUNTS)
+    assert result["images"] == 8 and result["wrong_labels"] == 4 and result["flagged"] == 3
+    assert result["estimated_rate"] == pytest.approx(3 / 8) and result["true_rate"] == 0.5
+    assert result["precision"] == pytest.approx(2 / 3) and result["recall"] == 0.5
+    assert result["suggested_accuracy"] == 0.5  # image 5 is found as 0, image 3 is not as 2
+    assert result["wrong_probability"]["auroc"] == 13.5 / 16
+    assert result["wrong_probability"]["average_precision"] == pytest.approx((1 + 1 + 3 / 4 + 4 / 7) / 4)
+    assert result["loss"]["auroc"] == 14 / 16
+    assert result["margin"]["auroc"] == 15 / 16
+    json.dumps(result, allow_nan=False)
+
+
+def test_groups_are_those_of_the_observed_class():
+    groups = score(ARRAYS, OBSERVED, CLEAN, COUNTS)["groups"]
+    assert list(groups) == ["many", "medium", "few"]
+    many, medium, few = groups.values()
+    assert [g["images"] for g in groups.values()] == [4, 2, 2] and all(g["num_classes"] == 1 for g in groups.values())
+    assert (many["wrong_labels"], many["flagged"], many["precision"], many["recall"]) == (2, 2, 0.5, 0.5)
+    assert many["suggested_accuracy"] == 0 and many["auroc"] == 3.5 / 4
+    assert many["estimated_rate"] == pytest.approx(1.9 / 4)
+    assert (medium["precision"], medium["recall"], medium["auroc"], medium["suggested_accuracy"]) == (1, 1, 1, 1)
+    assert (few["flagged"], few["precision"], few["recall"], few["suggested_accuracy"]) == (0, None, 0, None)
+    assert few["auroc"] == 0.5
+
+
+def test_what_does_not_exist_is_none():
+    result = score(ARRAYS, OBSERVED, OBSERVED, np.array([150, 50, 0]))
+    assert result["true_rate"] == 0 and result["precision"] == 0  # 3 are flagged for nothing
+    assert result["recall"] is None and result["suggested_accuracy"] is None
+    for name in ("wrong_probability", "loss", "margin"):
+        assert result[name] == {"auroc": None, "average_precision": None}
+    all_wrong = score(ARRAYS, OBSERVED, (OBSERVED + 1) % 3, COUNTS)
+    assert all_wrong["loss"]["auroc"] is None and all_wrong["recall"] == 3 / 8
+    thirds = score(ARRAYS, OBSERVED, CLEAN, np.array([0, 200, 300]))["groups"]  # no medium class, so thirds too
+    assert thirds["medium"]["images"] == 0 and thirds["medium"]["true_rate"] is None
+    assert thirds["head_third"]["images"] == 2 and thirds["tail_third"]["images"] == 4
+    json.dumps([result, all_wrong, thirds], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: quality(np.zeros((3, 1)), np.zeros(3, int), 0), "at least two classes, not 1"),
+        (lambda: quality(np.zeros((3, 2)), np.array([0, 1, 2]), 0), r"labels must be in \[0, 2\)"),
+        (lambda: quality(np.full((1, 2), np.nan), np.zeros(1, int), 0), "1 of 1 rows of logits are not finite"),
+        (lambda: score(ARRAYS, OBSERVED, CLEAN[:5], COUNTS), r"must all be \[N\] .* not \[8\], \[8\], \[5\]"),
+        (lambda: score(ARRAYS, OBSERVED, CLEAN, COUNTS[:2]), r"labels must be in \[0, 2\)"),
+        (lambda: confident_learning(ARRAYS, OBSERVED[:5], CLEAN), r"must all be \[N\]"),
+    ],
+)
+def test_bad_input_is_one_line(call, message):
+    with pytest.raises(UserError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def _noisy(classes, num_classes=6, size=600):
+    """(arrays, observed, clean): labels among `classes`, a third redrawn, and a good model's probabilities."""
+    generator = np.random.default_rng(0)
+    clean = generator.choice(classes, size)
+    observed = np.where(generator.random(size) < 0.3, generator.choice(classes, size), clean)
+    logits = generator.normal(size=(size, num_classes)) + 3 * np.eye(num_classes)[clean]
+    return quality(logits, observed, seed=0), observed, clean
+
+
+def test_without_cleanlab_there_is_no_confident_learning(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert confident_learning(*_noisy([0, 2, 3])) is None
+
+
+def test_confident_learning_is_cleanlabs():
+    cleanlab_filter = pytest.importorskip("cleanlab.filter")
+    arrays, observed, clean = _noisy(range(6))
+    wrong = observed != clean
+    issues = cleanlab_filter.find_label_issues(observed, arrays["probabilities"], n_jobs=1)
+    expected = {
+        "issues": issues.sum(),
+        "precision": (issues & wrong).sum() / issues.sum(),
+        "recall": (issues & wrong).sum() / wrong.sum(),
+        "auroc": roc_auc_score(wrong, 1 - arrays["probabilities"][np.arange(600), observed]),
+    }
+    found = confident_learning(arrays, observed, clean)
+    assert found.pop("average_precision") > 0.9
+    assert found == pytest.approx(expected) and found["precision"] > 0.8 and found["recall"] > 0.8
+
+
+def test_confident_learning_without_some_classes():
+    """Classes that no label names, or that name one image, change nothing for the others, and are no warning."""
+    cleanlab_filter = pytest.importorskip("cleanlab.filter")
+    arrays, observed, clean = _noisy([0, 2, 3])
+    present = arrays["probabilities"][:, [0, 2, 3]]
+    issues = cleanlab_filter.find_label_issues(np.searchsorted([0, 2, 3], observed), present, n_jobs=1)
+    found = confident_learning(arrays, observed, clean)
+    assert found["issues"] == issues.sum() and found["recall"] > 0.8
+    observed[0] = 5
+    assert confident_learning(arrays, observed, clean)["issues"] > 0
+    assert confident_learning(arrays, np.zeros(600, int), clean) is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_every_stage_writes_what_it_says(tmp_path):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(8, 3)).astype(np.float32)
+    dataset = SimpleNamespace(ids=np.arange(8) * 3, observed=OBSERVED, clean=CLEAN, num_classes=3)
+    job = SimpleNamespace(directory=tmp_path, dataset=dataset, seed=1, name="finetune")
+    block = write_quality(job, logits)
+    arrays = dict(np.load(tmp_path / "label_quality.npz"))
+    expected = quality(logits, OBSERVED, seed=1)
+    assert sorted(arrays) == sorted([*expected, "ids", "observed"])
+    for name, array in {**expected, "ids": dataset.ids, "observed": OBSERVED}.items():
+        np.testing.assert_array_equal(arrays[name], array)
+    assert block.pop("out_of_sample") is False
+    confident = block.pop("confident_learning")
+    assert (confident is None) == (importlib.util.find_spec("cleanlab") is None)
+    assert block == score(expected, OBSERVED, CLEAN, np.bincount(CLEAN, minlength=3))
+
+
+def test_folds_are_stratified_and_follow_the_ids():
+    observed = np.repeat([0, 1, 2, 3], [103, 20, 3, 1])  # two classes with fewer images than folds
+    ids = np.random.default_rng(0).permutation(1000)[: len(observed)]
+    fold = cross_fit.assign_folds(observed, ids, 5, 0, "folds")
+    assert fold.dtype == np.int32
+    assert np.ptp(np.bincount(fold, minlength=5)) <= 1
+    for c in range(4):
+        assert np.ptp(np.bincount(fold[observed == c], minlength=5)) <= 1
+    assert np.bincount(fold).argmax() == 0  # the spare images: `check` looks at the smallest training set
+    order = np.random.default_rng(1).permutation(len(ids))
+    np.testing.assert_array_equal(cross_fit.assign_folds(observed[order], ids[order], 5, 0, "folds"), fold[order])
+    assert not np.array_equal(cross_fit.assign_folds(observed, ids, 5, 1, "folds"), fold)
+
+
+@pytest.mark.parametrize("folds", [-1, 1, 9])
+def test_number_of_folds_fits_the_data(folds):
+    job = SimpleNamespace(name="judge", dataset=SimpleNamespace(ids=np.arange(8)))
+    with pytest.raises(UserError, match=rf"config.judge.folds is 2 to 8, the number of images, not {folds}"):
+        cross_fit.check(job, SimpleNamespace(folds=folds))
+
+
+def test_report_shows_the_figures():
+    other = {"issues": 7, "precision": 0.25, "recall": None, "auroc": 0.8125, "average_precision": 0.5}
+    block = {**score(ARRAYS, OBSERVED, CLEAN, COUNTS), "out_of_sample": True, "confident_learning": None}
+    shown = final_table({"judge": {"wall_seconds": 1.0, "label_quality": block}})
+    for text in (
+        "out of sample",
+        " 37.50 % (true 50.00 %)",
+        "66.67 % precision, 50.00 % recall (3 images)",
+        "0.844, 0.875, 0.938",
+    ):
+        assert text in shown
+    assert "confident" not in shown
+    block |= {"confident_learning": other, "out_of_sample": False}
+    shown = final_table({"judge": {"wall_seconds": 1.0, "label_quality": block}})
+    assert "in sample" in shown and "25.00 % precision, - recall (7 images)" in shown
+
+
+class _Killed(Exception):
+    pass
+
+
+def _config():
+    c = config.default()
+    c.dataset = "digits(test_per_class=120)"
+    c.noise = "symmetric(rate=0.3)"
+    c.model = "resnet8(width=4)"
+    c.devices = 1
+    c.stages = ("judge",)
+    c.judge = config.section(
+        "cross_fit", folds=2, length="steps(12)", batch_size=32, augment="none()", schedule="cosine(lr=0.1)"
+    )
+    return c
+
+
+def test_a_run_judges_every_label_by_a_network_that_has_not_seen_it(tmp_path, monkeypatch, capsys):
+    """Killed after the first fold and started again: that fold is not trained twice."""
+    seen, predicted = {}, {}
+    prepare, predict_logits = supervised.prepare, supervised.predict_logits
+
+    def watched_prepare(job, section):
+        seen[job.name] = job.dataset.ids
+        return prepare(job, section)
+
+    def watched_predict(job, net, augment):
+        if job.name == "judge/fold_1" and "judge/fold_1" not in predicted:
+            predicted[job.name] = None
+            raise _Killed
+        predict = predict_logits(job, net, augment)
+
+        def recorded(variables, images):
+            predicted[job.name] = predict(variables, images)
+            return predicted[job.name]
+
+        return recorded
+
+    monkeypatch.setattr(supervised, "prepare", watched_prepare)
+    monkeypatch.setattr(supervised, "predict_logits", watched_predict)
+    with pytest.raises(_Killed):
+        run.run(_config(), str(tmp_path))
+    metrics = [(tmp_path / f"judge/fold_{k}/metrics.jsonl").read_text() for k in range(2)]
+    assert not (tmp_path / "judge/label_quality.npz").exists()
+    first = predicted["judge/fold_0"]
+
+    run.run(_config(), str(tmp_path))
+    np.testing.assert_array_equal(predicted["judge/fold_0"], first)
+    assert [(tmp_path / f"judge/fold_{k}/metrics.jsonl").read_text() for k in range(2)] == metrics
+
+    manifest, arrays = np.load(tmp_path / "manifest.npz"), np.load(tmp_path / "judge/label_quality.npz")
+    np.testing.assert_array_equal(arrays["ids"], manifest["ids"])
+    np.testing.assert_array_equal(arrays["observed"], manifest["observed_labels"])
+    for k in range(2):
+        rows = arrays["fold"] == k
+        assert set(seen[f"judge/fold_{k}"]) == set(arrays["ids"][~rows])
+        expected = quality(predicted[f"judge/fold_{k}"], arrays["observed"][rows], seed=0)
+        for name in ("loss", "margin", "suggested", "probabilities"):
+            np.testing.assert_array_equal(arrays[name][rows], expected[name])
+
+    summary = json.loads((tmp_path / "judge/summary.json").read_text())
+    block = summary["label_quality"]
+    counts = np.bincount(manifest["clean_labels"], minlength=10)
+    told = score(arrays, manifest["observed_labels"], manifest["clean_labels"], counts)
+    assert {name: block[name] for name in told} == told
+    assert block["out_of_sample"] is True and block["folds"] == 2
+    assert summary["steps"] == 24 and [n["steps"] for n in summary["networks"]] == [12, 12]
+    assert summary["networks"][1]["held_out_images"] == (arrays["fold"] == 1).sum()
+    assert "precision" in capsys.readouterr().out
+
+
+def test_only_stages_without_labels_may_come_first():
+    c = _config()
+    c.stages = ("base", "judge")
+    c.base = config.section("supervised")
+    c.judge.init = "base"
+    with pytest.raises(UserError, match="'base' is a supervised stage, not one of kind self_sup"):
+        config.resolve(c)
+    assert "pseudo" not in cross_fit.FIELDS

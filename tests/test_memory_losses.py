@@ -1,0 +1,173 @@
+"""ELR and SELC: closed forms, float64 gradients, copies of a row in a batch, any number of devices."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+from loss_cases import CONTEXT, LABELS, LOGITS, SOFT, C, at, gradient, log_p, numeric_gradient, run, values
+
+from lt_noisy import collectives
+from lt_noisy.losses import LOSSES
+from lt_noisy.spec import UserError, bind
+
+P = np.exp(log_p())
+CLIPPED = np.clip(P, 1e-4, 1 - 1e-4)
+SHARE = CLIPPED / CLIPPED.sum(-1, keepdims=True)
+ROWS = np.array([7, 300, 12, 537, 0, 99, 41, 8])
+COPIES = np.array([3, 9, 3, 5, 9, 3, 0, 1])  # 3 three times, 9 twice
+
+
+def visits(text, number, rows=ROWS, logits=LOGITS, targets=LABELS, first=0):
+    """(losses, state) of the last of `number` steps with the same batch."""
+    state = None
+    for k in range(number):
+        losses, state = run(text, logits, targets, state=state, rows=rows, step=first + k)
+    return np.asarray(losses), jax.tree.map(np.asarray, state)
+
+
+# --- ELR ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_elr_target_after_visits_with_constant_p(number):
+    """t_k = (1 - beta^k) p / sum p; the k-th loss already uses it. Other rows are as they were."""
+    losses, state = visits("elr(beta=0.6, lam=2.0)", number)
+    target = (1 - 0.6**number) * SHARE
+    np.testing.assert_allclose(state["targets"][ROWS], target, rtol=1e-5)
+    expected = -at(log_p()) + 2 * np.log(1 - (target * CLIPPED).sum(-1))
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-5)
+    assert not np.delete(state["targets"], ROWS, axis=0).any()
+
+
+@pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["hard", "soft"])
+def test_elr_gradient_against_float64(targets):
+    """The target is a constant of the backward pass; so is a p that is clipped."""
+    _, state = visits("elr", 2)
+    target = 0.7 * state["targets"][ROWS].astype(np.float64) + 0.3 * SHARE
+    labels = np.eye(C)[targets] if targets.ndim == 1 else targets
+
+    def reference(logits):
+        p = np.clip(np.exp(log_p(logits)), 1e-4, 1 - 1e-4)
+        return -(labels * log_p(logits)).sum(-1) + 3 * np.log(1 - (target * p).sum(-1))
+
+    got = gradient("elr", targets=targets, state=state, rows=ROWS)
+    np.testing.assert_allclose(got, numeric_gradient(reference), rtol=1e-4, atol=1e-5)
+
+
+def test_elr_without_regularisation_is_cross_entropy():
+    np.testing.assert_array_equal(values("elr(lam=0)"), values("cross_entropy"))
+
+
+def test_elr_stays_finite_when_it_has_become_certain():
+    extreme = np.where(np.eye(C)[LABELS] == 1, -200, 200).astype(np.float32)
+    extreme[:4] = -extreme[:4]
+    losses, state = visits("elr(beta=0.0, lam=7.0)", 3, logits=extreme)
+    assert np.isfinite(losses).all()
+    assert np.isfinite(gradient("elr(beta=0.0, lam=7.0)", extreme, state=state, rows=ROWS)).all()
+
+
+# --- SELC -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["hard", "soft"])
+def test_selc_target_after_visits_with_constant_p(targets):
+    """t_k = m^k target + (1 - m^k) p; the k-th loss already uses it, as a constant."""
+    losses, state = visits("selc(momentum=0.8, start=0.0)", 3, targets=targets)
+    given = np.eye(C)[targets] if targets.ndim == 1 else targets
+    target = 0.8**3 * given + (1 - 0.8**3) * P
+    kept = state["keep"][ROWS][:, None] * given + state["rest"][ROWS]
+    np.testing.assert_allclose(kept, target, rtol=1e-5)
+    np.testing.assert_allclose(losses, -(target * log_p()).sum(-1), rtol=1e-5)
+    fourth = 0.8 * target + 0.2 * P
+    got = gradient("selc(momentum=0.8, start=0.0)", targets=targets, state=state, rows=ROWS)
+    np.testing.assert_allclose(got, P - fourth, atol=2e-6)
+    assert (np.delete(state["keep"], ROWS) == 1).all() and not np.delete(state["rest"], ROWS, axis=0).any()
+
+
+def test_selc_is_cross_entropy_until_its_start():
+    """Of 10 steps at start 0.4, steps 0 to 3 leave the memory alone."""
+    losses, state = visits("selc(start=0.4)", 4)
+    np.testing.assert_array_equal(losses, values("cross_entropy"))
+    assert (state["keep"] == 1).all() and not state["rest"].any()
+    losses, state = run("selc(start=0.4)", state=state, rows=ROWS, step=4)
+    np.testing.assert_allclose(np.asarray(state["keep"])[ROWS], 0.9, rtol=1e-6)
+    assert (np.asarray(losses) != values("cross_entropy")).any()
+
+
+# --- copies of a row, several devices --------------------------------------------------------------
+
+
+def memory_of(text, state):
+    """Running targets [N, C] without the part that is the given label."""
+    return state["targets"] if text.startswith("elr") else state["rest"]
+
+
+@pytest.mark.parametrize("text", ["elr(beta=0.7)", "selc(momentum=0.7, start=0.0)"])
+def test_copies_of_a_row_are_one_visit_with_their_mean_in_any_order(text):
+    logits, labels = LOGITS.copy(), LABELS[COPIES % 8]
+    losses, state = visits(text, 1, COPIES, logits, labels)
+    source = SHARE if text.startswith("elr") else P
+    for row in (3, 9, 5):
+        np.testing.assert_allclose(memory_of(text, state)[row], 0.3 * source[row == COPIES].mean(0), rtol=1e-5)
+    order = np.array([5, 4, 7, 1, 0, 6, 2, 3])
+    shuffled, other = visits(text, 1, COPIES[order], logits[order], labels[order])
+    np.testing.assert_allclose(shuffled, losses[order], rtol=1e-6)
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["elr(beta=0.7)", "selc(momentum=0.7, start=0.0)"])
+def test_every_device_ends_with_the_memory_of_one(text):
+    """Two steps whose batches hold copies, on 1 and 4 devices; the state of each of the four is looked at."""
+    loss = bind(text, LOSSES, "loss")
+    data, whole = PartitionSpec(collectives.AXIS), PartitionSpec()
+
+    def two_steps(state, logits, labels, rows):
+        _, state = loss.apply(state, logits, labels, rows, 0)
+        losses, state = loss.apply(state, -logits, labels, rows, 1)
+        return losses, jax.tree.map(lambda leaf: leaf[None], state)
+
+    def on(devices):
+        mesh = jax.make_mesh(
+            (devices,), (collectives.AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+        )
+        mapped = jax.shard_map(
+            two_steps, mesh=mesh, in_specs=(whole, data, data, data), out_specs=(data, data), check_vma=False
+        )
+        state = loss.init(CONTEXT._replace(num_examples=12))
+        return jax.tree.map(np.asarray, jax.jit(mapped)(state, LOGITS, LABELS[COPIES % 8], COPIES))
+
+    (losses, state), (four_losses, four_states) = on(1), on(4)
+    np.testing.assert_allclose(four_losses, losses, rtol=1e-5)
+    for one, each in zip(jax.tree.leaves(state), jax.tree.leaves(four_states), strict=True):
+        assert len(each) == 4
+        np.testing.assert_allclose(each[:1], one, rtol=1e-6)
+        np.testing.assert_array_equal(each, np.broadcast_to(each[:1], each.shape))
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["elr", "selc"])
+def test_a_memory_that_is_too_large_is_refused_before_it_is_allocated(text):
+    loss = bind(text, LOSSES, "loss")
+    assert loss.memory
+    huge = CONTEXT._replace(num_examples=10**12, num_classes=10**6)  # could not be allocated
+    with pytest.raises(UserError, match=rf"^{text}: a memory of {10**12} examples x {10**6} classes takes .* GiB") as e:
+        loss.init(huge)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("elr(beta=1)", r"loss: elr: beta must be in \[0, 1\), not 1.0"),
+        ("elr(lam=-1)", "loss: elr: lam must be a finite number, at least 0, not -1.0"),
+        ("selc(momentum=1.1)", r"loss: selc: momentum must be in \[0, 1\], not 1.1"),
+        ("selc(start=-0.1)", "loss: selc: start must be a fraction of the stage, 0 to 1, not -0.1"),
+    ],
+)
+def test_bad_arguments_are_one_line(text, says):
+    with pytest.raises(UserError, match=says) as error:
+        bind(text, LOSSES, "loss")
+    assert "\n" not in str(error.value)

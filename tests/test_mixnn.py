@@ -1,0 +1,135 @@
+"""MixNN's parts by hand and by identity; the phases of the stage."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from sklearn.neighbors import NearestNeighbors
+
+from lt_noisy import mix, mixnn, parallel
+from lt_noisy.collectives import AXIS
+from lt_noisy.neighbours import nearest, nearest_in_set
+from lt_noisy.spec import UserError, bind
+
+GENERATOR = np.random.default_rng(0)
+
+
+def _on(devices, fn, *arrays):
+    """`fn` per device on arrays split over this many; outputs joined."""
+    mesh = parallel.make("jit", devices).mesh
+    split = PartitionSpec(AXIS)
+    return jax.jit(jax.shard_map(fn, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))(*arrays)
+
+
+def test_shares_by_hand():
+    clean = jnp.array([[0.9, 0.3], [0.0, 0.5], [0.0, 0.0]], jnp.float32)
+    np.testing.assert_allclose(mixnn.shares(clean), [[0.75, 0.25], [0, 1], [1, 0]], atol=1e-6)
+    three = mixnn.shares(jnp.array([[0.5, 0.25, 0.25]]))
+    np.testing.assert_allclose(three, [[0.5, 0.25, 0.25]], atol=1e-6)
+
+
+def test_itself_as_neighbour_is_plain_soft_target_cross_entropy():
+    """With p = 1 everywhere, and every example its own neighbour, nothing is mixed: loss and gradient."""
+    x = GENERATOR.normal(size=(6, 5)).astype(np.float32)
+    targets = GENERATOR.dirichlet(np.ones(3), 6).astype(np.float32)
+    kernel = GENERATOR.normal(size=(5, 3)).astype(np.float32)
+
+    def mixnn_loss(kernel):
+        weights = mixnn.shares(jnp.ones((6, 2)))
+        both = [mixnn.mixed(jnp.stack([v, v], 1), weights) for v in (x, targets)]
+        return mixnn.soft_cross_entropy(both[0] @ kernel, both[1]).mean()
+
+    def plain(kernel):
+        z = x.astype(np.float64) @ kernel
+        return -(targets * (z - np.log(np.exp(z).sum(-1, keepdims=True)))).sum(-1).mean()
+
+    z = x.astype(np.float64) @ kernel
+    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    value, gradient = jax.value_and_grad(mixnn_loss)(kernel)
+    np.testing.assert_allclose(value, plain(kernel), rtol=1e-5)
+    np.testing.assert_allclose(gradient, x.T @ (p - targets) / 6, rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_targets_are_the_mix_of_the_neighbours_losses():
+    logits = GENERATOR.normal(size=(4, 3)).astype(np.float32)
+    t = GENERATOR.dirichlet(np.ones(3), (4, 2)).astype(np.float32)
+    w = mixnn.shares(jnp.asarray(GENERATOR.uniform(size=(4, 2)), jnp.float32))
+    separately = sum(w[:, k] * mixnn.soft_cross_entropy(logits, t[:, k]) for k in range(2))
+    np.testing.assert_allclose(mixnn.soft_cross_entropy(logits, mixnn.mixed(t, w)), separately, rtol=1e-5)
+
+
+def test_the_released_mixup_loss_is_linear_in_the_probability():
+    logits = jnp.log(jnp.array([[0.7, 0.2, 0.1]]))
+    np.testing.assert_allclose(
+        mixnn.linear(logits, jnp.array([[0.6, 0.4, 0.0]])), [-(0.6 * 0.7 + 0.4 * 0.2)], rtol=1e-6
+    )
+    assert np.isfinite(
+        jax.grad(lambda f: mixnn.linear(f, jnp.array([[1.0, 0, 0]]))[0])(jnp.array([[-200.0, 200, 0]]))
+    ).all()
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_targets_follow_the_predictions_in_closed_form(devices):
+    """After n corrections with the same p: m^n t + (1 - m^n) p on the rows of the batch, nothing elsewhere."""
+    targets = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 0, 1, 2, 0]]
+    rows = np.array([7, 2, 5, 0], np.int32)
+    logits = GENERATOR.normal(size=(4, 3)).astype(np.float32)
+
+    def correct(table, rows, logits, now):
+        table = mixnn.corrected(table[0], rows, logits, 0.9, now[0])
+        return mixnn.corrected(table, rows, logits, 0.9, now[0])[None]
+
+    for now in (True, False):
+        everywhere = np.broadcast_to(targets, (devices, 10, 3))
+        out = np.asarray(_on(devices, correct, everywhere, rows, logits, np.full(devices, now)))
+        p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        expected = targets.copy()
+        if now:
+            expected[rows] = 0.81 * targets[rows] + 0.19 * p
+        np.testing.assert_allclose(out, np.broadcast_to(expected, out.shape), rtol=1e-5, atol=1e-7)
+
+
+def test_neighbours_are_scikit_learns():
+    features = GENERATOR.normal(size=(53, 6)).astype(np.float32)
+    reference = NearestNeighbors(n_neighbors=4).fit(features).kneighbors(features, return_distance=False)[:, 1:]
+    np.testing.assert_array_equal(nearest_in_set(features, 3, block=10), reference)
+    np.testing.assert_array_equal(nearest(features[5:9], np.arange(5, 9), features, 3), reference[5:9])
+
+
+def test_of_two_equal_images_each_has_the_other():
+    features = np.array([[1.0, 0], [1.0, 0], [0, 1.0]], np.float32)
+    np.testing.assert_array_equal(nearest_in_set(features, 1)[:2, 0], [1, 0])
+
+
+def test_mixup_mixes_images_targets_and_weights_alike():
+    """Recovered from the mix itself; on 4 devices as on 1; a partner of weight 0 leaves no label."""
+    images = np.arange(8, dtype=np.float32).reshape(8, 1, 1, 1) ** 2
+    targets, weights = np.eye(8, dtype=np.float32), np.ones(8, np.float32)
+    weights[3] = 0
+
+    def mixed(images, targets, weights):
+        return mix.mixup(alpha=1.0)(jax.random.key(3), images, targets, weights)
+
+    x, t, w = map(np.asarray, _on(1, mixed, images, targets, weights))
+    lam = jax.random.beta(jax.random.fold_in(jax.random.key(3), 1), 1.0, 1.0)
+    partner = np.asarray(jax.random.permutation(jax.random.fold_in(jax.random.key(3), 0), 8))
+    assert 0.05 < lam < 0.95 and (partner != np.arange(8)).any()
+    np.testing.assert_allclose(x[:, 0, 0, 0], lam * images.ravel() + (1 - lam) * images.ravel()[partner], rtol=1e-6)
+    np.testing.assert_allclose(w, lam * weights + (1 - lam) * weights[partner], rtol=1e-6)
+    contributions = (w[:, None] * t).sum(0)  # every example weighs in the batch what it weighed before
+    np.testing.assert_allclose(contributions, weights, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(_on(4, mixed, images, targets, weights), (x, t, w), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "said"),
+    [
+        (mixnn.NEIGHBOURS, "in_batch(k=1)", "from 2 to 64"),
+        (mix.MIXES, "mixup(alpha=0.0)", "alpha is above 0"),
+    ],
+)
+def test_bad_input(table, text, said):
+    with pytest.raises(UserError, match=said):
+        bind(text, table, "config.mixnn")

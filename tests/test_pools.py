@@ -1,0 +1,162 @@
+"""Unlabelled pools: which images, how many of each class, and one clear line for what cannot be drawn."""
+
+import inspect
+
+import numpy as np
+import pytest
+from test_tfds_reader import examples, pictures, write_tfds
+
+from lt_noisy.data.dataset import hold_out, select
+from lt_noisy.data.pools import IRRELEVANT, POOLS, Own, draw
+from lt_noisy.data.sources import Source, Split
+from lt_noisy.spec import UserError, bind
+
+CLASSES, PER_CLASS = 3, 40
+LEFT_OUT = bind("left_out()", POOLS, "pool")
+
+
+def images_of(ids, shape=(2, 2, 1)):
+    """An image tells its id: every pixel is it, modulo 251."""
+    return np.broadcast_to((ids % 251)[:, None, None, None], (len(ids), *shape)).astype(np.uint8)
+
+
+def make_source(order=slice(None), first=100, classes=CLASSES, shape=(2, 2, 1)):
+    """`classes` classes of 40 images; the label is the id modulo their number, the ids start at `first`."""
+    ids = np.arange(first, first + classes * PER_CLASS)[order]
+    train = Split(ids, (ids % classes).astype(np.int32), lambda rows: images_of(ids[rows], shape))
+    test = Split(ids[:3], train.labels[:3], lambda rows: images_of(ids[rows], shape))
+    return Source(train, test, tuple("abcdef"[:classes]))
+
+
+def make_dataset(source, counts=(4, 1, 1)):
+    """The first `counts[c]` images of each class, by id, as a training set."""
+    labels, ids = source.train.labels, source.train.ids
+    by_id = np.argsort(ids)
+    rows = np.concatenate([by_id[labels[by_id] == c][:n] for c, n in enumerate(counts)])
+    return select(source, rows, labels[rows], labels[rows])
+
+
+def drawn(pool=LEFT_OUT, source=None, dataset=None, seed=0, **fields):
+    given = {"times": 5.0, "ratio": 1.0, "irrelevant": 0.0, "irrelevant_source": None, **fields}
+    dataset = dataset or make_dataset(source or make_source())
+    return draw(pool, dataset, seed=seed, **given)
+
+
+def test_the_profile_by_hand():
+    """30 images at ratio 4: floor(10 * 4^-(j/2)) = 10, 5, 2, times 30 / 17 = 17.6, 8.8, 3.5."""
+    assert np.bincount(drawn(ratio=4.0).labels).tolist() == [18, 9, 3]
+    assert np.bincount(drawn().labels).tolist() == [10, 10, 10]
+    assert np.bincount(drawn(times=0.5).labels).tolist() == [1, 1, 1]
+    mirrored = make_dataset(make_source(), counts=(1, 1, 4))  # its largest class is the pool's too
+    assert np.bincount(drawn(dataset=mirrored, ratio=4.0).labels).tolist() == [9, 3, 18]
+
+
+def test_left_out_is_all_that_the_run_does_not_hold():
+    source = make_source()
+    dataset = make_dataset(source)
+    pool = drawn(dataset=dataset, times=0.0)
+    assert sorted([*pool.ids, *dataset.ids]) == source.train.ids.tolist()  # disjoint and complete
+    assert pool.ids.dtype == np.int64 and pool.labels.dtype == np.int32
+    np.testing.assert_array_equal(pool.labels, pool.ids % CLASSES)
+    np.testing.assert_array_equal(pool.images(np.arange(len(pool.ids))), images_of(pool.ids))
+    np.testing.assert_array_equal(pool.images(np.array([5, 2])), images_of(pool.ids[[5, 2]]))
+
+    held = hold_out(make_dataset(source, (8, 8, 8)), 0.25, seed=0)
+    pool = drawn(dataset=held, times=0.0)
+    assert len(held.validation.ids) == 6
+    assert sorted([*pool.ids, *held.ids, *held.validation.ids]) == source.train.ids.tolist()
+
+
+def test_a_pool_depends_on_seed_and_ids_not_on_storage():
+    shuffled = make_source(np.random.default_rng(0).permutation(CLASSES * PER_CLASS))
+    other, other_shuffled = (lambda: make_source(first=300)), (lambda: make_source(slice(None, None, -1), first=300))
+    for fields in ({}, {"times": 0.0}, {"ratio": 3.0, "irrelevant": 0.3}):
+        a = drawn(**fields, irrelevant_source=other)
+        b = drawn(source=shuffled, **fields, irrelevant_source=other_shuffled)
+        for one, two in zip(a[:2], b[:2], strict=True):
+            np.testing.assert_array_equal(one, two)
+        everything = np.arange(len(a.ids))
+        np.testing.assert_array_equal(a.images(everything), b.images(everything))
+    assert set(drawn().ids) != set(drawn(seed=1).ids)
+    assert set(drawn(times=2.0).ids) < set(drawn().ids)
+
+
+@pytest.mark.parametrize(("irrelevant", "times", "number", "total"), [(0.4, 5.0, 12, 30), (0.25, 0.0, 38, 152)])
+def test_the_irrelevant_share_is_exact(irrelevant, times, number, total):
+    """12 of 30; and of a pool of 114 as it is, 38 more make a quarter of 152."""
+    other = lambda: make_source(first=0, classes=6)  # noqa: E731
+    pool = drawn(times=times, irrelevant=irrelevant, irrelevant_source=other)
+    strange = pool.labels < 0
+    assert (strange.sum(), len(pool.ids)) == (number, total)
+    assert len(np.unique(pool.ids)) == total and (pool.labels[strange] == -1).all()
+    # An irrelevant image of id i is -1 - i, so that it never clashes with a relevant one; here ids overlap.
+    assert ((pool.ids < 0) == strange).all()
+    found = pool.images(np.arange(total)[::-1])[::-1]
+    np.testing.assert_array_equal(found, images_of(np.where(strange, -1 - pool.ids, pool.ids)))
+    assert len(np.unique((-1 - pool.ids[strange]) % 6)) > 3  # of all classes
+
+
+def test_another_source_is_taken_whole(tmp_path, monkeypatch):
+    loads = []
+
+    def other():
+        loads.append(1)
+        return make_source(first=0)
+
+    np.testing.assert_array_equal(drawn(other, times=0.0).ids, np.arange(120))
+    assert np.bincount(drawn(other, ratio=4.0).labels).tolist() == [18, 9, 3]
+    assert len(loads) == 1  # read once
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    splits = {"train": examples(pictures(3)), "extra": examples(pictures(60, seed=1)), "test": examples(pictures(3))}
+    write_tfds(tmp_path, "tiny_set", splits)
+    extra = bind("tfds(tiny_set, train=extra)", POOLS, "pool")
+    dataset = make_dataset(make_source(shape=(6, 6, 3)))
+    pool = drawn(extra, dataset=dataset)
+    stored = {int(name[-5:]): pixels for name, pixels, _ in splits["extra"]}
+    np.testing.assert_array_equal(pool.images(np.arange(30)), np.stack([stored[i] for i in pool.ids]))
+
+
+def refused(match, *args, **fields):
+    with pytest.raises(UserError, match=match) as caught:
+        drawn(*args, **fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_drawn():
+    refused(
+        "class 0: 100 images wanted, the pool has 36; lower times or ratio, or for left_out.. the.* n_max", times=50.0
+    )
+    refused("class 2: 12 images wanted, the pool has 10", dataset=make_dataset(make_source(), (4, 1, 30)), times=1.0)
+    refused("class 0: 61 .* the pool has 40;", lambda: make_source(first=0), times=30.5)
+    refused(r"left_out\(\): the training set holds every image", dataset=make_dataset(make_source(), (40, 40, 40)))
+    refused("times is 0.0 .* or above, not -1", times=-1.0)
+    refused("pool of 1 images is too small for 3 classes", times=0.1)
+    refused("ratio=0.5 must be at least 1", ratio=0.5)
+    refused("ratio=10 shapes a pool of a given size: set times too", times=0.0, ratio=10.0)
+    refused("the pool has 6 classes, the run 3", lambda: make_source(classes=6))
+    refused("images of the pool and of the run are 3x2x1 and 2x2x1; give", lambda: make_source(shape=(3, 2, 1)))
+    refused("pool and of the run are 2x2x3 and 2x2x1$", lambda: make_source(shape=(2, 2, 3)))
+
+
+def test_what_cannot_be_irrelevant():
+    other = lambda: make_source(first=0)  # noqa: E731
+    for share in (-0.1, 1.0):
+        refused("share of the pool in .0, 1., not", irrelevant=share, irrelevant_source=other)
+    refused("irrelevant=0.5 takes an irrelevant_source", irrelevant=0.5)
+    refused(
+        "135 irrelevant images wanted, irrelevant_source has 120", times=25.0, irrelevant=0.9, irrelevant_source=other
+    )
+    refused("irrelevant_source and of the run", irrelevant=0.5, irrelevant_source=lambda: make_source(shape=(3, 2, 1)))
+    negative = lambda: make_source(first=-200)  # noqa: E731
+    refused("ids of irrelevant_source are below 0", irrelevant=0.5, irrelevant_source=negative)
+    refused("ids of the pool are below 0", negative, irrelevant=0.5, irrelevant_source=other)
+    assert drawn(negative, dataset=make_dataset(make_source())).ids.max() < 0  # without irrelevant ones any id will do
+
+
+def test_what_users_write():
+    assert LEFT_OUT is Own.LEFT_OUT and bind("none()", IRRELEVANT, "irrelevant_source") is None
+    assert set(POOLS) - {"left_out"} == set(IRRELEVANT) - {"none"}
+    assert not inspect.signature(POOLS["left_out"]).parameters
+    with pytest.raises(UserError, match="did you mean 'left_out'"):
+        bind("leftout()", POOLS, "config.pseudo_label.pool")
