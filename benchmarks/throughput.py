@@ -156,7 +156,7 @@ def seconds_to_first_step(argv: list[str]) -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
     own, rest = options(argv[1:])
-    config, _, name = command_line.parse([argv[0], *rest])
+    config, _, name, _ = command_line.parse([argv[0], *rest])
     resolved = resolve(config)
     stages = {stage.name: stage for stage in resolved.stages}
     stage = stages.get(own["stage"] or resolved.stages[-1].name)

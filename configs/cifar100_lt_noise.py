@@ -2,6 +2,8 @@
 
     python main.py --config=configs/cifar100_lt_noise.py            one GPU
     python main.py --config=configs/cifar100_lt_noise.py:small      a CPU
+    python launch/sweep.py --config=configs/cifar100_lt_noise.py --root=runs/p0           P0's grid
+    python launch/sweep.py --config=configs/cifar100_lt_noise.py:twelve --root=runs/p0    12 settings
 
 The set is the conventional subset (10,847 images, 39.6 % of the labels wrong). The paper's own pre-training,
 backbone and schedule are not published; ResNet-18 and these settings are ours.
@@ -17,12 +19,13 @@ memorised 1.1, found by their loss with AUROC 0.883; kNN after pre-training 12.9
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config
+from lt_noisy import config, recipes
+from lt_noisy.sweeps import Cell
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment; variant `small` is ResNet-20 for minutes on a CPU."""
-    config.check_variant(variant)
+    """The experiment; variant `small` is ResNet-20 for minutes on a CPU, `twelve` only shortens the sweep."""
+    config.check_variant(variant, ("small", "twelve"))
     c = config.default()
     c.dataset = "tfds(cifar100)"
     c.longtail = "exponential(ratio=100, subset=conventional)"
@@ -62,3 +65,12 @@ def get_config(variant: str = "") -> ConfigDict:
         c.finetune.length = "epochs(8)"
         c.pretrain.eval_every = c.finetune.eval_every = "percent(50)"
     return c
+
+
+BASELINE = {"init": "scratch", "loss": "CE"}
+
+
+def sweep(variant: str = "") -> list[Cell]:
+    """P0's grid; `twelve` and `small` keep 12 settings of it, three seeds each."""
+    cells = recipes.p0_grid(lam=0.25, sce="symmetric_cross_entropy(alpha=6.0, beta=0.1)", elr="elr(beta=0.9, lam=7.0)")
+    return recipes.twelve(cells) if variant else cells

@@ -2,6 +2,8 @@
 
     python main.py --config=configs/cifar10_lt_noise.py            one GPU
     python main.py --config=configs/cifar10_lt_noise.py:small      a CPU
+    python launch/sweep.py --config=configs/cifar10_lt_noise.py --root=runs/p0           P0's grid
+    python launch/sweep.py --config=configs/cifar10_lt_noise.py:twelve --root=runs/p0    12 settings
 
 The set is the conventional subset (12,406 images). The paper's own pre-training, backbone and schedule are not
 published; ResNet-18 and these settings are ours.
@@ -15,12 +17,13 @@ Measured: nothing yet.
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config
+from lt_noisy import config, recipes
+from lt_noisy.sweeps import Cell
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment; variant `small` is ResNet-20 for minutes on a CPU."""
-    config.check_variant(variant)
+    """The experiment; variant `small` is ResNet-20 for minutes on a CPU, `twelve` only shortens the sweep."""
+    config.check_variant(variant, ("small", "twelve"))
     c = config.default()
     c.dataset = "tfds(cifar10)"
     c.longtail = "exponential(ratio=100, subset=conventional)"
@@ -60,3 +63,12 @@ def get_config(variant: str = "") -> ConfigDict:
         c.finetune.length = "epochs(8)"
         c.pretrain.eval_every = c.finetune.eval_every = "percent(50)"
     return c
+
+
+BASELINE = {"init": "scratch", "loss": "CE"}
+
+
+def sweep(variant: str = "") -> list[Cell]:
+    """P0's grid; `twelve` and `small` keep 12 settings of it, three seeds each."""
+    cells = recipes.p0_grid(lam=1.0, sce="symmetric_cross_entropy(alpha=0.1, beta=1.0)", elr="elr(beta=0.7, lam=3.0)")
+    return recipes.twelve(cells) if variant else cells

@@ -24,17 +24,9 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model = "resnet32(width=16)"
     c.precision = "float32"
     c.stages = ("pretrain", "probe", "finetune")
-    yang_xu = {
-        "length": "epochs(200)",
-        "batch_size": 128,
-        "augment": "cifar()",
-        "optimizer": "sgd(momentum=0.9, weight_decay=2e-4, decay=all)",
-        "schedule": "piecewise(lr=0.1, boundaries=(0.8, 0.9), factor=0.01, warmup=0.025)",
-        "log_every": "percent(2)",
-    }
-    c.pretrain = config.section("self_supervised", objective="rotation()", **yang_xu)
+    c.pretrain = config.section("self_supervised", objective="rotation()", **recipes.yang_xu())
     c.probe = config.section("probe")
-    c.finetune = config.section("supervised", init="pretrain", loss="cross_entropy()", **yang_xu)
+    c.finetune = config.section("supervised", init="pretrain", loss="cross_entropy()", **recipes.yang_xu())
     if variant == "light":
         c.pretrain = recipes.light(
             "rotation(every=True)", batch_size=128, augment="cifar()", schedule="cosine(lr=0.06)"

@@ -1,5 +1,4 @@
-# ruff: noqa: E402
-"""Runs every cell of a config file's `sweep()`, several at a time, and makes one table of them.
+"""Runs every cell of a config file's `sweep(variant)`, several at a time, and makes one table of them.
 
     python launch/sweep.py --config=configs/x.py[:VARIANT] --root=runs/x [--jobs=2] [--config.FIELD=VALUE ...]
     python launch/sweep.py --show=results/x.json [--csv]        prints the table of a record
@@ -66,8 +65,9 @@ class Sweep(NamedTuple):
 
 
 def read_sweep(config: str) -> Sweep:
-    """`sweep()`, `BASELINE` and `FIGURES` of the config file of `path[:variant]`."""
-    path = pathlib.Path(config.partition(":")[0])
+    """`sweep(variant)`, `BASELINE` and `FIGURES` of the config file of `path[:variant]`."""
+    name, _, variant = config.partition(":")
+    path = pathlib.Path(name)
     if not path.is_file():
         raise UserError(f"--config: no file {str(path)!r} (configs are in configs/)")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -75,8 +75,8 @@ def read_sweep(config: str) -> Sweep:
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "sweep"):
-            raise UserError(f"{path} has no sweep(); it returns a list of cells, see lt_noisy/sweeps.py")
-        cells = module.sweep()
+            raise UserError(f"{path} has no sweep(variant); it returns a list of cells, see lt_noisy/sweeps.py")
+        cells = module.sweep(variant)
     except UserError:
         raise
     except Exception as error:  # a slip in the file, of any kind
@@ -261,7 +261,7 @@ class _Parser(argparse.ArgumentParser):
 def options(argv: list[str]) -> argparse.Namespace:
     """The sweep's own options; `overrides` holds those of the config."""
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--config", help="a config file with a sweep(), and perhaps :VARIANT")
+    parser.add_argument("--config", help="a config file with a sweep(variant), and perhaps :VARIANT")
     parser.add_argument("--root", type=pathlib.Path, help="where cells, stages, record and tables go")
     parser.add_argument("--jobs", type=int, default=1, help="cells that run at the same time")
     parser.add_argument("--record", type=pathlib.Path, help="where the record goes once every cell is finished")

@@ -1,8 +1,9 @@
-"""What several configs of self-supervised learning on CIFAR-10-LT share, so that each file says what is its own."""
+"""What several configs share, so that each file says what is its own."""
 
 from ml_collections import ConfigDict
 
 from lt_noisy import config
+from lt_noisy.sweeps import Cell, axis, chain, product
 
 
 def cifar10_lt() -> ConfigDict:
@@ -45,3 +46,75 @@ def small(c: ConfigDict, *stages: str, lr: float = 0.06) -> ConfigDict:
         c[stage].log_every = "percent(10)"
         c[stage].eval_every = "percent(100)"
     return c
+
+
+def yang_xu(**changed: object) -> dict[str, object]:
+    """The supervised CIFAR-LT recipe of Yang & Xu 2020 (and Cao et al. 2019 before them) as fields of a section.
+
+    200 epochs of batch 128, pad-4 crop and flip, SGD 0.9 with weight decay 2e-4 on all parameters, lr 0.1 after 5
+    epochs of warm-up, x0.01 after epoch 160 and 180.
+    """
+    return {
+        "length": "epochs(200)",
+        "batch_size": 128,
+        "augment": "cifar()",
+        "optimizer": "sgd(momentum=0.9, weight_decay=2e-4, decay=all)",
+        "schedule": "piecewise(lr=0.1, boundaries=(0.8, 0.9), factor=0.01, warmup=0.025)",
+        "log_every": "percent(2)",
+        **changed,
+    }
+
+
+# Cao et al. 2019: LDAM on a cosine classifier, class-balanced weights for the last fifth.
+LDAM_DRW = {
+    "head": "cosine(scale=30.0)",
+    "loss": "ldam(max_margin=0.5, scale=30.0)",
+    "reweight": "deferred(effective_number(beta=0.9999), start=0.8)",
+}
+
+SCRATCH = {"stages": ("finetune",), "finetune.init": "none()"}
+
+
+def loss_axis(losses: dict[str, dict[str, object]], stage: str = "finetune") -> list[Cell]:
+    """An axis `loss` from {label: fields of the stage}."""
+    named = {name: {f"{stage}.{field}": value for field, value in fields.items()} for name, fields in losses.items()}
+    return axis("loss", named)
+
+
+def p0_grid(lam: float, sce: str, elr: str) -> list[Cell]:
+    """P0's grid: {scratch, SSL} x losses x {full, frozen} x noise x ratio x seeds; frozen only after pre-training.
+
+    Args:
+      lam: SuperLoss's, which the paper sets by data set.
+      sce: the symmetric cross-entropy of the data set.
+      elr: its ELR.
+    """
+    adjusted = "logit_adjusted(tau=1.0)"
+    losses = {
+        "CE": {"loss": "cross_entropy()"},
+        "CE+SL": {"loss": f"superloss(cross_entropy(), lam={lam})"},
+        "LA": {"loss": adjusted},
+        "LA+SL": {"loss": f"superloss({adjusted}, lam={lam})"},
+        "LA+SL, t mean": {"loss": f"superloss({adjusted}, lam={lam}, threshold=running_mean)"},
+        "LDAM-DRW": LDAM_DRW,
+        "GCE": {"loss": "gce(q=0.7)"},
+        "SCE": {"loss": sce},
+        "ELR": {"loss": elr},
+    }
+    inits = chain(
+        axis("init", {"scratch": SCRATCH}),
+        product(axis("init", {"SSL": {}}), axis("encoder", {"full": {}, "frozen": {"finetune.freeze_encoder": True}})),
+    )
+    longtails = {r: {"longtail": f"exponential(ratio={r}, subset=conventional)"} for r in (1, 10, 50, 100)}
+    noises = {rate: {"noise": f"symmetric(rate={rate})"} for rate in (0.0, 0.2, 0.4, 0.6)}
+    return product(axis("ratio", longtails), axis("noise", noises), inits, loss_axis(losses), axis("seed", range(3)))
+
+
+def twelve(cells: list[Cell], ratio: int = 100, noise: float = 0.4) -> list[Cell]:
+    """Twelve settings of `p0_grid`: four losses by three ways to start, at one ratio and noise rate."""
+    wanted = {"ratio": ratio, "noise": noise}
+    return [
+        cell
+        for cell in cells
+        if wanted.items() <= cell.labels.items() and cell.labels["loss"] in ("CE", "LA", "LA+SL", "LDAM-DRW")
+    ]

@@ -15,8 +15,8 @@ def _number(text: str, bits: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[: bits // 8], "little")
 
 
-def stream(seed: int, purpose: str, step: jax.Array | int = 0) -> jax.Array:
-    """A JAX key for one purpose at one step (`step` may be traced)."""
+def stream(seed: jax.Array | int, purpose: str, step: jax.Array | int = 0) -> jax.Array:
+    """A JAX key for one purpose at one step (`seed`, uint32, and `step` may be traced)."""
     key = jax.random.fold_in(jax.random.key(seed), _number(purpose, 32))
     return jax.random.fold_in(key, step)
 

@@ -17,6 +17,7 @@ class TrainState:
     """The state of a training stage; all of it is in the checkpoint.
 
     Attributes:
+      seed: uint32 [], of the run: an input of the compiled step, so that another seed compiles nothing.
       step: int32 [], steps taken.
       params: parameters by part (`encoder`, and `head`, `projector` or `predictor`).
       batch_stats: BatchNorm statistics by part.
@@ -25,6 +26,7 @@ class TrainState:
       method: what the loss or objective keeps (priors, running means, queues).
     """
 
+    seed: jax.Array
     step: jax.Array
     params: PyTree
     batch_stats: PyTree

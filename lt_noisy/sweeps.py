@@ -1,8 +1,8 @@
 """Sweeps: grids of overrides as lists of cells, and the table of what the cells gave.
 
-A config file with a `sweep()` that returns a list of cells can be given to `launch/sweep.py`:
+A config file with a `sweep(variant)` that returns a list of cells can be given to `launch/sweep.py`:
 
-    def sweep():
+    def sweep(variant):
         losses = axis("loss", {"CE": {"finetune.loss": "cross_entropy()"}, "LA": {"finetune.loss": "logit_adjusted()"}})
         scratch = axis("init", {"scratch": {"stages": ("finetune",), "finetune.init": "none()"}})
         ssl = axis("init", {"SSL": {}})

@@ -51,9 +51,8 @@ def everything() -> list[str]:
     return [
         *linear(),
         *(f"{name}(cross_entropy())" for name in nesting),
-        "superloss(cross_entropy(), lam=0.25, threshold=running_mean)",
-        "superloss(logit_adjusted(tau=2.0), threshold=global_mean)",
-        "superloss(label_smoothing(elr()))",
+        "superloss(logit_adjusted(tau=2.0), lam=0.25, threshold=global_mean)",
+        "superloss(label_smoothing(elr()), threshold=running_mean)",
     ]
 
 

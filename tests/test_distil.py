@@ -107,7 +107,7 @@ class _Run:
             lambda params: jax.tree.map(np.zeros_like, params),
             lambda grads, state, params: (jax.tree.map(lambda g: -0.1 * g, grads), grads),
         )
-        self.step = distil.make_step(self.net, TEACHER, record, bind("none()", AUGMENTS, "augment"), 0, "distil")
+        self.step = distil.make_step(self.net, TEACHER, record, bind("none()", AUGMENTS, "augment"), "distil")
         first = common.initial_state(self.net, SHAPE, 0, "distil", {})
         self.first = first.replace(opt_state=jax.tree.map(np.zeros_like, first.params))
         self.images = np.random.default_rng(0).integers(0, 256, (12, *SHAPE), dtype=np.uint8)

@@ -49,7 +49,8 @@ def test_held_out_examples_are_trained_on_by_no_stage(noisy):
 def test_memories_and_targets_resume_bit_for_bit(env, noisy, tmp_path):
     """Killed with ELR's memory, and in MixNN's mixup and neighbour phases; one whole run in the end."""
     # Steps that each process takes before it dies: 6 of ELR, resumed at 4; then 8 + 8 + 4 + 8 and 6 of MixNN, twice.
-    for steps, resumed in ((6, "elr: first step"), (28 + 6, "elr: resuming from step 4"), (7, "mixnn: resuming from step 4")):
+    moments = ((6, "elr: first step"), (28 + 6, "elr: resuming from step 4"), (7, "mixnn: resuming from step 4"))
+    for steps, resumed in moments:
         killed = run(env, tmp_path, program=(KILLER, f"before step {steps}"), config=NOISY)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert resumed in killed.stdout

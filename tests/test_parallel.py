@@ -56,7 +56,7 @@ def _objective(text, augment=AUGMENT, ascent="none()"):
     net = self_supervised.build(_encoder(), objective, np.float32, AXIS)
     augment = bind(augment, AUGMENTS, "augment")
     decay = objective.decay and objective.decay(4)
-    step = self_supervised.make_step(net, objective, _recording(0.1), augment, 0, "pretrain", decay, ascent)
+    step = self_supervised.make_step(net, objective, _recording(0.1), augment, "pretrain", decay, ascent)
     first = _first(net, objective.method.init(_context()))
     if objective.target:
         groups = common.variables(first).items()
@@ -70,7 +70,7 @@ def _objective(text, augment=AUGMENT, ascent="none()"):
 def _loss(text, mix="none()"):
     loss, mix = bind(text, LOSSES, "loss"), bind(mix, MIXES, "mix")
     net = supervised.Classifier(_encoder(), bind("linear()", HEADS, "head")(4))
-    step = supervised.make_step(net, loss, _recording(0.1), bind(AUGMENT, AUGMENTS, "augment"), 0, "finetune", mix)
+    step = supervised.make_step(net, loss, _recording(0.1), bind(AUGMENT, AUGMENTS, "augment"), "finetune", mix)
     return Case(step, _first(net, loss.init(_context())), _data())
 
 
@@ -86,7 +86,7 @@ def _mixnn(phase):
         correct_from=1,
         correct_every=1,
     )
-    job = SimpleNamespace(seed=0, name="mixnn")
+    job = SimpleNamespace(name="mixnn")
     step = stages.mixnn.make_steps(job, section, net, _recording(0.1), 1)[phase]
     method = {
         "targets": np.eye(4, dtype=np.float32)[_data().labels],
@@ -103,7 +103,7 @@ def _distillation():
     experts = tuple(jax.tree.map(lambda x, shift=shift: x + np.float32(shift), base) for shift in (0.1, 0.2))
     head = MLP((8, 6), norm=True, dtype=np.float32, norm_axis=AXIS)
     net = distil.Student(_encoder(), projector, tuple(head.clone() for _ in range(3)))
-    step = distil.make_step(net, teacher, _recording(0.1), bind("none()", AUGMENTS, "augment"), 0, "distil")
+    step = distil.make_step(net, teacher, _recording(0.1), bind("none()", AUGMENTS, "augment"), "distil")
     clusters = np.random.default_rng(2).integers(0, 2, 40, dtype=np.int32)
     return Case(step, _first(net, {}), distil.Data(_data(), clusters, distil.Teachers(base, experts)))
 
@@ -237,7 +237,7 @@ def test_device_scope_norm_differs_but_states_stay_equal():
     """Without synchronisation the statistics are each device's own, averaged: the same state everywhere."""
     loss = bind("cross_entropy()", LOSSES, "loss")
     net = supervised.Classifier(_Encoder(None), bind("linear()", HEADS, "h")(4))
-    step = supervised.make_step(net, loss, _recording(0.1), bind("none()", AUGMENTS, "a"), 0, "finetune")
+    step = supervised.make_step(net, loss, _recording(0.1), bind("none()", AUGMENTS, "a"), "finetune")
     devices = parallel.make("pmap", 4)
     state = _first(net, loss.init(_context()))
     totals = parallel.zeros(step, state, _data(), next(_batches(False)))

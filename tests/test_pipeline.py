@@ -1,7 +1,6 @@
 """Whole runs through main.py: kill and resume, signals, skips and refusals."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import CONFIG, KILLER, ROOT, SSL, metrics_of, run, summary_of
+from conftest import CONFIG, FAST_COMPILE, KILLER, ROOT, SSL, metrics_of, run, summary_of
+
 
 @pytest.fixture(scope="session")
 def finished(env, tmp_path_factory):
@@ -144,7 +144,8 @@ def test_a_saved_manifest_replaces_the_recipe(env, finished, tmp_path):
     loaded = run(env, tmp_path / "loaded", *recipe)
     assert loaded.returncode == 0, loaded.stderr
     assert (
-        summary_of(tmp_path / "loaded", "finetune")["params_sha256"] == (summary_of(reference, "finetune")["params_sha256"])
+        summary_of(tmp_path / "loaded", "finetune")["params_sha256"]
+        == (summary_of(reference, "finetune")["params_sha256"])
     )
     clash = run(env, tmp_path / "clash", recipe[2])
     assert clash.returncode == 2 and "already fixes the training set" in clash.stderr

@@ -38,7 +38,7 @@ def _squares(params, batch):
 def _state(a, b):
     params = {"a": np.array(a, np.float32), "b": np.array(b, np.float32)}
     old = {"seen": np.zeros(len(a), np.float32)}
-    return TrainState(np.zeros((), np.int32), params, old, optax.sgd(LR).init(params), {}, old)
+    return TrainState(np.zeros((), np.uint32), np.zeros((), np.int32), params, old, optax.sgd(LR).init(params), {}, old)
 
 
 @functools.cache

@@ -1,6 +1,5 @@
-"""Sweeps: cells and their arguments, binding before anything runs, sharing, failing, stopping, going on, the table."""
+"""`launch/sweep.py`: binding before anything runs, sharing stages, failing, stopping, going on."""
 
-import csv
 import fcntl
 import importlib.util
 import json
@@ -18,11 +17,9 @@ from conftest import FAST_COMPILE, ROOT
 
 from lt_noisy import run as runs
 from lt_noisy import sweeps
-from lt_noisy.command_line import parse
 from lt_noisy.config import identity_sha256
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
-from lt_noisy.sweeps import axis, chain, product, zipped
 from lt_noisy.workdir import claim, link, waited_for
 
 # Two stages of four steps, saved every two; `SWEEP` stands for the body of the file's sweep.
@@ -43,7 +40,7 @@ def get_config(variant=""):
     c.finetune = config.section("supervised", init="base", freeze_encoder=True, **values)
     return c
 
-def sweep():
+def sweep(variant):
     loss = axis("loss", {"CE": {}, "GCE": {"finetune.loss": "gce(q=0.7)"}})
     SWEEP
 """
@@ -72,7 +69,7 @@ summary |= {"versions": {"jax": "1"}, "machine": {"cores": 1}}
 
 
 @pytest.fixture(scope="module")
-def sweep():
+def sweep(variant):
     """The module `launch/sweep.py`."""
     spec = importlib.util.spec_from_file_location("sweep", ROOT / "launch" / "sweep.py")
     module = importlib.util.module_from_spec(spec)
@@ -98,68 +95,6 @@ def call(sweep, *arguments):
 def logs():
     """{labels: what the processes of the cell wrote}, `$` lines for commands among it."""
     return {p.parent.name.rpartition("-")[0]: p.read_text() for p in pathlib.Path("runs/grid/cells").glob("*/log.txt")}
-
-
-def test_helpers():
-    seed = axis("seed", range(2))
-    loss = axis("loss", {"CE": {}, "LA": {"finetune.loss": "logit_adjusted()", "finetune.length": "steps(2)"}})
-    grid = product(loss, seed)
-    assert [str(cell) for cell in grid] == ["loss=CE, seed=0", "loss=CE, seed=1", "loss=LA, seed=0", "loss=LA, seed=1"]
-    assert grid[3].overrides == {"finetune.loss": "logit_adjusted()", "finetune.length": "steps(2)", "seed": 1}
-    assert [str(cell) for cell in zipped(loss, seed)] == ["loss=CE, seed=0", "loss=LA, seed=1"]
-    assert [str(cell) for cell in chain(loss, seed)] == ["loss=CE", "loss=LA", "seed=0", "seed=1"]
-    same = product(loss, axis("also", {"x": {"finetune.length": "steps(2)"}}))  # set twice, to the same
-    assert same[1].overrides == loss[1].overrides
-    assert product() == [sweeps.Cell({}, {})]
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda: product(axis("a", {"x": {"seed": 1}}), axis("b", {"y": {"seed": 2}})), "a=x, b=y: field seed is both"),
-        (lambda: product(axis("a", {"x": {"seed": 1}}), axis("b", {"y": {"seed": True}})), "field seed is both"),
-        (lambda: product(axis("a", {"x": {}}), axis("a", {"y": {}})), "axis a is both 'x' and 'y'"),
-        (lambda: zipped(axis("seed", range(2)), axis("a", {"x": {}})), "zipped lists have 2, 1 cells"),
-        (lambda: axis("shots", [(0, 1)]), "(0, 1): not a label"),
-        (lambda: axis("a", {"x": {"manifest": None}}), "manifest holds str, int, float, bool or tuple, not NoneType"),
-        (lambda: sweeps.check(axis("seed", [0, 1, 1]), None, sweeps.FIGURES), "two cells have the labels seed=1"),
-        (lambda: sweeps.check([], None, sweeps.FIGURES), "at least one"),
-        (lambda: sweeps.check(axis("a", [1]), None, {"x": "t", "y": "t"}), "no title twice"),
-        (lambda: sweeps.check(axis("loss", ["CE"]), {"los": "CE"}, sweeps.FIGURES), "BASELINE: no row"),
-        (lambda: sweeps.check(axis("seed", [0]), {"seed": 0}, sweeps.FIGURES), "BASELINE: no row"),
-        (
-            lambda: sweeps.check(
-                chain(axis("a", [1]), product(axis("a", [2]), axis("b", [1, 2]))), {"a": 2}, sweeps.FIGURES
-            ),
-            "BASELINE: a=1 has two: a=2, b=1; a=2, b=2",
-        ),
-    ],
-)
-def test_impossible_sweeps_are_one_line(make, says):
-    with pytest.raises(UserError) as error:
-        make()
-    assert says in str(error.value) and "\n" not in str(error.value)
-
-
-def test_every_type_of_override_survives_the_command_line_and_the_cells_come_last(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    overrides = {
-        "dataset": "folder(path='/a b/\"c\"=$x')",
-        "stages": ("finetune",),
-        "seed": 7,
-        "finetune.encoder_rate": 1e-05,
-        "finetune.freeze_encoder": True,
-        "finetune.loss": "gce(q=0.7)",
-        "tensorboard": False,
-    }
-    base = ["--config.seed=3", "--config.finetune.loss=cross_entropy()", "--config.finetune.batch_size=5"]
-    config, *_ = parse(["main.py", "--config=configs/digits_lt_noise.py", *base, *sweeps.arguments(overrides)])
-    found = {name: config for name in overrides}
-    for name in found:
-        for part in name.split("."):
-            found[name] = found[name][part]
-    assert found == overrides and {n: type(v) for n, v in found.items()} == {n: type(v) for n, v in overrides.items()}
-    assert config.finetune.batch_size == 5
 
 
 def test_nothing_starts_before_every_cell_binds(here):
@@ -244,12 +179,14 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
 def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys):
     pathlib.Path("stub.py").write_text(STUB)
     monkeypatch.setattr(sweep, "MAIN", here / "stub.py")
-    write_config('return product(axis("kind", {"bad": {}, "good": {}, "shot": {}}), axis("seed", range(2)))')
+    body = 'return product(axis("kind", {"bad": {}, "good": {}, "shot": {}}), axis("seed", range(2)))'
+    write_config(body, 'BASELINE = {"kind": "good"}\nFIGURES = {"test.balanced_accuracy": "BA", "wall_seconds": "s"}\n')
     assert call(sweep, "--jobs=3") == 1
     out = capsys.readouterr().out
     assert out.count("\nfailed: ") == 4 and "failed: kind=bad, seed=1: exit status 2: error: it cannot be\n" in out
     assert "kind=shot, seed=0: killed by SIGKILL: started" in out
-    assert "4 cells are not finished" in out and "| good | 50.0 ± 0.0 | 2 |" in out
+    assert "4 cells are not finished" in out and "| kind | BA | s | gain | n |" in out
+    assert "| good | 50.0 ± 0.0 | 150.0 ± 0.0 |  | 2 |" in out and "| bad |  |  |  | 0 |" in out
     pathlib.Path("stub.py").write_text(STUB.replace("kind=bad", "kind=none"))
     assert call(sweep) == 1
     assert capsys.readouterr().out.count("\nfailed: ") == 2
@@ -357,68 +294,3 @@ def test_links_to_the_store(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--store=.*file: cannot be written"):
         link(tmp_path / "run" / "other", tmp_path / "file", {})
-
-
-def cell(labels, accuracy, memorised=None):
-    found = None if accuracy is None else {"accuracy": accuracy, "absent": None, "memorised": memorised}
-    return {"labels": labels, "overrides": {}, "figures": found}
-
-
-def record(cells, baseline=None):
-    paths = {"test.accuracy": "accuracy", "absent": "absent", "train.memorised": "memorised"}
-    return {"figures": paths, "baseline": baseline, "cells": cells}
-
-
-def test_a_table_by_hand():
-    cells = [
-        cell({"init": "scratch", "loss": "CE", "seed": 0}, 0.5, 0.1),
-        cell({"init": "SSL", "freeze": "no", "loss": "CE", "seed": 0}, 0.7),
-        cell({"init": "SSL", "freeze": "no", "loss": "L|A", "seed": 1}, None),
-        cell({"init": "scratch", "loss": "CE", "seed": 1}, 0.7, 0.3),
-        cell({"init": "SSL", "freeze": "no", "loss": "CE", "seed": 1}, 0.6),
-        cell({"init": "SSL", "freeze": "no", "loss": "L|A", "seed": 2}, 0.9),
-        cell({"init": "SSL", "freeze": "no", "loss": "L|A", "seed": 0}, 0.8, 0.0),
-    ]
-    # Standard deviations: of (50, 70) 14.142, of (70, 60) 7.071, of (90, 80) 7.071, of the gains (20, -10) 21.213.
-    by_hand = """\
-| init | loss | freeze | accuracy | memorised | gain | n |
-|---|---|---|---|---|---|---|
-| scratch | CE |  | 60.0 ± 14.1 | 20.0 ± 14.1 |  | 2 |
-| SSL | CE | no | 65.0 ± 7.1 |  | 5.0 ± 21.2 | 2 |
-| SSL | L\\|A | no | 85.0 ± 7.1 | 0.0 | 30.0 | 2 |"""
-    made = record(cells, {"init": "scratch", "loss": "CE"})
-    assert sweeps.table(made) == by_hand
-    assert sweeps.table(json.loads(json.dumps(made))) == by_hand
-    rows = list(csv.DictReader(sweeps.table_csv(made).splitlines()))
-    assert rows[1]["accuracy"] == "0.65" and rows[1]["accuracy, std"] == "0.0707107" and rows[1]["gain"] == "0.05"
-    assert rows[2]["loss"] == "L|A" and rows[2]["memorised, std"] == "" and rows[2]["n"] == "2"
-
-
-def test_a_table_of_complete_seeds_has_no_counts_and_gains_match_the_other_labels():
-    cells = [
-        cell({"ratio": ratio, "loss": loss}, 0.01 * ratio + gain)
-        for ratio in (10, 50)
-        for loss, gain in (("CE", 0.0), ("LA", 0.02))
-    ]
-    assert (
-        sweeps.table(record(cells, {"loss": "CE"}))
-        == """\
-| ratio | loss | accuracy | gain |
-|---|---|---|---|
-| 10 | CE | 10.0 |  |
-| 10 | LA | 12.0 | 2.0 |
-| 50 | CE | 50.0 |  |
-| 50 | LA | 52.0 | 2.0 |"""
-    )
-    assert "gain" not in sweeps.table(record(cells)) and sweeps.table(record([cell({"a": 1}, None)])).endswith(
-        "| 1 | 0 |"
-    )
-
-
-def test_figures_are_what_a_summary_has():
-    summary = {"test": {"balanced_accuracy": 0.25}, "train": {"memorised": None}, "probes": {"all": 1}}
-    found = sweeps.figures(summary, sweeps.FIGURES)
-    assert {title for title, value in found.items() if value is not None} == {"balanced accuracy"}
-    assert sweeps.headline(found) == "balanced accuracy 25.0 %" and sweeps.headline({}) == "no figure"
-    probed = sweeps.figures({"probes": {"all": {"linear": {"balanced_accuracy": 0.5}}}}, sweeps.FIGURES)
-    assert sweeps.headline(probed) == "linear probe 50.0 %"

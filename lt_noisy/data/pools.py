@@ -52,10 +52,11 @@ def draw(
 ) -> Split:
     """The unlabelled pool D_U of a training set D_L; no image is read but one, for its shape.
 
-    Yang & Xu, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning" (NeurIPS 2020), sec. 3:
-    |D_U| = times |D_L| images, of which the class that is j-th largest in D_L has `longtail.unlabelled_counts(C, total,
-    ratio)[j]`, and a share of which may be irrelevant, that is of other classes. Ours: irrelevant images come from the training split of another
-    source, each with equal chance whatever its class; the relevant rest has the profile.
+    Yang & Xu, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning" (NeurIPS 2020), sec. 3: |D_U|
+    = times |D_L| images, of which the class that is j-th largest in D_L has `longtail.unlabelled_counts(C, total,
+    ratio)[j]`, and a share of which may be irrelevant, that is of other classes. Ours: irrelevant images come from
+    the training split of another source, each with equal chance whatever its class; the relevant rest has the
+    profile.
 
     Args:
       pool: bound against `POOLS`.

@@ -159,6 +159,7 @@ def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name:
     variables = jax.jit(lambda key: net.init(key, image, train=False))(rng.stream(seed, f"{name}/init"))
     host = jax.tree.map(np.asarray, dict(variables))
     return TrainState(
+        seed=np.asarray(seed, np.uint32),
         step=np.zeros((), np.int32),
         params=host["params"],
         batch_stats=host.get("batch_stats", {}),

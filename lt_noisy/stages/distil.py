@@ -98,7 +98,6 @@ def make_step(
     teacher: self_supervised.Network,
     tx: optax.GradientTransformation,
     augment: Augment,
-    seed: int,
     name: str,
 ) -> Step:
     """The per-device step of distillation: one view an image, the same for student and teachers.
@@ -111,7 +110,7 @@ def make_step(
         rows = batch["rows"]
         images, _ = fetch(data.resident, rows)
         clusters = jnp.take(data.clusters, rows)
-        key = rng.stream(seed, f"{name}/augment", state.step)
+        key = rng.stream(state.seed, f"{name}/augment", state.step)
         x = augment_batch(augment, key, images, positions(len(rows)))
 
         def project(variables: PyTree) -> jax.Array:
@@ -170,7 +169,7 @@ def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     net = Student(encoder, teacher.projector, tuple(head.clone() for _ in range(count)))
     state = common.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, {})
     state, tx = common.with_optimizer(state, section, plan.total)
-    step = make_step(net, teacher, tx, section.augment, job.seed, job.name)
+    step = make_step(net, teacher, tx, section.augment, job.name)
     data = Data(common.resident(job), clusters, teachers)
     return common.Prepared(net, state, step, common.order(job, plan.batch_size), plan, data)
 

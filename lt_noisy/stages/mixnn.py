@@ -1,8 +1,8 @@
 """Stage `mixnn`: MixNN (Lu & He 2024), synthetic samples with soft labels against noisy ones.
 
-Four phases, by 1-based epoch: `warmup` - 1 epochs of cross-entropy on the observed labels without augmentation; in-batch
-mixup up to `correct_from`; one epoch of mixup with soft targets; then each example is mixed with its nearest neighbour,
-weighted by how clean a two-component mixture on the losses thinks they are. Soft targets start one-hot and
+Four phases, by 1-based epoch: `warmup` - 1 epochs of cross-entropy on the observed labels without augmentation;
+in-batch mixup up to `correct_from`; one epoch of mixup with soft targets; then each example is mixed with its nearest
+neighbour, weighted by how clean a two-component mixture on the losses thinks they are. Soft targets start one-hot and
 are drawn towards the network's own predictions. The paper's epochs are warmup 10 (CIFAR-10) or 30 (CIFAR-100) and
 correct_from 60 of 300.
 
@@ -122,14 +122,14 @@ def make_steps(
     job: common.Job, section: SimpleNamespace, net: supervised.Classifier, tx: optax.GradientTransformation, epoch: int
 ) -> tuple[Step, Step, Step, Step]:
     """The per-device steps of warm-up, mixup, transition and MixNN."""
-    augment, seed, name = section.augment, job.seed, job.name
+    augment, name = section.augment, job.name
 
     def augmented(state: TrainState, images: jax.Array, which: int = 0) -> jax.Array:
-        key = jax.random.fold_in(rng.stream(seed, f"{name}/augment", state.step), which)
+        key = jax.random.fold_in(rng.stream(state.seed, f"{name}/augment", state.step), which)
         return augment_batch(augment, key, images, positions(len(images)))
 
     def mixed_up(state: TrainState, x: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key = rng.stream(seed, f"{name}/mix", state.step)
+        key = rng.stream(state.seed, f"{name}/mix", state.step)
         x, targets, _ = mix.mixup(section.alpha)(key, x, targets, jnp.ones(len(x)))
         return x, targets
 
@@ -245,8 +245,9 @@ def correction(method: dict[str, np.ndarray], dataset: Dataset) -> dict[str, Any
     """What the soft targets and clean probabilities are worth against the clean labels.
 
     Returns:
-      `repaired`, the share of wrong labels whose target's largest entry is now the clean label (None without any wrong);
-      `broken`, the share of right ones where it is not; `clean_auroc` of the last clean probabilities for right labels.
+      `repaired`, the share of wrong labels whose target's largest entry is now the clean label (None without
+      any wrong); `broken`, the share of right ones where it is not; `clean_auroc` of the last clean probabilities for
+      right labels.
     """
     wrong, now = dataset.observed != dataset.clean, method["targets"].argmax(-1) == dataset.clean
     both = 0 < wrong.sum() < len(wrong)

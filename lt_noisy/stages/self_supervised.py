@@ -106,7 +106,6 @@ def make_step(
     objective: Objective,
     tx: optax.GradientTransformation,
     augment: Augment,
-    seed: int,
     name: str,
     decay: Decay | None = None,
     ascent: Ascent | None = None,
@@ -123,7 +122,7 @@ def make_step(
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
         rows = batch["rows"]
         images, _ = fetch(data, rows)
-        key = rng.stream(seed, f"{name}/augment", state.step)
+        key = rng.stream(state.seed, f"{name}/augment", state.step)
         views, labels = objective.views(augment, key, images, positions(len(rows)))
         keys, target = _keys(net, state.target, [views[i] for i in objective.target])
 
@@ -188,7 +187,7 @@ def prepare_objective(job: common.Job, section: SimpleNamespace, ascent: Ascent 
         state = state.replace(target=jax.tree.map(np.copy, parts))  # donated beside the parameters: no shared buffer
     state, tx = common.with_optimizer(state, section, plan.total)
     decay = objective.decay and objective.decay(plan.total)
-    step = make_step(net, objective, tx, section.augment, job.seed, job.name, decay, ascent)
+    step = make_step(net, objective, tx, section.augment, job.name, decay, ascent)
     order = common.order(job, plan.batch_size)
     if "ascent_weights" in job.inputs:
         order = _weighted(order, common.read_arrays(job, job.inputs["ascent_weights"].directory, "weights"))

@@ -115,7 +115,6 @@ def make_step(
     loss: Method,
     tx: optax.GradientTransformation,
     augment: Augment,
-    seed: int,
     name: str,
     mix: Mix | None = None,
 ) -> Step:
@@ -131,12 +130,12 @@ def make_step(
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
         rows, weights = batch["rows"], batch["weights"]
         images, targets = fetch(data, rows)
-        key = rng.stream(seed, f"{name}/augment", state.step)
+        key = rng.stream(state.seed, f"{name}/augment", state.step)
         x = augment_batch(augment, key, images, positions(len(rows)))
         if mix is not None:
             if targets.ndim == 1:
                 targets = jax.nn.one_hot(targets, net.head.num_classes)
-            x, targets, weights = mix(rng.stream(seed, f"{name}/mix", state.step), x, targets, weights)
+            x, targets, weights = mix(rng.stream(state.seed, f"{name}/mix", state.step), x, targets, weights)
         labels = targets if targets.ndim == 1 else targets.argmax(-1)
 
         def losses(params):
@@ -197,7 +196,7 @@ def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     state = start(job, state)
     rate = 0.0 if section.freeze_encoder else section.encoder_rate
     state, tx = common.with_optimizer(state, section, plan.total, {} if rate == 1.0 else {"encoder": rate})
-    step = make_step(net, section.loss, tx, section.augment, job.seed, job.name, section.mix)
+    step = make_step(net, section.loss, tx, section.augment, job.name, section.mix)
     order = balanced_order(job, section, train, context)
     return common.Prepared(net, state, step, order, plan, Resident(train.images, train.targets))
 

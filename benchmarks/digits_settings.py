@@ -1,0 +1,53 @@
+"""How the settings of the digits grid were chosen: alternatives for each loss, on other seeds than the grid's.
+
+    python launch/sweep.py --config=benchmarks/digits_settings.py --root=runs/digits_settings \\
+        --record=results/digits_settings.json
+
+From scratch, symmetric noise 0.4, ratio 10, seeds 100 and 101.
+"""
+
+import importlib.util
+import pathlib
+
+from lt_noisy import recipes
+from lt_noisy.sweeps import Cell, axis, product
+
+_PATH = pathlib.Path(__file__).resolve().parent.parent / "configs" / "digits_lt_noise.py"
+_SPEC = importlib.util.spec_from_file_location("digits_lt_noise", _PATH)
+_DIGITS = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_DIGITS)
+
+get_config = _DIGITS.get_config
+
+LOSSES = (
+    "cross_entropy()",
+    "focal(gamma=1.0)",
+    "focal(gamma=2.0)",
+    "label_smoothing(cross_entropy(), epsilon=0.1)",
+    "label_smoothing(cross_entropy(), epsilon=0.3)",
+    "bootstrapping(beta=0.8, hard=True)",
+    "bootstrapping(beta=0.95)",
+    "gce(q=0.5)",
+    "gce(q=0.7)",
+    "gce(q=0.7, truncate=0.5, start=0.5)",
+    "symmetric_cross_entropy(alpha=0.1, beta=1.0)",
+    "symmetric_cross_entropy(alpha=1.0, beta=1.0)",
+    "elr(beta=0.7, lam=1.0)",
+    "elr(beta=0.7, lam=3.0)",
+    "selc(momentum=0.9, start=0.25)",
+    "selc(momentum=0.9, start=0.5)",
+    "mae()",
+)
+
+
+def sweep(variant: str = "") -> list[Cell]:
+    """Every alternative."""
+    choices = {loss: {**recipes.SCRATCH, "finetune.loss": loss} for loss in LOSSES}
+    choices |= {
+        "mae(), lr 0.2": {**choices["mae()"], "finetune.schedule": "cosine(lr=0.2, warmup=0.05)"},
+        "mixup, alpha 0.2": {**choices["cross_entropy()"], "finetune.mix": "mixup(alpha=0.2)"},
+        "mixup, alpha 1": {**choices["cross_entropy()"], "finetune.mix": "mixup(alpha=1.0)"},
+        "MixNN, epochs 3 and 12": {"stages": ("mixnn",)},
+        "MixNN, epochs 6 and 20": {"stages": ("mixnn",), "mixnn.warmup": 6, "mixnn.correct_from": 20},
+    }
+    return product(axis("choice", choices), axis("seed", (100, 101)))
