@@ -1,7 +1,7 @@
 """Runs every cell of a config file's `sweep(variant)`, several at a time, and makes one table of them.
 
     python launch/sweep.py --config=configs/x.py[:VARIANT] --root=runs/x [--jobs=2] [--config.FIELD=VALUE ...]
-    python launch/sweep.py --show=results/x.json [--csv]        prints the table of a record
+    python launch/sweep.py --show=results/x.json [--csv | --across=AXES]    prints the table of a record
 
 Each cell is `python main.py --config=... --workdir=ROOT/cells/CELL --store=ROOT/stages --config.FIELD=VALUE ...`, a
 process of its own (its command and output are in CELL/log.txt), so a stage that several cells need runs once. Every
@@ -267,6 +267,8 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--record", type=pathlib.Path, help="where the record goes once every cell is finished")
     parser.add_argument("--show", type=pathlib.Path, help="print the table of this record, and do nothing else")
     parser.add_argument("--csv", action="store_true", help="with --show: as CSV")
+    parser.add_argument("--across", help="with --show: axes that become columns, such as noise,ratio")
+    parser.add_argument("--figure", default="", help="with --across: which figure, such as gain (default: the first)")
     overrides = [argument for argument in argv if argument.startswith("--config.")]
     found = parser.parse_args([argument for argument in argv if not argument.startswith("--config.")])
     found.overrides = overrides
@@ -277,11 +279,17 @@ def options(argv: list[str]) -> argparse.Namespace:
     return found
 
 
-def show(path: pathlib.Path, as_csv: bool) -> None:
+def show(chosen: argparse.Namespace) -> None:
     """Prints the table of a record."""
+    path = chosen.show
     try:
         record = json.loads(path.read_text())
-        print(sweeps.table_csv(record).rstrip() if as_csv else sweeps.table(record))
+        if chosen.across:
+            print(sweeps.table_across(record, chosen.across.split(","), chosen.figure))
+        else:
+            print(sweeps.table_csv(record).rstrip() if chosen.csv else sweeps.table(record))
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--show={path}: not the record of a sweep ({error!r})") from None
 
@@ -316,7 +324,7 @@ def main(argv: list[str]) -> int:
     try:
         chosen = options(argv[1:])
         if chosen.show is not None:
-            show(chosen.show, chosen.csv)
+            show(chosen)
             return 0
         return run(chosen)
     except UserError as error:

@@ -54,11 +54,19 @@ def quality(logits: np.ndarray, observed: np.ndarray, seed: int) -> dict[str, np
     }
 
 
+def suspects(arrays: Arrays) -> np.ndarray:
+    """Rows int [n] of the labels to look at, most suspicious first, ties by larger loss.
+
+    As many as the wrong probabilities add up to: a rule that needs no clean label.
+    """
+    order = np.lexsort((-arrays["loss"], -arrays["wrong_probability"]))
+    return order[: round(arrays["wrong_probability"].sum())]
+
+
 def score(arrays: Arrays, observed: np.ndarray, clean: np.ndarray, class_counts_clean: np.ndarray) -> dict[str, Any]:
     """How well `quality` tells right labels from wrong ones.
 
-    The round(`estimated_rate` * N) images of largest `wrong_probability` are flagged, ties by larger loss: a rule that
-    needs no clean label. By groups an image counts where its *observed* label is, the only one that is known when
+    Flagged are the `suspects`. By groups an image counts where its *observed* label is, the only one that is known when
     somebody looks for wrong labels class by class; which classes are many, medium or few goes by clean training count,
     as in every other table. So tail images under a head label count in the head.
 
@@ -83,7 +91,8 @@ def score(arrays: Arrays, observed: np.ndarray, clean: np.ndarray, class_counts_
     _check(arrays, observed, clean)
     for labels in (observed, clean):
         check_range(labels, num_classes)
-    wrong, flagged = observed != clean, _flag(arrays["wrong_probability"], arrays["loss"])
+    wrong, flagged = observed != clean, np.zeros(len(observed), bool)
+    flagged[suspects(arrays)] = True
     found = arrays["suggested"] == clean
 
     def figures(rows: np.ndarray) -> dict[str, Any]:
@@ -151,13 +160,6 @@ def _check(arrays: Arrays, observed: np.ndarray, clean: np.ndarray) -> None:
     if observed.ndim != 1 or len(set(shapes)) > 1 or len(observed) == 0:
         shown = ", ".join(str(list(shape)) for shape in shapes)
         raise UserError(f"label quality, observed and clean labels must all be [N] with N at least 1, not {shown}")
-
-
-def _flag(wrong_probability: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """bool [N]: as many of the most suspicious as the probabilities add up to."""
-    flagged = np.zeros(len(loss), bool)
-    flagged[np.lexsort((-loss, -wrong_probability))[: round(wrong_probability.sum())]] = True
-    return flagged
 
 
 def _flags(flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float | None]:

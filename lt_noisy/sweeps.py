@@ -23,7 +23,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from lt_noisy.spec import UserError
+from lt_noisy.spec import UserError, nearest
 
 Labels = Mapping[str, str | int | float | bool]
 
@@ -232,6 +232,37 @@ def table(record: Mapping[str, Any]) -> str:
     axes, titles, contents = _contents(record)
     lines = [[*axes, *titles]]
     lines += [[_percent(entry) if isinstance(entry, list) else str(entry) for entry in content] for content in contents]
+    return _markdown(lines)
+
+
+def table_across(record: Mapping[str, Any], across: Iterable[str], figure: str = "") -> str:
+    """One figure of a record as a Markdown table with a column for every combination of labels on the axes `across`.
+
+    Args:
+      figure: a title in the table, such as "gain"; the empty string for the first.
+
+    Raises:
+      UserError: an axis or a figure that the record does not have.
+    """
+    axes, titles, contents = _contents(record)
+    across, figure = list(across), figure or titles[0]
+    for name, known in ((figure, titles), *((axis, axes) for axis in across)):
+        if name not in known:
+            raise UserError(f"the record has no {name!r}{nearest(name, known)} (it has {', '.join(known)})")
+    rows: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
+    for content in contents:
+        labels = dict(zip(axes, content, strict=False))
+        row = tuple(labels[axis] for axis in axes if axis not in across)
+        entry = content[len(axes) + titles.index(figure)]
+        text = _percent(entry) if isinstance(entry, list) else str(entry)
+        rows.setdefault(row, {})[tuple(labels[axis] for axis in across)] = text
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [[*(axis for axis in axes if axis not in across), *(", ".join(column) for column in columns)]]
+    lines += [[*row, *(entries.get(column, "") for column in columns)] for row, entries in rows.items()]
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     head, *body = ["| " + " | ".join(entry.replace("|", "\\|") for entry in line) + " |" for line in lines]
     return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
 

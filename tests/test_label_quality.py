@@ -1,5 +1,6 @@
 """Label quality by hand, beside cleanlab, and out of sample through a whole run."""
 
+import csv
 import importlib.util
 import json
 from types import SimpleNamespace
@@ -156,7 +157,15 @@ def test_confident_learning_without_some_classes():
 def test_every_stage_writes_what_it_says(tmp_path):
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(8, 3)).astype(np.float32)
-    dataset = SimpleNamespace(ids=np.arange(8) * 3, observed=OBSERVED, clean=CLEAN, num_classes=3)
+    train = SimpleNamespace(ids=np.arange(24), files=tuple(f"cat/{i}.jpg" for i in range(24)))
+    dataset = SimpleNamespace(
+        ids=np.arange(8) * 3,
+        observed=OBSERVED,
+        clean=CLEAN,
+        num_classes=3,
+        class_names=("cat", "dog", "owl"),
+        source=SimpleNamespace(train=train),
+    )
     job = SimpleNamespace(directory=tmp_path, dataset=dataset, seed=1, name="finetune")
     block = write_quality(job, logits)
     arrays = dict(np.load(tmp_path / "label_quality.npz"))
@@ -164,6 +173,13 @@ def test_every_stage_writes_what_it_says(tmp_path):
     assert sorted(arrays) == sorted([*expected, "ids", "observed"])
     for name, array in {**expected, "ids": dataset.ids, "observed": OBSERVED}.items():
         np.testing.assert_array_equal(arrays[name], array)
+    lines = list(csv.reader((tmp_path / "suspects.csv").read_text().splitlines()))
+    assert lines[0] == ["id", "file", "label", "suggested", "wrong_probability"] and len(lines) == 1 + block["flagged"]
+    worst = np.lexsort((-expected["loss"], -expected["wrong_probability"]))[0]
+    names = dataset.class_names
+    assert lines[1][:2] == [str(3 * worst), f"cat/{3 * worst}.jpg"]
+    assert lines[1][2:4] == [names[OBSERVED[worst]], names[expected["suggested"][worst]]]
+    assert float(lines[1][4]) == pytest.approx(expected["wrong_probability"][worst], abs=1e-4)
     assert block.pop("out_of_sample") is False
     confident = block.pop("confident_learning")
     assert (confident is None) == (importlib.util.find_spec("cleanlab") is None)

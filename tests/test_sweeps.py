@@ -130,6 +130,31 @@ def test_a_table_of_complete_seeds_has_no_counts_and_gains_match_the_other_label
     )
 
 
+def test_one_figure_across_conditions():
+    """A column per pair of labels; a row that one condition lacks has a hole."""
+    cells = [
+        cell({"noise": noise, "ratio": ratio, "loss": loss, "seed": seed}, 0.01 * ratio + gain + 0.02 * seed)
+        for noise in ("sym", "asym")
+        for ratio in (10, 50)
+        for loss, gain in (("CE", 0.0), ("LA", 0.02))
+        for seed in (0, 1)
+        if (noise, ratio, loss) != ("asym", 50, "LA")
+    ]
+    made = record(cells, {"loss": "CE"})
+    assert (
+        sweeps.table_across(made, ("noise", "ratio"))
+        == """\
+| loss | sym, 10 | sym, 50 | asym, 10 | asym, 50 |
+|---|---|---|---|---|
+| CE | 11.0 ± 1.4 | 51.0 ± 1.4 | 11.0 ± 1.4 | 51.0 ± 1.4 |
+| LA | 13.0 ± 1.4 | 53.0 ± 1.4 | 13.0 ± 1.4 |  |"""
+    )
+    assert sweeps.table_across(made, ["ratio"], "gain").endswith("| LA | asym | 2.0 ± 0.0 |  |")
+    for axes, figure, says in ((("nose",), "", "did you mean 'noise'"), (("noise",), "gains", "did you mean 'gain'")):
+        with pytest.raises(UserError, match=says):
+            sweeps.table_across(made, axes, figure)
+
+
 def test_figures_are_what_a_summary_has():
     summary = {"test": {"balanced_accuracy": 0.25}, "train": {"memorised": None}, "probes": {"all": 1}}
     found = sweeps.figures(summary, sweeps.FIGURES)

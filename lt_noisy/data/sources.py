@@ -28,11 +28,13 @@ class Split(NamedTuple):
       ids: int64 [N], unique; an image keeps its id whatever order it is stored in.
       labels: int32 [N], as the source gives them.
       images: `images(rows int [n]) -> uint8 [n, H, W, 3 or 1]`.
+      files: where images are files the path of each, from the folder on; else empty.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     images: Callable[[np.ndarray], np.ndarray]
+    files: tuple[str, ...] = ()
 
 
 class Source(NamedTuple):
@@ -180,7 +182,11 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
             raise UserError(f"{root / held_out[0]} has no class folders")
         images = _decode_all(files, size)
         labels, test = np.asarray(labels), np.asarray(is_test)
-        splits = [_in_memory(np.flatnonzero(mask), labels[mask], images[mask]) for mask in (~test, test)]
+        paths = np.array([file.relative_to(root).as_posix() for file in files])
+        splits = [
+            _in_memory(np.flatnonzero(mask), labels[mask], images[mask])._replace(files=tuple(map(str, paths[mask])))
+            for mask in (~test, test)
+        ]
         return Source(*splits, class_names=tuple(names))
 
     return load

@@ -1,5 +1,6 @@
 """What a stage that predicts its training images writes and says of their labels."""
 
+import csv
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from lt_noisy.stages import common
 
 
 def write_quality(job: common.Job, logits: np.ndarray, fold: np.ndarray | None = None) -> dict[str, Any]:
-    """Writes `label_quality.npz` into the job's directory; returns the block `label_quality` of its summary.
+    """Writes `label_quality.npz` and `suspects.csv` into the job's directory; returns `label_quality` of its summary.
 
     Args:
       logits: float [N, C] of the job's training images, in evaluation mode.
@@ -19,17 +20,32 @@ def write_quality(job: common.Job, logits: np.ndarray, fold: np.ndarray | None =
     Returns:
       What `label_quality.score` does, with `out_of_sample` and `confident_learning` (None without cleanlab).
 
-    The file holds what `label_quality.quality` returns, with `ids` int64 [N], `observed` int32 [N] and, out of sample,
-    `fold` int32 [N].
+    The `.npz` holds what `label_quality.quality` returns, `ids` int64 [N], `observed` int32 [N] and, out of sample,
+    `fold` int32 [N]. The `.csv` lists the labels to look at, most suspicious first (`label_quality.suspects`): id, file
+    where images are files, label, suggested class, probability that the label is wrong.
     """
     dataset = job.dataset
     arrays = label_quality.quality(logits, dataset.observed, job.seed)
     folds = {} if fold is None else {"fold": fold.astype(np.int32)}
     path = job.directory / "label_quality.npz"
     common.write_arrays(path, ids=dataset.ids, observed=dataset.observed, **arrays, **folds)
+    _write_suspects(job, arrays)
     clean_counts = np.bincount(dataset.clean, minlength=dataset.num_classes)
     return {
         **label_quality.score(arrays, dataset.observed, dataset.clean, clean_counts),
         "out_of_sample": fold is not None,
         "confident_learning": label_quality.confident_learning(arrays, dataset.observed, dataset.clean),
     }
+
+
+def _write_suspects(job: common.Job, arrays: label_quality.Arrays) -> None:
+    dataset, names = job.dataset, job.dataset.class_names
+    train = dataset.source.train
+    files = dict(zip(train.ids.tolist(), train.files, strict=True)) if train.files else {}
+    with open(job.directory / "suspects.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "file", "label", "suggested", "wrong_probability"])
+        for row in label_quality.suspects(arrays):
+            key, probability = int(dataset.ids[row]), arrays["wrong_probability"][row]
+            labels = names[dataset.observed[row]], names[arrays["suggested"][row]]
+            writer.writerow([key, files.get(key, ""), *labels, f"{probability:.4f}"])
