@@ -149,7 +149,7 @@ def test_one_figure_across_conditions():
 | CE | 11.0 ± 1.4 | 51.0 ± 1.4 | 11.0 ± 1.4 | 51.0 ± 1.4 |
 | LA | 13.0 ± 1.4 | 53.0 ± 1.4 | 13.0 ± 1.4 |  |"""
     )
-    assert sweeps.table_across(made, ["ratio"], "gain").endswith("| LA | asym | 2.0 ± 0.0 |  |")
+    assert sweeps.table_across(made, ["ratio"], "gain").endswith("| asym | LA | 2.0 ± 0.0 |  |")
     for axes, figure, says in ((("nose",), "", "did you mean 'noise'"), (("noise",), "gains", "did you mean 'gain'")):
         with pytest.raises(UserError, match=says):
             sweeps.table_across(made, axes, figure)
