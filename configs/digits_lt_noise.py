@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Not in `stages`; the sweep's forward correction and MixNN take them.
     c.folds = config.section("cross_fit", folds=3, loss="cross_entropy()", **FINETUNE)
     c.noise_model = config.section("transition", init="folds", estimator="confident()")
-    c.mixnn = config.section("mixnn", warmup=3, correct_from=12, correct_every=2, **FINETUNE)
+    c.mixnn = config.section("mixnn", warmup=6, correct_from=20, correct_every=2, **FINETUNE)
     if variant == "small":
         c.pretrain.length = "epochs(2)"
         c.finetune.length = "epochs(2)"
@@ -71,13 +71,13 @@ LOSSES = {
     "LDAM-DRW": recipes.LDAM_DRW,
     "LA": {"loss": "logit_adjusted(tau=1.0)"},
     "label smoothing": {"loss": "label_smoothing(cross_entropy(), epsilon=0.1)"},
-    "bootstrapping": {"loss": "bootstrapping(beta=0.8, hard=True)"},
-    "mixup": {"loss": "cross_entropy()", "mix": "mixup(alpha=1.0)"},
+    "bootstrapping": {"loss": "bootstrapping(beta=0.95)"},
+    "mixup": {"loss": "cross_entropy()", "mix": "mixup(alpha=0.2)"},
     "MAE": {"loss": "mae()"},
-    "GCE": {"loss": "gce(q=0.7)"},
-    "SCE": {"loss": "symmetric_cross_entropy(alpha=0.1, beta=1.0)"},
-    "ELR": {"loss": "elr(beta=0.7, lam=3.0)"},
-    "SELC": {"loss": "selc(momentum=0.9, start=0.25)"},
+    "GCE": {"loss": "gce(q=0.5)"},
+    "SCE": {"loss": "symmetric_cross_entropy(alpha=1.0, beta=1.0)"},
+    "ELR": {"loss": "elr(beta=0.7, lam=1.0)"},
+    "SELC": {"loss": "selc(momentum=0.9, start=0.5)"},
     "CE+SL": {"loss": "superloss(cross_entropy(), lam=1.0)"},
     "LA+SL": {"loss": "superloss(logit_adjusted(tau=1.0), lam=1.0)"},
     "LA+SL, t mean": {"loss": "superloss(logit_adjusted(tau=1.0), lam=1.0, threshold=running_mean)"},
@@ -102,10 +102,10 @@ def sweep(variant: str = "") -> list[Cell]:
         product(axis("init", {"SSL, frozen": frozen}), axis("loss", {name: _fields(LOSSES[name]) for name in FROZEN})),
     )
     return product(
+        axis("seed", range(1 if variant else 5)),
         axis("noise", {kind: {"noise": f"{kind}(rate=0.4)"} for kind in ("symmetric", "imbalance")}),
         axis("ratio", {ratio: {"longtail": f"exponential(ratio={ratio})"} for ratio in (10, 50)}),
         inits,
-        axis("seed", range(1 if variant else 5)),
     )
 
 

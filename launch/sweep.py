@@ -274,6 +274,8 @@ def options(argv: list[str]) -> argparse.Namespace:
     found.overrides = overrides
     if found.show is None and (found.config is None or found.root is None):
         raise UserError("command line: --config and --root are needed (or --show)")
+    if found.record is not None and not found.record.parent.is_dir():
+        raise UserError(f"--record={found.record}: there is no directory {str(found.record.parent)!r}")
     if found.jobs < 1:
         raise UserError(f"--jobs is at least 1, not {found.jobs}")
     return found

@@ -4,7 +4,8 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+# A hang-up, when a terminal goes, would else leave the processes of a sweep behind.
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
 class Interrupts:
@@ -20,7 +21,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Handles both signals inside the block."""
+        """Handles these signals inside the block."""
         before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
         try:
             yield

@@ -31,8 +31,8 @@ def quality(logits: np.ndarray, observed: np.ndarray, seed: int) -> dict[str, np
     Returns:
       `loss` float64 [N], the cross-entropy to the observed label; `margin` float64 [N] in [-1, 1], p(observed) less the
       largest other p (Northcutt et al., "Confident learning", 2021, sec. 3.2, which ranks by its negative);
-      `wrong_probability` float64 [N], 1 - `clean_probability` of the losses; `suggested` int32 [N], the most probable
-      class, the first of equals; `probabilities` float32 [N, C].
+      `wrong_probability` float64 [N], 1 - `clean_probability` of the losses, made to rise with the loss; `suggested`
+      int32 [N], the most probable class, the first of equals; `probabilities` float32 [N, C].
 
     Raises:
       UserError: shapes that do not fit, fewer than two classes, a label outside [0, C), a logit that is not finite.
@@ -48,27 +48,42 @@ def quality(logits: np.ndarray, observed: np.ndarray, seed: int) -> dict[str, np
     return {
         "loss": loss,
         "margin": probabilities[rows, observed] - others.max(-1),
-        "wrong_probability": 1 - clean_probability(loss, seed),
+        "wrong_probability": _rising(1 - clean_probability(loss, seed), loss),
         "suggested": logits.argmax(-1).astype(np.int32),
         "probabilities": probabilities.astype(np.float32),
     }
 
 
-def suspects(arrays: Arrays) -> np.ndarray:
-    """Rows int [n] of the labels to look at, most suspicious first, ties by larger loss.
+def _rising(probability: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """The least that is at least `probability` and rises with the loss: beyond the means a mixture's need not."""
+    order = np.argsort(loss, kind="stable")
+    rising = np.empty(len(loss))
+    rising[order] = np.maximum.accumulate(probability[order])
+    return rising
 
-    As many as the wrong probabilities add up to: a rule that needs no clean label.
+
+def flagged_rows(arrays: Arrays) -> np.ndarray:
+    """Rows int [n] of the labels taken for wrong, most suspicious first, ties by larger loss.
+
+    As many as the wrong probabilities add up to: a rule that needs no clean label. A mixture always finds two groups,
+    so it flags the harder images of a set without any wrong label too.
     """
     order = np.lexsort((-arrays["loss"], -arrays["wrong_probability"]))
     return order[: round(arrays["wrong_probability"].sum())]
 
 
+def suspects(arrays: Arrays, observed: np.ndarray) -> np.ndarray:
+    """Of the `flagged_rows` those where the model would write another label: the ones to look at, int [n]."""
+    rows = flagged_rows(arrays)
+    return rows[arrays["suggested"][rows] != observed[rows]]
+
+
 def score(arrays: Arrays, observed: np.ndarray, clean: np.ndarray, class_counts_clean: np.ndarray) -> dict[str, Any]:
     """How well `quality` tells right labels from wrong ones.
 
-    Flagged are the `suspects`. By groups an image counts where its *observed* label is, the only one that is known when
-    somebody looks for wrong labels class by class; which classes are many, medium or few goes by clean training count,
-    as in every other table. So tail images under a head label count in the head.
+    Flagged are the `flagged_rows`. By groups an image counts where its *observed* label is, the only one that is
+    known when somebody looks for wrong labels class by class; which classes are many, medium or few goes by clean
+    training count, as in every other table. So tail images under a head label count in the head.
 
     Args:
       arrays: from `quality`.
@@ -92,7 +107,7 @@ def score(arrays: Arrays, observed: np.ndarray, clean: np.ndarray, class_counts_
     for labels in (observed, clean):
         check_range(labels, num_classes)
     wrong, flagged = observed != clean, np.zeros(len(observed), bool)
-    flagged[suspects(arrays)] = True
+    flagged[flagged_rows(arrays)] = True
     found = arrays["suggested"] == clean
 
     def figures(rows: np.ndarray) -> dict[str, Any]:

@@ -41,8 +41,12 @@ class Method(NamedTuple):
         runs inside the axis `collectives.AXIS`; `rows` int32 [B] are manifest rows, `step` a traced scalar. The
         new state must come out equal on every device.
       memory: whether it keeps something for every example by row, so that a batch of mixed examples is refused.
+      transition: whether it reads what a `transition` stage estimates, so that one nobody reads is refused.
+      content: hash of what it has read from a file, for the stage's identity; the empty string where nothing.
     """
 
     init: Callable[[Context], State]
     apply: Callable[..., tuple[jax.Array, State]]
     memory: bool = False
+    transition: bool = False
+    content: str = ""

@@ -24,9 +24,9 @@ def none() -> None:
 def mixup(alpha: float = 1.0) -> Mix:
     """Mixup (Zhang et al. 2018): x = lam x_i + (1 - lam) x_j, one lam ~ Beta(alpha, alpha) a batch, j a permutation.
 
-    For a loss that is linear in its target, as all of `losses` are but bootstrapping's and those with a memory,
-    training on the mixed target is lam l(y_i) + (1 - lam) l(y_j). Weights mix alike, and the target by weighted
-    shares, so that an example of weight 0 leaves nothing of its label.
+    For a loss that is linear in its target, as all of `losses` are but `superloss`, training on the mixed target is lam
+    l(y_i) + (1 - lam) l(y_j). Weights mix alike, and the target by weighted shares, so that an example of weight 0
+    leaves nothing of its label.
 
     Args:
       alpha: above 0; 1 draws lam uniformly.

@@ -76,13 +76,12 @@ def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> Callabl
     Loshchilov & Hutter (2017) with T_mult = 1. It follows the step; PyTorch recipes hold the rate within an epoch.
     """
     _require(lr > 0, f"lr must be positive, not {lr}")
-    _require(periods >= 1, f"periods is at least 1, not {periods}")
+    _require(1 <= periods <= 10_000, f"periods is from 1 to 10000, not {periods}")
     _require(0 <= final <= 1, f"final is a fraction of lr in [0, 1], not {final}")
 
     def build(total_steps: int) -> Schedule:
-        period = max(round(total_steps / periods), 1)
-        decay = optax.cosine_decay_schedule(lr, period, alpha=final)
-        return lambda step: decay(step % period)
+        decay = optax.cosine_decay_schedule(lr, total_steps, alpha=final)
+        return lambda step: decay(step * periods % total_steps)  # whole steps of `periods` equal parts of the stage
 
     return build
 

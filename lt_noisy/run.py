@@ -21,7 +21,7 @@ from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
 from lt_noisy.stages.common import Input, Job
-from lt_noisy.workdir import claim, default_workdir, finished, link, locked, waited_for
+from lt_noisy.workdir import claim, default_workdir, finished, link, locked, unlink_unused, waited_for
 
 
 def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str = "") -> pathlib.Path:
@@ -81,6 +81,8 @@ def _run_stages(
     for _, job, identity in jobs:
         if store:
             link(job.directory, pathlib.Path(store), identity)
+        else:
+            unlink_unused(job.directory)
         finished(job.directory, identity)  # refuses a directory of another run
     print(report.header(config_name, resolved, manifest, dataset, jobs[0][1], workdir), flush=True)
 

@@ -1,6 +1,7 @@
 """The one loop. It knows steps, checkpoints, metrics and signals, and no method."""
 
 import bisect
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -106,6 +107,7 @@ def train(
     state, totals = devices.replicate(host["state"]), devices.replicate(host["totals"])
     clock = Clock(name, spent, plan.batch_size)
     first = start - start % plan.log_every + 1  # of the steps that `totals` adds up
+    compiled: set[int] = set()  # phases that have run here
     at, pending = start, None  # pending: (first, last, totals) to write, one call old
 
     def checked(begin: int, end: int, sums: PyTree) -> PyTree:
@@ -123,14 +125,24 @@ def train(
             stopping = False
             while at < plan.total and not stopping:
                 if refresh is not None:
+                    if pending is not None:  # nothing is made of a state before it is known to be finite
+                        write(*pending, {})
+                        pending = None
                     state = refresh(at, state)
-                call = calls[bisect.bisect(phases, at, key=lambda phase: phase.begin) - 1]
-                state, totals = call(state, totals, data, grouped(batches, at, plan.steps_per_call))
+                phase = bisect.bisect(phases, at, key=lambda phase: phase.begin) - 1
+                batch = grouped(batches, at, plan.steps_per_call)
+                compiles = bool(compiled) and phase not in compiled  # the first phase's compilation starts the clock
+                compiled.add(phase)
+                with clock.paused(state.step) if compiles else contextlib.nullcontext():
+                    state, totals = calls[phase](state, totals, data, batch)
+                    if compiles:
+                        jax.block_until_ready(state.step)
                 at += plan.steps_per_call
                 if pending is not None:
                     write(*pending, {})
                     pending = None
-                clock.called(state.step, plan.steps_per_call)
+                if not compiles:
+                    clock.called(state.step, plan.steps_per_call)
                 # Read once: a signal that comes later in this round stops the next one, after its save.
                 stopping = interrupts.pending is not None
                 last = at == plan.total

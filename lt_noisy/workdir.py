@@ -83,6 +83,12 @@ def link(directory: pathlib.Path, store: pathlib.Path, identity: Mapping[str, An
     directory.symlink_to(os.path.relpath(target.resolve(), directory.parent.resolve()))
 
 
+def unlink_unused(directory: pathlib.Path) -> None:
+    """Removes a link into a store whose stage never started: a run without that store must not start its own there."""
+    if directory.is_symlink() and not (directory / "identity.json").exists():
+        directory.unlink()
+
+
 def finished(directory: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """The summary of this stage where it stands finished in `directory`, else None.
 

@@ -13,6 +13,7 @@ from conftest import CONFIG, NO_RECIPE, ROOT, SSL
 from lt_noisy import parallel
 from lt_noisy.config import resolve
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.pools import Own
 from lt_noisy.data.sources import Source, Split
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import make_job
@@ -119,20 +120,29 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
     side, channels, classes = (12, 1, 10) if "digits" in resolved.texts["dataset"] else (32, 3, 100)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (300, side, side, channels), dtype=np.uint8)
-    labels = (np.arange(300) % classes).astype(np.int32)
+    labels = (np.arange(3000) % classes).astype(np.int32)  # a training set of 300, and nine times as many left out
     names = tuple(map(str, range(classes)))
-    split = Split(np.arange(300), labels, lambda rows: images[rows])
-    dataset = Dataset(images, labels, labels, split.ids, images[:9], labels[:9], names, Source(split, split, names))
+    split = Split(np.arange(3000), labels, lambda rows: images[rows % 300])
+    source, own = Source(split, split, names), labels[:300]
+    dataset = Dataset(images, own, own, split.ids[:300], images[:9], labels[:9], names, source)
     devices = parallel.make("jit", 1)
     for stage in resolved.stages:
+        if stage.texts["kind"] == "pseudo_label":
+            stage.section.pool = Own.LEFT_OUT  # no other data set is at hand
         job = make_job(resolved, stage, tmp_path, dataset, dataset, devices, Interrupts())
         assert ("steps" in stage.kind.check(job, stage.section)) == ("length" in stage.texts)
-        if stage.texts["kind"] not in ("self_supervised", "supervised"):  # the others need finished stages
+        if stage.texts["kind"] not in ("self_supervised", "supervised", "mixnn"):  # the others need finished stages
             continue
         job = job._replace(inputs={})  # no checkpoint to start from here
         ready = stage.kind.prepare(job, stage.section)
-        sums = parallel.zeros(ready.step, ready.state, ready.data, ready.batches(0))
-        assert "loss" in sums
+        for step in (ready.step, *(phase.step for phase in ready.later)):
+            sums = parallel.zeros(step, ready.state, ready.data, ready.batches(0))
+            assert "loss" in sums
+    if hasattr(module, "sweep"):
+        for cell in (module.sweep("")[0], module.sweep("small")[-1]):  # the sweep itself binds them all
+            c = module.get_config("")
+            c.update_from_flattened_dict(dict(cell.overrides))
+            assert resolve(c).stages
 
 
 def test_the_readme_says_what_ci_runs_and_what_was_measured():

@@ -69,7 +69,7 @@ summary |= {"versions": {"jax": "1"}, "machine": {"cores": 1}}
 
 
 @pytest.fixture(scope="module")
-def sweep(variant):
+def sweep():
     """The module `launch/sweep.py`."""
     spec = importlib.util.spec_from_file_location("sweep", ROOT / "launch" / "sweep.py")
     module = importlib.util.module_from_spec(spec)

@@ -8,6 +8,7 @@ import numpy as np
 
 from lt_noisy import rng
 from lt_noisy.data.sources import SOURCES, Load, Source
+from lt_noisy.spec import UserError
 from lt_noisy.state import array_sha256
 
 
@@ -70,7 +71,9 @@ class Dataset(NamedTuple):
         if self.validation is not None and "observed" in labels:
             held = array_sha256(self.validation.ids) + array_sha256(self.validation.observed)
             content["validation"] = hashlib.sha256(held.encode()).hexdigest()
-        return {**content, **{f"{name}_labels": array_sha256(getattr(self, name)) for name in labels}}
+        # Whatever reads labels reports on the clean ones too, as it does on the test set.
+        read = dict.fromkeys([*labels, "clean"]) if labels else ()
+        return {**content, **{f"{name}_labels": array_sha256(getattr(self, name)) for name in read}}
 
     def rows(self, rows: np.ndarray) -> "Dataset":
         """The same with only these rows (int [n]) of the training set."""
@@ -101,6 +104,8 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
     """
     if share == 0:
         return dataset
+    if np.bincount(dataset.observed).max() < 2:
+        raise UserError("config.validation: every class has one example, so that none can be held out; set 0.0")
     held = []
     for c in np.unique(dataset.observed):
         rows = np.flatnonzero(dataset.observed == c)

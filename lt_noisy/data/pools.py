@@ -123,6 +123,11 @@ def _candidates(pool: Own | Load, dataset: Dataset) -> tuple[Split, np.ndarray]:
         source = _loaded(pool)
         if source.num_classes != dataset.num_classes:
             raise UserError(f"the pool has {source.num_classes} classes, the run {dataset.num_classes}")
+        ours, theirs = dataset.class_names, source.class_names
+        if ours != theirs and not any(name.isdigit() for name in (*ours, *theirs)):
+            raise UserError(
+                f"the pool's classes are {', '.join(theirs[:3])}, ..., the run's {', '.join(ours[:3])}, ..."
+            )
         split, rows = source.train, np.arange(len(source.train.ids))
     return split, rows[np.argsort(split.ids[rows])]
 

@@ -2,7 +2,8 @@
 
 Every loss here is a matrix of per-class losses `l [B, C]`, where `l[i, c]` is what example i costs if its
 label is c, read at the target: `l[i, y_i]` for integer targets, the expectation `sum_c t[i, c] l[i, c]` for
-soft ones. So every loss takes both kinds, and a soft target that is one-hot gives the integer's value.
+soft ones. So every loss takes both kinds, and a soft target that is one-hot gives the integer's value. (`superloss`
+transforms the loss of an example, whatever its target is, so it alone is not linear in the target.)
 
 All of it is float32 from log-softmax, whatever dtype the logits come in, and finite in value and gradient at
 logits of +-200. Notation: f logits, p = softmax(f), y the target, n_c the observed count of class c.

@@ -1,5 +1,7 @@
 """Loss correction by a noise transition matrix."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from lt_noisy.data import noise
 from lt_noisy.losses.common import at_target, log_softmax
 from lt_noisy.method import Context, Method, State
 from lt_noisy.spec import UserError
+from lt_noisy.state import array_sha256
 
 
 def forward(matrix: tuple = (), path: str = "") -> Method:
@@ -23,16 +26,17 @@ def forward(matrix: tuple = (), path: str = "") -> Method:
       Without either, T is the estimate of the `transition` stage that the stage's field `transition` names.
 
     The method takes logits [B, C] and int [B] or soft [B, C] targets (the expected loss of an observed label; this
-    one builds a [B, C, C] tensor); it keeps log T. A label that T never produces costs infinity; if the data has an
-    example of it, or T is missing or does not fit, `init` raises UserError.
+    one builds a [B, C, C] tensor); it keeps log T. A label that T never produces costs 27.6, without a gradient; if
+    the data has an example of it, or T is missing or does not fit, `init` raises UserError.
     """
     if matrix and path:
         raise UserError("give one of matrix=((...), ...) or path='file.npy', or neither")
-    given = None
+    given, content = None, ""
     if matrix:
         given = noise.stochastic(matrix, "matrix")
     elif path:
         given = noise.stochastic(noise.read_array(path, ""), path)
+        content = array_sha256(given)
 
     def init(context: Context) -> State:
         t = _from_stage(context) if given is None else given
@@ -53,15 +57,19 @@ def forward(matrix: tuple = (), path: str = "") -> Method:
             return -_log_probability(log_p, columns[targets]), state
         return at_target(-_log_probability(log_p[:, None], columns), targets), state
 
-    return Method(init, apply)
+    return Method(init, apply, transition=given is None, content=content)
 
 
 def _log_probability(log_p: jax.Array, columns: jax.Array) -> jax.Array:
-    """log sum_c p_c T[c, y] of log p, log T[:, y] [..., C]: [...]; -inf, with gradient 0, where T[:, y] is all 0."""
+    """log sum_c p_c T[c, y] of log p, log T[:, y] [..., C]: [...].
+
+    Where T[:, y] is all 0 it is log 1e-12, with gradient 0: no example is labelled y, but a smoothed target may weigh
+    it.
+    """
     possible = jnp.isfinite(columns).any(axis=-1)
     # logsumexp has a NaN gradient where all its terms are -inf.
     terms = log_p + jnp.where(possible[..., None], columns, 0.0)
-    return jnp.where(possible, jax.nn.logsumexp(terms, axis=-1), -jnp.inf)
+    return jnp.where(possible, jax.nn.logsumexp(terms, axis=-1), math.log(1e-12))
 
 
 def _from_stage(context: Context) -> np.ndarray:

@@ -37,7 +37,7 @@ def logit_adjusted(tau: float = 1.0, prior: str = "observed") -> Method:
         adjusted = outputs.astype(jnp.float32) + tau * state["log_prior"]
         return at_target(-log_softmax(adjusted), targets), state
 
-    return Method(init, apply)
+    return Method(init, apply, transition=prior == "corrected")
 
 
 def balanced_softmax() -> Method:
@@ -55,14 +55,14 @@ def ldam(max_margin: float = 0.5, scale: float = 30.0) -> Method:
     """Label-distribution-aware margin loss: l = -log softmax(f - scale m_y onehot(y))_y.
 
     Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019). The margins are
-    m_c = max_margin n_c^(-1/4) / max_k n_k^(-1/4), n the *observed* counts; a class without examples counts as having
-    one. Predict with plain f. max_margin = 0 is cross-entropy.
+    m_c = max_margin n_c^(-1/4) / max_k n_k^(-1/4), n the *observed* counts, the maximum over classes with examples; one
+    without has max_margin. Predict with plain f. max_margin = 0 is cross-entropy.
 
     Deviation in form only: the paper's loss multiplies cosines by its scale. Here the head does (`cosine(scale=30)`),
     so the logits come scaled, and the margin is scaled to fit.
 
     Args:
-      max_margin: margin of the rarest class, in cosines; finite, at least 0.
+      max_margin: margin of the rarest class that there is, in cosines; finite, at least 0.
       scale: of the logits, above 0: the one given to the head `cosine`.
 
     The method takes logits [B, C] and int [B] or soft [B, C] targets (class c's loss has the margin on c alone); it
@@ -75,7 +75,8 @@ def ldam(max_margin: float = 0.5, scale: float = 30.0) -> Method:
 
     def init(context: Context) -> State:
         margins = np.maximum(context.counts, 1).astype(np.float64) ** -0.25
-        return {"margins": (max_margin * margins / margins.max()).astype(np.float32)}
+        largest = margins[context.counts > 0].max(initial=0.0) or 1.0
+        return {"margins": (max_margin * np.minimum(margins / largest, 1)).astype(np.float32)}
 
     def apply(state: State, outputs, targets, rows, step):
         log_p = log_softmax(outputs)

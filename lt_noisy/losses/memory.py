@@ -112,11 +112,15 @@ def _visits(rows: jax.Array, p: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _memory(name: str, context: Context) -> np.ndarray:
     """Zeros float32 [N, C]."""
-    shape = (context.num_examples, context.num_classes)
-    size = 4 * math.prod(shape)
+    check_memory(name, context.num_examples, context.num_classes)
+    return np.zeros((context.num_examples, context.num_classes), np.float32)
+
+
+def check_memory(name: str, examples: int, numbers: int) -> None:
+    """Refuses a memory of so many numbers of 4 bytes for each example that is too large for a device."""
+    size = 4 * examples * numbers
     if size > _LARGEST:
         raise UserError(
-            f"{name}: a memory of {shape[0]} examples x {shape[1]} classes takes {size / 2**30:.1f} GiB on each "
-            f"device, over the limit of {_LARGEST // 2**30}: use a loss without one"
+            f"{name}: a memory of {examples} examples x {numbers} numbers takes {size / 2**30:.1f} GiB on each "
+            f"device, over the limit of {_LARGEST // 2**30}"
         )
-    return np.zeros(shape, np.float32)

@@ -30,7 +30,7 @@ def label_smoothing(inner: Method, epsilon: float = 0.1) -> Method:
         losses, inner_state = inner.apply(state["inner"], outputs, smoothed, rows, step)
         return losses, {"inner": inner_state}
 
-    return Method(init, apply, inner.memory)
+    return inner._replace(init=init, apply=apply)
 
 
 def bootstrapping(beta: float = 0.95, hard: bool = False) -> Method:

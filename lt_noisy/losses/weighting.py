@@ -32,7 +32,7 @@ def superloss(inner: Method, lam: float = 1.0, threshold: str = "log_classes") -
 
     The method takes logits [B, C] and what targets `inner` takes; it keeps t, and `inner`'s state under
     "inner". The batch mean weighs every row alike, over devices of equal batch: training batches hold no
-    padding.
+    padding and no image that is not trained on. It is not linear in the target: with `mixup` it weighs the mixed loss.
     """
     if not 0 < lam < math.inf:
         raise UserError(f"lam must be a finite number above 0, not {lam!r}")
@@ -53,7 +53,7 @@ def superloss(inner: Method, lam: float = 1.0, threshold: str = "log_classes") -
         values = (losses - t) * weight + lam * jnp.log(weight) ** 2
         return values, {"inner": inner_state, "threshold": threshold_state}
 
-    return Method(init, apply, inner.memory)
+    return inner._replace(init=init, apply=apply)
 
 
 def superloss_weight(losses: jax.Array, threshold: jax.Array | float, lam: float) -> jax.Array:

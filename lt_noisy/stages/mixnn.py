@@ -1,7 +1,7 @@
 """Stage `mixnn`: MixNN (Lu & He 2024), synthetic samples with soft labels against noisy ones.
 
 Four phases, by 1-based epoch: `warmup` - 1 epochs of cross-entropy on the observed labels without augmentation;
-in-batch mixup up to `correct_from`; one epoch of mixup with soft targets; then each example is mixed with its nearest
+in-batch mixup up to `correct_from`, the last of it with soft targets; then each example is mixed with its nearest
 neighbour, weighted by how clean a two-component mixture on the losses thinks they are. Soft targets start one-hot and
 are drawn towards the network's own predictions. The paper's epochs are warmup 10 (CIFAR-10) or 30 (CIFAR-100) and
 correct_from 60 of 300.
@@ -26,6 +26,7 @@ from lt_noisy.data.augment import augment_batch, evaluate_batch
 from lt_noisy.data.batches import fetch
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.fields import Field, Fields
+from lt_noisy.losses.memory import check_memory
 from lt_noisy.mixture import clean_probability
 from lt_noisy.models.heads import HEADS
 from lt_noisy.neighbours import nearest, nearest_in_set
@@ -41,8 +42,8 @@ FIELDS: Fields = {
     "init": Field("none()"),  # or the name of an earlier stage
     "head": Field("linear()", HEADS),
     "warmup": Field(10),  # first epoch, from 1, of mixup
-    "correct_from": Field(60),  # epoch of the first correction; neighbours are mixed after it
-    "correct_every": Field(10),  # epochs between corrections
+    "correct_from": Field(60),  # last epoch of mixup, from which on targets may be corrected; 0 for mixup to the end
+    "correct_every": Field(10),  # they are in every epoch that is a multiple of this
     "momentum": Field(0.9),  # of the soft targets; 1 leaves them as they are
     "mixup": Field("linear"),  # the mixup phase's loss: 'linear' in the probability, as released, or 'ce'
     "alpha": Field(1.0),  # of mixup's Beta(alpha, alpha)
@@ -60,9 +61,11 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses what does not fit; returns the stage's length."""
     where = f"config.{job.name}"
     plan = common.check(job, section)
-    if not 1 <= section.warmup <= section.correct_from:
+    epochs = -(-plan.total // _epoch(job, section))
+    if section.warmup < 1 or (section.correct_from and not section.warmup <= section.correct_from < epochs):
         raise UserError(
-            f"{where}: epochs with 1 <= warmup <= correct_from, not {section.warmup} and {section.correct_from}"
+            f"{where}: of {epochs} epochs 1 <= warmup <= correct_from < {epochs} (or correct_from=0: no neighbours), "
+            f"not {section.warmup} and {section.correct_from}"
         )
     if section.correct_every < 1 or section.history < 1:
         raise UserError(f"{where}: correct_every and history are at least 1 epoch")
@@ -75,6 +78,8 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
         raise UserError(
             f"{where}.mixup is {' or '.join(known)}, not {section.mixup!r}{nearest_name(section.mixup, known)}"
         )
+    kept = job.dataset.num_classes + 1 + section.history + section.neighbours.k - 1
+    check_memory(where, len(job.dataset.ids), kept)
     if section.neighbours.k > section.batch_size:
         raise UserError(f"{where}.neighbours: k={section.neighbours.k}, a batch has {section.batch_size} examples")
     if _epoch(job, section) % job.multiple:
@@ -91,8 +96,10 @@ def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     state = common.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, memory(job, section))
     state = supervised.start(job, state)
     state, tx = common.with_optimizer(state, section, plan.total)
-    begins = [0, section.warmup - 1, section.correct_from - 1, section.correct_from]
-    phases = [Phase(b * epoch, s) for b, s in zip(begins, make_steps(job, section, net, tx, epoch), strict=True)]
+    begins = [0, section.warmup - 1]
+    if section.correct_from:
+        begins += [section.correct_from - 1, section.correct_from]
+    phases = [Phase(b * epoch, s) for b, s in zip(begins, make_steps(job, section, net, tx, epoch), strict=False)]
     # A phase of no epoch gives way to the one after it.
     phases = [p for p, after in zip(phases, [*phases[1:], None], strict=True) if after is None or p.begin < after.begin]
     order = common.order(job, plan.batch_size)
@@ -103,6 +110,8 @@ def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
 
 def memory(job: common.Job, section: SimpleNamespace) -> dict[str, np.ndarray]:
     """What the stage remembers of each example: soft `targets` [N, C], `clean` probability [N], `losses` [history, N].
+
+    The losses are min-max normalised epoch by epoch, so that one epoch's few large ones do not outweigh the others.
 
     With neighbours in the whole set their rows int32 [N, k - 1] too.
     """
@@ -224,10 +233,11 @@ def make_refresh(job: common.Job, section: SimpleNamespace, net: supervised.Clas
         method, variables = job.devices.fetch(state.method), common.variables(state)
         logits = jax.nn.log_softmax(predict(variables, images))
         losses = -np.take_along_axis(np.asarray(logits), method["targets"].argmax(-1)[:, None], -1)[:, 0]
-        method["losses"] = np.concatenate([method["losses"][1:], losses[None]])
+        span = np.ptp(losses) or 1.0
+        method["losses"] = np.concatenate([method["losses"][1:], (losses - losses.min())[None] / span])
         known = min(current - section.warmup + 1, section.history)
         method["clean"] = clean_probability(method["losses"][-known:].mean(0), job.seed).astype(np.float32)
-        if section.neighbours.whole_set and current > section.correct_from:
+        if section.neighbours.whole_set and 0 < section.correct_from < current:
             method["neighbours"] = nearest_in_set(featurise(variables, images), section.neighbours.k - 1)
         return state.replace(method=job.devices.replicate(method))
 

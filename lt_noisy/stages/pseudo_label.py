@@ -135,11 +135,13 @@ def _share(mask: np.ndarray) -> float | None:
 
 
 def duplicates(images: np.ndarray, dataset: Dataset) -> dict[str, int]:
-    """How many of the images are, byte for byte, training images (`in_training`) and test images (`in_test`)."""
+    """How many of the images are, byte for byte, training (`in_training`), held-out or test images."""
 
     def digests(of: np.ndarray) -> list[bytes]:
         return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in of]
 
     pool = digests(images)
     known = {"in_training": set(digests(dataset.train_images)), "in_test": set(digests(dataset.test_images))}
+    if dataset.validation is not None:
+        known["in_validation"] = set(digests(dataset.validation.images))
     return {name: sum(digest in those for digest in pool) for name, those in known.items()}

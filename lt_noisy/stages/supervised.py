@@ -74,12 +74,12 @@ class Examples(NamedTuple):
     Attributes:
       images: uint8 [N, H, W, C].
       targets: int32 [N], or float32 [N, C] where pseudo-labels are soft.
-      weights: float32 [N], 1; 0 for pseudo-labels that were not kept.
+      kept: bool [N], False for pseudo-labels that were not kept: they are never in a batch.
     """
 
     images: np.ndarray
     targets: np.ndarray
-    weights: np.ndarray
+    kept: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
@@ -89,16 +89,16 @@ class Examples(NamedTuple):
     def counts(self, num_classes: int) -> np.ndarray:
         """int [C]: examples per class as observed or pseudo-labelled, of those kept; soft labels to the nearest."""
         if self.targets.ndim == 1:
-            return np.bincount(self.targets[self.weights > 0], minlength=num_classes)
-        return np.rint(self.weights.astype(np.float64) @ self.targets).astype(np.int64)
+            return np.bincount(self.targets[self.kept], minlength=num_classes)
+        return np.rint(self.targets[self.kept].sum(0, dtype=np.float64)).astype(np.int64)
 
 
 def examples(job: common.Job) -> Examples:
     """The job's training set, and the pool of its `pseudo` stage where there is one."""
     dataset = job.dataset
-    ones = np.ones(len(dataset.ids), np.float32)
+    every = np.ones(len(dataset.ids), bool)
     if "pseudo" not in job.inputs:
-        return Examples(dataset.train_images, dataset.observed, ones)
+        return Examples(dataset.train_images, dataset.observed, every)
     extra = unlabelled.read(job, job.inputs["pseudo"])
     observed = dataset.observed
     if extra.targets.ndim == 2:
@@ -106,7 +106,7 @@ def examples(job: common.Job) -> Examples:
     return Examples(
         np.concatenate([dataset.train_images, extra.images]),
         np.concatenate([observed, extra.targets]),
-        np.concatenate([ones, extra.weights]),
+        np.concatenate([every, extra.kept]),
     )
 
 
@@ -151,14 +151,20 @@ def make_step(
     return step
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
-    """Refuses what does not fit the data; returns the stage's length."""
+def check(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+    """Refuses what does not fit the data; returns the stage's length, and the hash of a file that its loss reads."""
     where = f"config.{job.name}"
     if not section.encoder_rate > 0:
         raise UserError(f"{where}.encoder_rate is above 0, not {section.encoder_rate} (freeze_encoder=True freezes it)")
     if section.loss.memory and section.mix is not None:
         raise UserError(
             f"{where}.mix: this loss remembers each example, so that mixed ones make no sense; set 'none()'"
+        )
+    if "transition" in job.inputs and not section.loss.transition:
+        raise UserError(f"{where}.transition: only forward() and prior=corrected read it; set 'none()'")
+    if job.inputs.keys() >= {"pseudo", "transition"}:
+        raise UserError(
+            f"{where}: a transition stage knows nothing of pseudo-labels; set pseudo or transition to 'none()'"
         )
     if section.data is not Part.MANIFEST and job.inputs.keys() & {"pseudo", "transition"}:
         raise UserError(f"{where}.data: pseudo-labels and transition matrices are of the manifest; set 'manifest()'")
@@ -176,16 +182,17 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
         jax.eval_shape(lambda: section.loss.init(context))
     except UserError as error:
         raise UserError(f"{where}.loss: {error}") from None
-    return {"steps": plan.total}
+    read = {"loss_file": section.loss.content} if section.loss.content else {}
+    return {"steps": plan.total, **read}
 
 
 def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     """Builds the classifier, its first state (from the `init` stage's encoder, where there is one) and its step."""
     dataset, train = job.dataset, examples(job)
-    plan = common.make_plan(job, section, len(train.weights) - len(dataset.ids))
+    plan = common.make_plan(job, section, len(train.kept) - len(dataset.ids))
     context = Context(
         dataset.num_classes,
-        len(train.weights),
+        len(train.kept),
         plan.batch_size,
         train.counts(dataset.num_classes),
         plan.total,
@@ -220,22 +227,24 @@ def start(job: common.Job, state: TrainState) -> TrainState:
 
 
 def balanced_order(job: common.Job, section: SimpleNamespace, train: Examples, context: Context) -> Batches:
-    """The stage's batches, drawn by its sampler and weighted by its weighting, each from its start on."""
-    size, kept = context.batch_size, train.weights > 0
+    """The stage's batches of kept examples, drawn by its sampler and weighted by its weighting, each from its start on.
+
+    The stage's length counts all examples, kept or not: it has to be known before any stage runs.
+    """
+    size, kept = context.batch_size, np.flatnonzero(train.kept)
+    if size > len(kept):
+        raise UserError(f"config.{job.name}.batch_size: {size} is more than the {len(kept)} images that were kept")
     class_weights = section.reweight.weights(context.counts)
-    by_class = (class_weights[train.targets] if train.targets.ndim == 1 else train.targets @ class_weights) * kept
-    own = section.sampler.probabilities(train.labels[kept], context.num_classes)
-    probabilities = None
-    if own is not None:  # what was not kept is never drawn
-        probabilities = np.zeros(len(kept))
-        probabilities[kept] = own
+    by_class = class_weights[train.targets] if train.targets.ndim == 1 else train.targets @ class_weights
+    probabilities = section.sampler.probabilities(train.labels[kept], context.num_classes)
     plain, drawn = (common.order(job, size, p, len(kept)) for p in (None, probabilities))
     starts = [round(choice.start * context.steps) for choice in (section.sampler, section.reweight)]
 
     def at(step: int) -> dict[str, np.ndarray]:
         batch = drawn(step) if step >= starts[0] else plain(step)
-        weights = by_class if step >= starts[1] else train.weights
-        return {**batch, "weights": weights[batch["rows"]].astype(np.float32)}
+        rows = kept[batch["rows"]].astype(np.int32)
+        weights = by_class[rows].astype(np.float32) if step >= starts[1] else batch["weights"]
+        return {"rows": rows, "weights": weights}
 
     return at
 

@@ -44,12 +44,12 @@ class Extra(NamedTuple):
     Attributes:
       images: uint8 [M, H, W, C].
       targets: int32 [M], or float32 [M, C] where soft.
-      weights: float32 [M], 1, or 0 where an image is not kept.
+      kept: bool [M], whether an image is to be trained on.
     """
 
     images: np.ndarray
     targets: np.ndarray
-    weights: np.ndarray
+    kept: np.ndarray
 
 
 def pool(job: common.Job, section: SimpleNamespace, name: str) -> Split:
@@ -93,4 +93,4 @@ def read(job: common.Job, stage: common.Input) -> Extra:
     ids, targets, kept = common.load_arrays(path, "ids", "targets", "kept")
     if not np.array_equal(ids, drawn.ids):
         raise UserError(f"config.{job.name}: {path} is of another pool")
-    return Extra(images(drawn), targets, kept.astype(np.float32))
+    return Extra(images(drawn), targets, kept)
