@@ -210,7 +210,8 @@ def _train(train: Mapping[str, Any]) -> Rows:
 
 def _pseudo_labels(figures: Mapping[str, Any]) -> Rows:
     labels, irrelevant = figures["labels"], figures["irrelevant"]
-    leaks = [(name, figures[f"in_{name}"]) for name in ("training", "test") if figures[f"in_{name}"]]
+    leaks = [(name, figures.get(f"in_{name}")) for name in ("training", "validation", "test")]
+    leaks = [(name, number) for name, number in leaks if number]
     return [
         ("unlabelled images", f"{figures['images']}, {_percent(figures['images_kept']).strip()} of them kept"),
         *((f"  that are {name} images too", str(number)) for name, number in leaks),

@@ -172,8 +172,8 @@ def test_ldam_margins_by_hand():
     np.testing.assert_allclose(loss.init(context)["margins"], [0.25, 0.5])
     got = values("ldam(max_margin=0.5, scale=4.0)", np.zeros((2, 2)), np.array([0, 1]), context)
     np.testing.assert_allclose(got, [math.log(1 + math.e), math.log(1 + math.e**2)], rtol=1e-6)
-    empty = loss.init(context._replace(counts=np.array([16, 0])))
-    np.testing.assert_allclose(empty["margins"], [0.25, 0.5])
+    empty = loss.init(context._replace(counts=np.array([16, 1, 0])))
+    np.testing.assert_allclose(empty["margins"], [0.25, 0.5, 0.5])  # the other classes are as they were
 
 
 def test_ldam_against_float64():

@@ -153,7 +153,7 @@ def test_a_memory_that_is_too_large_is_refused_before_it_is_allocated(text):
     loss = bind(text, LOSSES, "loss")
     assert loss.memory
     huge = CONTEXT._replace(num_examples=10**12, num_classes=10**6)  # could not be allocated
-    with pytest.raises(UserError, match=rf"^{text}: a memory of {10**12} examples x {10**6} classes takes .* GiB") as e:
+    with pytest.raises(UserError, match=rf"^{text}: a memory of {10**12} examples x {10**6} numbers takes .* GiB") as e:
         loss.init(huge)
     assert "\n" not in str(e.value)
 

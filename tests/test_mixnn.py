@@ -1,5 +1,8 @@
 """MixNN's parts by hand and by identity; the phases of the stage."""
 
+from types import SimpleNamespace
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +10,16 @@ import pytest
 from jax.sharding import PartitionSpec
 from sklearn.neighbors import NearestNeighbors
 
-from lt_noisy import mix, mixnn, parallel
+from lt_noisy import mix, mixnn, parallel, stages
 from lt_noisy.collectives import AXIS
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.sources import Source, Split
+from lt_noisy.fields import bind_section, new_section
+from lt_noisy.mixture import clean_probability
 from lt_noisy.neighbours import nearest, nearest_in_set
 from lt_noisy.spec import UserError, bind
+from lt_noisy.stages import common
+from lt_noisy.train import Phase
 
 GENERATOR = np.random.default_rng(0)
 
@@ -133,3 +142,98 @@ def test_mixup_mixes_images_targets_and_weights_alike():
 def test_bad_input(table, text, said):
     with pytest.raises(UserError, match=said):
         bind(text, table, "config.mixnn")
+
+
+class _Encoder(nn.Module):
+    """The least that has BatchNorm."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.BatchNorm(not train)(nn.Dense(5)(x.reshape(len(x), -1)))
+
+
+@pytest.fixture(scope="module")
+def job():
+    """40 images of 3 classes on one device, 4 steps of 10 an epoch; what a stage asks of its job."""
+    images = GENERATOR.integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
+    labels = GENERATOR.integers(0, 3, 40).astype(np.int32)
+    split = Split(np.arange(40), labels, lambda rows: images[rows])
+    source = Source(split, split, ("a", "b", "c"))
+    dataset = Dataset(images, labels, labels, np.arange(40), images, labels, ("a", "b", "c"), source)
+    return SimpleNamespace(
+        name="mixnn",
+        seed=0,
+        inputs={},
+        dataset=dataset,
+        training_set=dataset,
+        devices=parallel.make("jit", 1),
+        encoder=lambda dtype, axis: _Encoder(),
+        dtype=np.float32,
+        norm_axis=None,
+        steps_per_call=1,
+        multiple=1,
+    )
+
+
+def section(**changed):
+    """A bound section of ten epochs."""
+    values = {"warmup": 3, "correct_from": 5, "correct_every": 2, "length": "epochs(10)", "batch_size": 10}
+    values = {**values, "augment": "none()", "schedule": "constant(lr=0.1)", **changed}
+    return bind_section(new_section(stages.mixnn.FIELDS, values, "mixnn"), stages.mixnn.FIELDS, "config.mixnn")[0]
+
+
+def test_phases_begin_with_their_epochs(job):
+    """Epochs from 1: mixup in epoch 3 (step 8), transition in 5, MixNN from 6 on; one without an epoch is left out."""
+
+    def begins(**changed):
+        ready = stages.mixnn.prepare(job, section(**changed))
+        assert stages.mixnn.check(job, section(**changed)) == {"steps": 40}
+        return [phase.begin for phase in ready.later]
+
+    assert begins() == [8, 16, 20]
+    assert begins(warmup=1) == [16, 20]  # which starts with mixup
+    assert begins(warmup=5) == [16, 20]
+    assert begins(correct_from=0) == [8]
+    for changed in ({"correct_from": 10}, {"warmup": 6}, {"warmup": 0}, {"momentum": 1.5}, {"history": 0}):
+        with pytest.raises(UserError, match="mixnn"):
+            stages.mixnn.check(job, section(**changed))
+
+
+def test_targets_are_corrected_in_the_epochs_that_are_due(job):
+    """From epoch `correct_from` on, in every multiple of `correct_every`: here 6, not 5, and only the batch's rows."""
+    ready = stages.mixnn.prepare(job, section())
+    for at, due in ((16, False), (20, True), (24, False), (28, True)):
+        step = [p.step for p in (Phase(0, ready.step), *ready.later) if p.begin <= at][-1]
+        batch = ready.batches(at)
+        state = ready.state.replace(step=np.int32(at))
+        totals = parallel.zeros(step, state, ready.data, batch)
+        after, _ = job.devices.compile_step(step)(*job.devices.replicate((state, totals, ready.data)), batch)
+        moved = np.flatnonzero((np.asarray(after.method["targets"]) != ready.state.method["targets"]).any(-1))
+        np.testing.assert_array_equal(moved, np.sort(batch["rows"]) if due else [])
+
+
+def test_the_mixture_sees_the_losses_of_the_epochs_start(job):
+    """Against NumPy: evaluation mode, hard targets, min-max normalised, the mean of two epochs; else untouched."""
+    ready = stages.mixnn.prepare(job, section(history=2, neighbours="in_set(k=3)"))
+    state = job.devices.replicate(ready.state)
+    assert ready.refresh(4, state) is state and ready.refresh(9, state) is state  # warm-up; inside an epoch
+    net = ready.net
+    seen = []
+    for at in (8, 12):
+        state = ready.refresh(at, state)
+        logits = net.apply(common.variables(state), job.dataset.train_images / np.float32(255), train=False)
+        p = np.exp(np.asarray(logits, np.float64))
+        losses = -np.log(p[np.arange(40), job.dataset.observed] / p.sum(-1))
+        seen.append((losses - losses.min()) / np.ptp(losses))
+        np.testing.assert_allclose(state.method["clean"], clean_probability(np.mean(seen, 0), 0), atol=1e-4)
+        # Other losses in the next epoch.
+        state = state.replace(params=jax.tree.map(lambda x: x * -0.7, state.params))
+    assert not np.asarray(state.method["neighbours"]).any()  # not asked for yet
+    state = ready.refresh(20, state)
+    features, _ = net.apply(
+        common.variables(state),
+        job.dataset.train_images / np.float32(255),
+        train=False,
+        method=type(net).features_and_logits,
+    )
+    np.testing.assert_array_equal(state.method["neighbours"], nearest_in_set(np.asarray(features), 2))

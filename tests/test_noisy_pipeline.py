@@ -80,6 +80,12 @@ def test_a_finished_run_is_skipped_whole(env, noisy):
 BAD = {
     "mixed memory": ("--config.elr.mix=mixup()", "this loss remembers each example"),
     "no matrix": ("--config.forward.transition=none()", "config.forward.loss"),
+    "a matrix that nobody reads": (
+        "--config.forward.loss=cross_entropy()",
+        "config.forward.transition: only forward()",
+    ),
+    "two at once": ("--config.joint.loss=forward()", "config.joint.loss: forward: no transition matrix"),
+    "a late start": ("--config.mixnn.length=epochs(3)", "correct_from < 3"),
     "wrong kind": ("--config.labels.init=folds", "is a cross_fit stage"),
     "other data": ("--config.joint.data=full()", "set 'manifest()'"),
     "phases": ("--config.mixnn.correct_from=1", "1 <= warmup <= correct_from"),

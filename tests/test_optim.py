@@ -101,6 +101,18 @@ def test_no_rates_is_the_optimiser_itself():
     assert by_part(tx, {}) is tx
 
 
+def test_restarts_by_hand():
+    """Three periods of a stage that they do not divide: never a restart at the end."""
+    schedule = bind("cosine_restarts(lr=0.2, periods=3, final=0.1)", SCHEDULES, "schedule")(100)
+    rates = np.array([schedule(step) for step in range(100)])
+    phase = (np.arange(100) * 3 % 100) / 100
+    np.testing.assert_allclose(rates, 0.2 * (0.1 + 0.9 * (1 + np.cos(np.pi * phase)) / 2), rtol=1e-5)
+    assert (np.diff(rates) > 0).sum() == 2 and rates[0] == pytest.approx(0.2) and rates[-1] < 0.021
+    plain = bind("cosine(lr=0.2)", SCHEDULES, "schedule")(100)
+    once = bind("cosine_restarts(lr=0.2, periods=1)", SCHEDULES, "schedule")(100)
+    assert [float(once(step)) for step in range(100)] == pytest.approx([float(plain(step)) for step in range(100)])
+
+
 def test_ema_by_hand():
     average = ema({"a": jnp.asarray([4.0, 0.0])}, {"a": jnp.asarray([0.0, 2.0])}, 0.75)
     np.testing.assert_allclose(average["a"], [3.0, 0.5])
@@ -115,6 +127,7 @@ def test_ema_by_hand():
         (SCHEDULES, "piecewise(lr=0.1, boundaries=(0.9, 0.8))"),
         (SCHEDULES, "piecewise(lr=0.1, boundaries=(160, 180))"),
         (SCHEDULES, "constant(lr=-1.0)"),
+        (SCHEDULES, "cosine_restarts(lr=0.1, periods=0)"),
         (OPTIMIZERS, "sgd(momentum=1.0)"),
         (OPTIMIZERS, "sgd(decay=some)"),
         (OPTIMIZERS, "adamw(weight_decay=-1.0)"),

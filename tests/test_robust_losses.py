@@ -151,13 +151,15 @@ def test_forward_against_float64_with_the_matrix_of_a_stage_or_of_a_file(tmp_pat
 
 
 def test_forward_where_a_label_is_impossible():
-    """Nobody is labelled 4 and T never says 4: infinite there, without touching the gradient or the other classes."""
+    """Nobody is labelled 4 and T never says 4: its floor there, without touching the gradient or the other classes."""
     matrix = np.eye(C)
     matrix[4] = [0, 0, 0, 1, 0]
     context = CONTEXT._replace(transition=matrix, counts=np.array([5, 5, 5, 5, 0]))
     targets = np.array([4, 0, 1, 2, 3, 0, 1, 2], np.int32)
     got = values("forward", targets=targets, context=context)
-    assert got[0] == np.inf and np.isfinite(got[1:]).all()
+    np.testing.assert_allclose(got[0], -math.log(1e-12), rtol=1e-6)
+    smoothed = values("label_smoothing(forward())", targets=targets[1:], logits=LOGITS[1:], context=context)
+    assert np.isfinite(got).all() and np.isfinite(smoothed).all()
     assert np.isfinite(gradient("forward", targets=targets, context=context)).all()
     soft = np.eye(C, dtype=np.float32)[[0, 0, 1, 2, 3, 0, 1, 2]]
     np.testing.assert_allclose(values("forward", targets=soft, context=context)[1:], got[1:], rtol=1e-6)

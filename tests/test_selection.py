@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 from lt_noisy.data.dataset import hold_out, whole
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.selection import balanced, selected
-from lt_noisy.spec import bind
+from lt_noisy.spec import UserError, bind
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +101,9 @@ def test_what_each_rule_selects(tmp_path):
         line.pop("validation_balanced_accuracy", None)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert set(selected(path)) == {"last", "oracle_best_on_test"}
+
+
+def test_nothing_to_hold_out_is_one_line(dataset):
+    single = dataset.rows(np.unique(dataset.observed, return_index=True)[1])
+    with pytest.raises(UserError, match="every class has one example"):
+        hold_out(single, 0.5, seed=0)
