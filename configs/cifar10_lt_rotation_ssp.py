@@ -4,6 +4,7 @@
     python main.py --config=configs/cifar10_lt_rotation_ssp.py:light      pre-trained by the light recipe instead
     python main.py --config=configs/cifar10_lt_rotation_ssp.py:small      a CPU, minutes
     ... --config.stages="('finetune',)" --config.finetune.init='none()'   CE without SSP
+    python launch/sweep.py --config=configs/cifar10_lt_rotation_ssp.py --root=runs/ssp    with and without, 3 seeds
 
 Both stages: ResNet-32, 200 epochs, SGD with weight decay on all parameters, lr 0.1 with 5 epochs of warm-up, x0.01
 after epoch 160 and, as in the paper's supervised recipe, 180. Published top-1 error: CE 29.64, CE + SSP 26.50.
@@ -15,6 +16,7 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 from ml_collections import ConfigDict
 
 from lt_noisy import config, recipes
+from lt_noisy.sweeps import Cell, axis, product
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -32,3 +34,17 @@ def get_config(variant: str = "") -> ConfigDict:
             "rotation(every=True)", batch_size=128, augment="cifar()", schedule="cosine(lr=0.06)"
         )
     return recipes.small(c, "pretrain", "finetune") if variant == "small" else c
+
+
+BASELINE = {"init": "scratch", "loss": "CE"}
+
+
+def sweep(variant: str = "") -> list[Cell]:
+    """CE, class-balanced CE and LDAM-DRW, from scratch and after rotation prediction, three seeds."""
+    losses = {
+        "CE": {"loss": "cross_entropy()"},
+        "CE balanced": {"loss": "cross_entropy()", "sampler": "effective_number(beta=0.9999)"},
+        "LDAM-DRW": recipes.LDAM_DRW,
+    }
+    inits = {"scratch": recipes.SCRATCH, "SSP": {"stages": ("pretrain", "finetune")}}
+    return product(axis("init", inits), recipes.loss_axis(losses), axis("seed", range(3)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import CONFIG, NO_RECIPE, ROOT, SSL
 
-from lt_noisy import parallel
+from lt_noisy import parallel, sweeps
 from lt_noisy.config import resolve
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.pools import Own
@@ -152,7 +152,6 @@ def test_the_readme_says_what_ci_runs_and_what_was_measured():
     assert "\n" not in first and first.endswith("main.py --config=configs/digits_lt_noise.py")
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == second
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    import digits_table
     import relative_gap
     import ssl_cost
     import ssl_table
@@ -161,7 +160,12 @@ def test_the_readme_says_what_ci_runs_and_what_was_measured():
         return json.loads((ROOT / "results" / f"{name}.json").read_text())
 
     shown = {
-        "digits_table": digits_table.show(record("digits_table")),
+        **{
+            f"digits_grid {figure}": sweeps.table_across(record("digits_grid"), ("noise", "ratio"), figure)
+            for figure in ("balanced accuracy", "gain", "last three classes")
+        },
+        "cifar10_lt_short": sweeps.table(record("cifar10_lt_short")),
+        "cifar10_mixnn_small": sweeps.table(record("cifar10_mixnn_small")),
         "ssl_digits": ssl_table.show(record("ssl_digits")),
         "ssl_cifar10_small": ssl_table.show(record("ssl_cifar10_small")),
         "ssl_cost_cpu": ssl_cost.show(record("ssl_cost_cpu")),
@@ -169,4 +173,5 @@ def test_the_readme_says_what_ci_runs_and_what_was_measured():
     }
     for name, table in shown.items():
         assert table in readme, name
-    assert record("digits_table")["command"] in readme
+    for name in ("digits_grid", "cifar10_lt_short", "cifar10_mixnn_small"):
+        assert record(name)["command"] in " ".join(readme.split()), name

@@ -292,6 +292,13 @@ def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dic
     )
 
 
+def summed(networks: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a stage of several networks says of their summaries as one."""
+    names = ("parameters", "steps", "examples_seen", "train_seconds")
+    total = {name: sum(network[name] for network in networks) for name in names}
+    return {**total, "images_per_second": total["examples_seen"] / max(total["train_seconds"], 1e-9)}
+
+
 def summarise(job: Job, trained: Trained, plan: Plan, results: dict[str, Any]) -> dict[str, Any]:
     """What every training stage says in its summary, and its own `results`."""
     state = trained.state

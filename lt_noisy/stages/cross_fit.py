@@ -63,12 +63,10 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     for k in range(section.folds):
         logits[fold == k], summary = _train(job, section, fold, k)
         networks.append(summary)
-    total = {name: sum(n[name] for n in networks) for name in ("parameters", "steps", "examples_seen", "train_seconds")}
     return {
         "stage": job.name,
         "seed": job.seed,
-        **total,
-        "images_per_second": total["examples_seen"] / max(total["train_seconds"], 1e-9),
+        **common.summed(networks),
         "networks": networks,
         "label_quality": {**write_quality(job, logits, fold), "folds": section.folds},
     }

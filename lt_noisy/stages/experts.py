@@ -60,12 +60,10 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     seen = common.make_plan(job, section).total * section.batch_size
     steps = [max(round(seen * n / len(clusters) / b / job.multiple), 1) for n, b in zip(sizes, batches, strict=True)]
     experts = [_train(job, section, clusters, k, batches[k], steps[k] * job.multiple) for k in range(len(sizes))]
-    total = {name: sum(e[name] for e in experts) for name in ("parameters", "steps", "examples_seen", "train_seconds")}
     return {
         "stage": job.name,
         "seed": job.seed,
-        **total,
-        "images_per_second": total["examples_seen"] / max(total["train_seconds"], 1e-9),
+        **common.summed(experts),
         "experts": experts,
     }
 
