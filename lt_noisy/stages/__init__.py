@@ -52,7 +52,7 @@ class Kind(NamedTuple):
 
 
 ENCODERS = ("self_supervised", "supervised", "mixnn", "distil")  # kinds whose checkpoint holds an encoder
-LABEL_FREE = ("self_supervised", "distil")  # those of them that read no labels
+LABEL_FREE = ("self_supervised", "distil")  # those of them that read no labels themselves
 WITH_HEAD = ("supervised", "mixnn")  # kinds whose checkpoint holds a classifier on it too
 
 
@@ -94,7 +94,7 @@ STAGES = {
     "cross_fit": Kind(
         cross_fit.FIELDS,
         _observed,
-        {"init": Reads(LABEL_FREE, optional=True), "transition": Reads(("transition",), optional=True)},
+        {"init": Reads(LABEL_FREE, optional=True)},
         cross_fit.check,
         cross_fit.run,
     ),
