@@ -7,7 +7,10 @@
 P0 of the project in miniature: SimCLR on the images alone, then logit adjustment inside SuperLoss on the
 observed labels. `sweep()` has every robust loss under two kinds of noise and two ratios.
 
-COST
+Cost: 32 s on one CPU core (19 s of pre-training at 2,700 images/s, 4 s of fine-tuning at 4,600); the sweep's 460 cells
+take 95 minutes of a core.
+Measured, seeds 0 to 4, balanced accuracy in percent: 88.3 +- 1.9 at ratio 10, 73.0 +- 3.4 at ratio 50, against
+80.6 +- 3.5 and 67.6 +- 2.7 for cross-entropy from scratch (results/digits_grid.json, README).
 """
 
 from ml_collections import ConfigDict

@@ -106,7 +106,7 @@ def test_finished_stages_are_skipped_and_another_identity_is_refused(env, finish
 
     other = run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
     assert other.returncode == 2
-    assert "finetune.loss: " in other.stderr and "gce(q=0.5)" in other.stderr
+    assert "finetune.loss: " in other.stderr and "gce(q=0.5, " in other.stderr
     assert len(other.stderr.strip().splitlines()) == 1
     noise = run(env, workdir, "--config.noise=symmetric(rate=0.2)")
     assert noise.returncode == 2 and "manifest differs" in noise.stderr
