@@ -257,7 +257,7 @@ def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
     from lt_noisy.spec import UserError
 
     workdir, _ = self_supervised
-    rows = ssl_table.readrun(workdir)
+    rows = ssl_table.read_run(workdir)
     methods = ["byol", "distilled from base and experts", "moco", "simsiam + rwSAM"]
     assert sorted(row["method"] for row in rows) == methods
     probe, distil = summary_of(workdir, "probe")["probes"]["all"]["linear"], summary_of(workdir, "distil")

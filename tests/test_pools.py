@@ -112,7 +112,9 @@ def test_another_source_is_taken_whole(tmp_path, monkeypatch):
     write_tfds(tmp_path, "tiny_set", splits)
     extra = bind("tfds(tiny_set, train=extra)", POOLS, "pool")
     dataset = make_dataset(make_source(shape=(6, 6, 3)))
-    pool = drawn(extra, dataset=dataset)
+    with pytest.raises(UserError, match="the pool's classes are cat, dog, emu"):
+        drawn(extra, dataset=dataset)
+    pool = drawn(extra, dataset=dataset._replace(class_names=("cat", "dog", "emu")))
     stored = {int(name[-5:]): pixels for name, pixels, _ in splits["extra"]}
     np.testing.assert_array_equal(pool.images(np.arange(30)), np.stack([stored[i] for i in pool.ids]))
 

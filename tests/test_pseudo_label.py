@@ -123,7 +123,7 @@ def test_the_whole_stage(finished):
     assert unlabelled.size(job, stage) == total
     extra = unlabelled.read(job, stage)
     np.testing.assert_array_equal(extra.targets, arrays["targets"])
-    np.testing.assert_array_equal(extra.weights, arrays["kept"].astype(np.float32))
+    np.testing.assert_array_equal(extra.kept, arrays["kept"])
     train = job.training_set.source.train
     rows = np.array([np.flatnonzero(train.ids == i)[0] for i in arrays["ids"][~strange]])
     np.testing.assert_array_equal(extra.images[~strange], train.images(rows))  # images fit their targets
