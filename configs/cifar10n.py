@@ -9,7 +9,7 @@ training image with original index i, one array a kind: cifar10_worse_label, cif
 cifar10_random_label1. Another place or kind: `--config.noise="human(path='x.npz', key=cifar10_aggre_label)"`. `folds`
 judges every label by a network that has not seen it; its label_quality.npz is the list of labels to look at.
 
-Cost: about 100 PFLOP with the folds; `--config.stages="('train',)"` a fifth of that.
+Cost: about 180 PFLOP with the folds (XLA counts 2.0 GFLOP a forward pass); `--config.stages="('train',)"` a fifth.
 Measured, small variant: README, results/cifar10n_small/. The full run not yet, for want of a GPU.
 """
 

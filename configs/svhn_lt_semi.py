@@ -8,7 +8,7 @@ The head class is the digit 1, with 1,000 images, the rarest 0, with 20 (2,795 i
 Which images are drawn differs from its subset. Published top-1 error with a pool of ratio 1, 25, 50, 100: 13.07,
 13.36, 13.16, 14.54.
 
-Cost: about 1.3 PFLOP.
+Cost: about 1.5 PFLOP.
 Measured: nothing yet; neither the data nor a GPU was at hand.
 """
 
