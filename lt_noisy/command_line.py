@@ -46,6 +46,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
         raise
     except Exception as error:
         detail = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")
+        if "UserError: " in detail:  # of the config file itself; ml_collections wraps it in its traceback
+            raise UserError(detail.rpartition("UserError: ")[2]) from None
         raise UserError(f"command line: {detail}") from None
     if rest:
         raise UserError(f"left-over argument {rest[0]!r} (overrides look like --config.seed=1)")

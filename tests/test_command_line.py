@@ -89,7 +89,7 @@ def test_bad_input_is_one_line_before_work_starts(monkeypatch, capsys, tmp_path,
     began = time.perf_counter()
     assert main.main(["main.py", *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and says in error
+    assert error.startswith("error: ") and says in error and "Traceback" not in error
     assert len(error.strip().splitlines()) == 1
     assert not list((tmp_path / "run").glob("*/metrics.jsonl"))
     assert time.perf_counter() - began < 20
