@@ -33,7 +33,7 @@ from lt_noisy.data.batches import fetch, grouped
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import load_dataset, make_job, run_card, training_set
 from lt_noisy.spec import UserError
-from lt_noisy.train import train
+from lt_noisy.train import Phase, train
 
 ROUNDS = 5
 
@@ -121,7 +121,8 @@ def loop(job, ready, data) -> float:
         trained = train(
             "loop",
             ready.state,
-            ready.step,
+            (Phase(0, ready.step),),
+            None,
             data,
             ready.batches,
             ready.plan,

@@ -7,6 +7,7 @@ flipped bit without a word; the card does not.
 
 import hashlib
 import json
+import logging
 import pathlib
 import shutil
 import sys
@@ -27,10 +28,23 @@ def _card_sha256(card: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
+# Orbax reads all arrays at once and abandons the other reads when one fails. Whether they fail too, and when, is a
+# race; what asyncio and Python then print, tracebacks and all, is about a failure that was told in one line already.
+
+
 def _hook_without_abandoned_reads(unraisable: Any) -> None:
-    """Python's own hook, but for reads that Orbax abandons when another one fails: the failure is told already."""
     if "Event loop is closed" not in str(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
+
+
+def _is_no_abandoned_read(record: logging.LogRecord) -> bool:
+    abandoned = ("Task exception was never retrieved", "Task was destroyed but it is pending")
+    return not str(record.msg).startswith(abandoned)
+
+
+def _silence_abandoned_reads() -> None:
+    sys.unraisablehook = _hook_without_abandoned_reads
+    logging.getLogger("asyncio").addFilter(_is_no_abandoned_read)  # the same filter is never added twice
 
 
 class Checkpoints:
@@ -95,7 +109,6 @@ class Checkpoints:
           UserError: there are checkpoints, and none can be used.
         """
         self._sweep()
-        sys.unraisablehook = _hook_without_abandoned_reads
         steps = self.steps()
         for step in reversed(steps):
             try:
@@ -133,6 +146,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     card = json.loads(path.with_suffix(".json").read_text())
     if card["card_sha256"] != _card_sha256(card):
         raise UserError("its card was altered")
+    _silence_abandoned_reads()
     with ocp.StandardCheckpointer() as checkpointer:
         flat = checkpointer.restore(path.absolute())
     if set(flat) != set(card["arrays"]):

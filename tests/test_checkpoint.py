@@ -1,6 +1,9 @@
 """Checkpoints: exact, kept in number, refused when altered, and the one before taken instead."""
 
+import asyncio
+import gc
 import json
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +109,30 @@ def test_silent_corruption_is_what_the_hash_is_for(saved):
     path.with_suffix(".json").write_text(other.with_suffix(".json").read_text())
     with pytest.raises(UserError, match="does not match its SHA-256"):
         read(path)
+
+
+def test_abandoned_reads_print_nothing(saved, caplog):
+    """Orbax abandons reads when one fails; whether asyncio tells of them depends on which ends first."""
+
+    def abandoned():
+        async def read_fails():
+            raise ValueError("DATA_LOSS")
+
+        async def leave():
+            _task = asyncio.ensure_future(read_fails())
+            await asyncio.sleep(0)
+
+        caplog.clear()
+        asyncio.run(leave())
+        gc.collect()
+        return [record.getMessage().split("\n")[0] for record in caplog.records]
+
+    logging.getLogger("asyncio").filters.clear()
+    assert abandoned() == ["Task exception was never retrieved"]
+    saved.latest(_tree(0))
+    assert abandoned() == []
+    logging.getLogger("asyncio").error("another error")
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
