@@ -119,8 +119,7 @@ def test_abandoned_reads_print_nothing(saved, caplog):
             raise ValueError("DATA_LOSS")
 
         async def leave():
-            _task = asyncio.ensure_future(read_fails())
-            await asyncio.sleep(0)
+            await asyncio.wait([asyncio.ensure_future(read_fails())])
 
         caplog.clear()
         asyncio.run(leave())
