@@ -24,7 +24,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
@@ -40,19 +39,20 @@ from lt_noisy.config import resolve
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
-from lt_noisy.workdir import locked, run_sha256
+from lt_noisy.workdir import likely_shared, locked, run_sha256
 
 MAIN = ROOT / "main.py"
 POLL_SECONDS = 0.1
 
 
 class Planned(NamedTuple):
-    """A cell that is known to bind: its directory, its last stage, the hash of its config, main.py's arguments."""
+    """A cell that is known to bind: where, its last stage, its config's hash, `likely_shared`, main.py's arguments."""
 
     cell: sweeps.Cell
     directory: pathlib.Path
     last: str
     sha256: str
+    stages: frozenset[str]
     arguments: list[str]
 
 
@@ -108,7 +108,8 @@ def plan(cells: list[sweeps.Cell], config: str, root: pathlib.Path, overrides: l
         if directory in planned:
             raise UserError(f"cell {cell}: the same config as cell {planned[directory].cell}, and too like a name")
         arguments = [own[0], f"--workdir={directory}", f"--store={root / 'stages'}", *own[1:]]
-        planned[directory] = Planned(cell, directory, resolved.stages[-1].name, sha256, arguments)
+        last, stages = resolved.stages[-1].name, likely_shared(resolved)
+        planned[directory] = Planned(cell, directory, last, sha256, stages, arguments)
     return list(planned.values())
 
 
@@ -143,10 +144,6 @@ class Child:
                 start_new_session=True,
             )
 
-    def seconds(self) -> float:
-        """Since the process was started."""
-        return time.perf_counter() - self.began
-
     def error(self) -> str:
         """Why it failed: its status and the last line of its output, that of an error if there is one."""
         with open(self.planned.directory / "log.txt", errors="replace") as log:
@@ -159,18 +156,28 @@ class Child:
 
 
 def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callable[[Child], None]) -> None:
-    """Runs the cells, `jobs` at a time, and calls `done` after each; a signal stops those that run."""
-    waiting, running, told = deque(todo), [], False
+    """Runs the cells, `jobs` at a time, and calls `done` after each; a signal stops those that run.
+
+    In their order, but a cell that would wait for a stage of one that runs lets others go first.
+    """
+    waiting, running, told, made = list(todo), [], False, set()
+
+    def next_cell() -> Planned:
+        busy = frozenset().union(*(child.planned.stages for child in running)) - made
+        return waiting.pop(next((i for i, each in enumerate(waiting) if not each.stages & busy), 0))
+
     try:
         while running or (waiting and interrupts.pending is None):
             while waiting and len(running) < jobs and interrupts.pending is None:
-                running.append(Child(waiting.popleft()))
+                running.append(Child(next_cell()))
             if interrupts.pending is not None and not told:
                 told = True
                 _terminate(running)
             time.sleep(POLL_SECONDS)
             for child in [child for child in running if child.process.poll() is not None]:
                 running.remove(child)
+                if child.process.returncode == 0:
+                    made |= child.planned.stages
                 done(child)
     finally:  # a second signal, or an error here
         _terminate(running)
@@ -189,7 +196,7 @@ def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts:
     ended: list[float] = []
 
     def done(child: Child) -> None:
-        cell, seconds = child.planned.cell, child.seconds()
+        cell, seconds = child.planned.cell, time.perf_counter() - child.began
         ended.append(seconds)
         left = round(sum(ended) / len(ended) * (len(todo) - len(ended)) / jobs)
         eta = f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"

@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lt_noisy.spec import UserError
+from lt_noisy.spec import UserError, nearest
 
 USAGE = """\
 python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] [--config.FIELD=VALUE ...]
@@ -23,6 +23,24 @@ def _joined(argv: list[str]) -> list[str]:
         if argument == "--config":
             return [*argv[:i], f"--config={argv[i + 1]}", *argv[i + 2 :]]
     return argv
+
+
+def _refuse_unknown_fields(argv: list[str]) -> None:
+    """`UserError` for the first override of a field that the config file does not have."""
+    overrides = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--config.")]
+    config = parse([argument for argument in argv if not argument.startswith("--config.")])[0] if overrides else None
+    for override in overrides:
+        node, *names = override.split(".")
+        at = config
+        for name in names:
+            if not isinstance(at, ConfigDict):
+                raise UserError(f"--{override}: {node} is {at!r} and has no fields")
+            if name not in at:
+                known = sorted(at.keys())
+                raise UserError(
+                    f"--{override}: {node} has no {name!r}{nearest(name, known)} (it has {', '.join(known)})"
+                )
+            node, at = f"{node}.{name}", at[name]
 
 
 def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
@@ -45,6 +63,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
     except UserError:
         raise
     except Exception as error:
+        _refuse_unknown_fields(argv)
         detail = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")
         if "UserError: " in detail:  # of the config file itself; ml_collections wraps it in its traceback
             raise UserError(detail.rpartition("UserError: ")[2]) from None

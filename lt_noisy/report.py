@@ -209,7 +209,7 @@ def _train(train: Mapping[str, Any]) -> Rows:
 
 
 def _pseudo_labels(figures: Mapping[str, Any]) -> Rows:
-    labels, irrelevant = figures["labels"], figures["irrelevant"]
+    labels, irrelevant, known = figures["labels"], figures["irrelevant"], figures["relevant"]
     leaks = [(name, figures.get(f"in_{name}")) for name in ("training", "validation", "test")]
     leaks = [(name, number) for name, number in leaks if number]
     return [
@@ -217,7 +217,7 @@ def _pseudo_labels(figures: Mapping[str, Any]) -> Rows:
         *((f"  that are {name} images too", str(number)) for name, number in leaks),
         *([("irrelevant ones kept", f"{_percent(figures['irrelevant_kept'])} of {irrelevant}")] if irrelevant else []),
         ("pseudo-labels per class", _counts(np.array(figures["counts"]))),
-        ("accuracy of the relevant kept ones", _percent(labels and labels["accuracy"])),
+        *([("accuracy of the relevant kept ones", _percent(labels and labels["accuracy"]))] if known else []),
         *([("  mean over true classes", _percent(labels["balanced_accuracy"])), *_groups(labels)] if labels else []),
     ]
 

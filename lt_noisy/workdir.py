@@ -25,6 +25,20 @@ def run_sha256(resolved: Resolved) -> str:
     return identity_sha256(content)
 
 
+def likely_shared(resolved: Resolved) -> frozenset[str]:
+    """A hash for each stage, the same where two runs with one store will share it: a guess made without data.
+
+    A guess, since an identity holds hashes of what a stage reads of the data, and two recipes can give equal ones.
+    """
+    data = ("dataset", "manifest", "longtail", "validation", "seed", "model", "precision", "batch_norm")
+    hashes: dict[str, str] = {}
+    for stage in resolved.stages:
+        reads = (*data, "noise") if stage.kind.labels(stage.section) else data
+        content = {name: resolved.texts[name] for name in reads} | identity_texts(stage.texts, stage.kind.fields)
+        hashes[stage.name] = identity_sha256({**content, "": [hashes[read] for read in stage.inputs.values()]})
+    return frozenset(hashes.values())
+
+
 @contextlib.contextmanager
 def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]:
     """Makes the directory and holds its lock; refuses, naming `option`, a directory that another process holds.

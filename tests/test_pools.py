@@ -4,10 +4,11 @@ import inspect
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_tfds_reader import examples, pictures, write_tfds
 
 from lt_noisy.data.dataset import hold_out, select
-from lt_noisy.data.pools import IRRELEVANT, POOLS, Own, draw
+from lt_noisy.data.pools import IRRELEVANT, NOT_OF_ANY_CLASS, POOLS, UNKNOWN, Own, draw
 from lt_noisy.data.sources import Source, Split
 from lt_noisy.spec import UserError, bind
 
@@ -141,6 +142,39 @@ def test_what_cannot_be_drawn():
     refused("pool and of the run are 2x2x3 and 2x2x1$", lambda: make_source(shape=(2, 2, 3)))
 
 
+@pytest.fixture
+def photos(tmp_path):
+    """Eight grey pictures of 2x2 pixels, half of them in a sub-folder, and a file that is no image."""
+    (tmp_path / "more").mkdir()
+    for at in range(8):
+        picture = Image.fromarray(np.full((2, 2), 10 * at, np.uint8))
+        picture.save(tmp_path / ("more" if at % 2 else ".") / f"{at}.png")
+    (tmp_path / "readme.txt").write_text("not an image")
+    return str(tmp_path)
+
+
+def test_images_of_a_folder_without_classes(photos):
+    pool = drawn(POOLS["images"](photos, size=2), times=0.0)
+    assert pool.ids.tolist() == list(range(8)) and set(pool.labels) == {UNKNOWN}
+    values = pool.images(np.arange(8))[:, 0, 0, 0].tolist()
+    assert values == [0, 20, 40, 60, 10, 30, 50, 70]  # 0.png, 2.png, ..., more/1.png, ...
+    some = drawn(POOLS["images"](photos, size=2), times=0.5)  # of the 6 training images
+    assert len(some.ids) == 3 and set(some.ids) < set(range(8))
+    mixed = drawn(POOLS["images"](photos, size=2), times=1.0, irrelevant=0.5, irrelevant_source=make_source)
+    assert sorted(mixed.labels) == [UNKNOWN] * 3 + [NOT_OF_ANY_CLASS] * 3
+
+
+def test_what_a_folder_without_classes_cannot_do(photos, tmp_path):
+    refused("ratio=2 shapes a pool by its true labels", POOLS["images"](photos, size=2), ratio=2.0)
+    refused("12 images wanted, the pool has 8; lower times", POOLS["images"](photos, size=2), times=2.0)
+    refused("are 4x4x1 and 2x2x1; give the source size=", POOLS["images"](photos, size=4), times=1.0)
+    refused("nowhere is not a folder", POOLS["images"](str(tmp_path / "nowhere")))
+    (tmp_path / "empty").mkdir()
+    refused("empty holds no image", POOLS["images"](str(tmp_path / "empty")))
+    with pytest.raises(UserError, match="size=0"):
+        POOLS["images"](photos, size=0)
+
+
 def test_what_cannot_be_irrelevant():
     other = lambda: make_source(first=0)  # noqa: E731
     for share in (-0.1, 1.0):
@@ -158,7 +192,7 @@ def test_what_cannot_be_irrelevant():
 
 def test_what_users_write():
     assert LEFT_OUT is Own.LEFT_OUT and bind("none()", IRRELEVANT, "irrelevant_source") is None
-    assert set(POOLS) - {"left_out"} == set(IRRELEVANT) - {"none"}
+    assert set(POOLS) - {"left_out", "images"} == set(IRRELEVANT) - {"none"}
     assert not inspect.signature(POOLS["left_out"]).parameters
     with pytest.raises(UserError, match="did you mean 'left_out'"):
         bind("leftout()", POOLS, "config.pseudo_label.pool")

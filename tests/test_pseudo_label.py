@@ -9,6 +9,7 @@ import pytest
 
 from lt_noisy import config, run
 from lt_noisy.data import manifest as manifests
+from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.report import final_table
 from lt_noisy.spec import UserError
@@ -64,6 +65,12 @@ def test_figures_by_hand():
     for text in ("6, 16.67 % of them kept", "100.00 % of 1", "that are test images too", "1 0 0"):
         assert text in shown
     assert "that are training images" not in shown
+
+    unknown = pseudo_label.describe(predictions, kept, np.ones(6), np.full(6, pools.UNKNOWN), dataset)
+    json.dumps(unknown, allow_nan=False)
+    assert (unknown["relevant"], unknown["irrelevant"], unknown["labels"]) == (0, 0, None)
+    assert unknown["counts"] == [3, 2, 0] and unknown["precision"] == [None] * 3
+    assert "accuracy" not in final_table({"pl": {"wall_seconds": 1.0, "pseudo_labels": unknown}})
 
 
 def test_images_of_the_pool_that_are_training_or_test_images():

@@ -115,7 +115,7 @@ def test_nothing_starts_before_every_cell_binds(here):
 @pytest.mark.parametrize(
     ("arguments", "body", "says"),
     [
-        (["--config.finetune.los=x"], "return loss", "cell loss=CE: command line: "),
+        (["--config.finetune.los=x"], "return loss", "cell loss=CE: --config.finetune.los: "),
         (["--config.seed=3"], 'return product(loss, axis("seed", [1]))', "--config.seed=3 has no effect"),
         (["--jobs=0"], "return loss", "--jobs is at least 1"),
         (["--seeds=3"], "return loss", "--seeds=3"),
@@ -198,10 +198,40 @@ def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys)
     assert call(sweep, "--config.finetune.batch_size=8") == 1 and "6 cells, 0 fin" in capsys.readouterr().out
 
 
+def test_cells_that_would_wait_for_a_stage_let_others_go_first(sweep, here, monkeypatch):
+    """Of each noise three cells need one `base`, which reads observed labels."""
+    write_config(
+        'noise = axis("noise", {"none": {}, "some": {"noise": "symmetric(rate=0.2)"}})\n'
+        '    return product(noise, axis("q", {q: {"finetune.loss": f"gce(q={q})"} for q in (0.5, 0.6, 0.7)}))'
+    )
+    started = []
+
+    class Child:
+        """Ends after four looks at it."""
+
+        def __init__(self, planned):
+            self.planned, self.looks, self.process = planned, 0, SimpleNamespace(poll=self.poll, returncode=0)
+            started.append(tuple(planned.cell.labels.values()))
+
+        def poll(self):
+            self.looks += 1
+            return 0 if self.looks > 4 else None
+
+    monkeypatch.setattr(sweep, "Child", Child)
+    monkeypatch.setattr(sweep, "POLL_SECONDS", 0)
+    planned = sweep.plan(sweep.read_sweep("grid.py").cells, "grid.py", here, [])
+    sweep.run_all(planned, 2, SimpleNamespace(pending=None), lambda child: None)
+    by_hand = [("none", 0.5), ("some", 0.5), ("none", 0.6), ("none", 0.7), ("some", 0.6), ("some", 0.7)]
+    assert started == by_hand  # the two bases side by side; once they are there, the order of the sweep
+    started.clear()
+    sweep.run_all(planned[:3], 3, SimpleNamespace(pending=None), lambda child: None)
+    assert started == [("none", 0.5), ("none", 0.6), ("none", 0.7)]  # nothing else to do: they wait for their base
+
+
 def test_a_signal_stops_the_cells_and_the_same_command_goes_on(sweep, here, monkeypatch, capsys):
     pathlib.Path("stub.py").write_text(STUB)
     monkeypatch.setattr(sweep, "MAIN", here / "stub.py")
-    write_config('return axis("kind", {"slow": {}, "slow too": {}, "late": {"seed": 2}})')
+    write_config('return axis("kind", {"slow": {}, "slow too": {"seed": 1}, "late": {"seed": 2}})')
 
     def kill():
         while len([text for text in logs().values() if "started" in text]) < 2:

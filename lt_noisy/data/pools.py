@@ -1,18 +1,20 @@
 """Unlabelled pools: images beside the training set, for semi-supervised learning.
 
-Their true labels are known and go to two things only: to shape the pool's own long tail, as the experiment asks, and to
-figures. Which images are drawn depends on the seed and on ids, not on the order in which they are stored.
+True labels, where they are known, go to two things only: to shape the pool's own long tail, as the experiment asks, and
+to figures. Which images are drawn depends on the seed and on ids, not on the order in which they are stored.
 """
 
 import enum
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lt_noisy import rng
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import unlabelled_counts
-from lt_noisy.data.sources import SOURCES, Load, Source, Split
+from lt_noisy.data.sources import SOURCES, Load, Source, Split, images_under
 from lt_noisy.spec import UserError
 
 
@@ -31,18 +33,40 @@ def left_out() -> Own:
     return Own.LEFT_OUT
 
 
+class Unlabelled(NamedTuple):
+    """A pool of which no true label is known.
+
+    Attributes:
+      load: () -> images uint8 [M, H, W, 3 or 1], paths.
+    """
+
+    load: Callable[[], tuple[np.ndarray, tuple[str, ...]]]
+
+
+def images(path: str, size: int = 64) -> Unlabelled:
+    """All images under a folder, whatever its sub-folders: nothing is known of what they show.
+
+    Read as `folder` reads them; an id is the image's row in the sorted listing.
+    """
+    if size < 1:
+        raise UserError(f"size={size} must be a positive number of pixels")
+    return Unlabelled(lambda: images_under(path, size))
+
+
 def none() -> None:
     """No images of another source."""
     return None
 
 
 # Another source gives its training split: `tfds(svhn_cropped, train=extra)`. Its classes are the run's, by number.
-POOLS = {"left_out": left_out, **SOURCES}
+POOLS = {"left_out": left_out, "images": images, **SOURCES}
 IRRELEVANT = {"none": none, **SOURCES}
+
+NOT_OF_ANY_CLASS, UNKNOWN = -1, -2  # in place of a true label
 
 
 def draw(
-    pool: Own | Load,
+    pool: Own | Unlabelled | Load,
     dataset: Dataset,
     times: float,
     ratio: float,
@@ -59,7 +83,7 @@ def draw(
     profile.
 
     Args:
-      pool: bound against `POOLS`.
+      pool: bound against `POOLS`. Of `images(...)`, whose labels nobody knows, each image has equal chance.
       dataset: the run's training set.
       times: above 0, or 0 for all of the pool as it is, whatever its profile.
       ratio: of the relevant images' own exponential profile, largest over smallest class, at least 1.
@@ -68,18 +92,23 @@ def draw(
       seed: of the run. With one seed a smaller pool is part of a larger one.
 
     Returns:
-      A split: ids int64 [M], unique, relevant images first and by rising id; labels int32 [M], the true ones, -1 where
-      irrelevant; images, a function of positions in the pool. The id of an irrelevant image is -1 - its own.
+      A split: ids int64 [M], unique, relevant images first and by rising id; labels int32 [M], the true ones,
+      NOT_OF_ANY_CLASS where irrelevant, UNKNOWN throughout `images(...)`; images, a function of positions in the
+      pool. The id of an irrelevant image is -1 - its own.
 
     Raises:
       UserError: an argument out of range; a pool without images, with fewer than classes, with other classes, or with
         too few images of one; images of another shape than the run's.
     """
     _check(times, ratio, irrelevant, irrelevant_source)
+    if isinstance(pool, Unlabelled) and ratio != 1:
+        raise UserError(f"ratio={ratio:g} shapes a pool by its true labels, and images(...) has none; set ratio=1.0")
     split, rows = _candidates(pool, dataset)
     total = round(times * len(dataset.ids))
     others = round(irrelevant * total) if times else round(len(rows) * irrelevant / (1 - irrelevant))
-    if times:
+    if times and isinstance(pool, Unlabelled):
+        rows = _any(rows, total - others, seed)
+    elif times:
         # The most of the class that the training set has most of: SVHN's head, say, is class 1.
         by_size = np.argsort(-np.bincount(dataset.clean, minlength=dataset.num_classes), kind="stable")
         counts = np.empty(dataset.num_classes, np.int64)
@@ -95,8 +124,8 @@ def draw(
 
 
 @functools.cache
-def _loaded(load: Load) -> Source:
-    """A source, read once however often its pool is drawn."""
+def _loaded(load: Callable[[], Any]) -> Any:
+    """A source or a folder's images, read once however often a pool is drawn."""
     return load()
 
 
@@ -111,7 +140,7 @@ def _check(times: float, ratio: float, irrelevant: float, irrelevant_source: Loa
         raise UserError(f"irrelevant={irrelevant:g} takes an irrelevant_source, such as 'tfds(cifar100)'")
 
 
-def _candidates(pool: Own | Load, dataset: Dataset) -> tuple[Split, np.ndarray]:
+def _candidates(pool: Own | Unlabelled | Load, dataset: Dataset) -> tuple[Split, np.ndarray]:
     """The split that the pool is drawn from, and the rows of it that may be drawn, in id order."""
     if pool is Own.LEFT_OUT:
         split = dataset.source.train
@@ -119,8 +148,12 @@ def _candidates(pool: Own | Load, dataset: Dataset) -> tuple[Split, np.ndarray]:
         rows = np.flatnonzero(~np.isin(split.ids, used))
         if not len(rows):
             raise UserError("left_out(): the training set holds every image of its source; lower the long tail's n_max")
+    elif isinstance(pool, Unlabelled):
+        array, files = _loaded(pool.load)
+        rows = np.arange(len(array))
+        split = Split(rows, np.full(len(rows), UNKNOWN, np.int32), lambda at: array[at], files)
     else:
-        source = _loaded(pool)
+        source: Source = _loaded(pool)
         if source.num_classes != dataset.num_classes:
             raise UserError(f"the pool has {source.num_classes} classes, the run {dataset.num_classes}")
         ours, theirs = dataset.class_names, source.class_names
@@ -146,6 +179,13 @@ def _profiled(split: Split, rows: np.ndarray, counts: np.ndarray, seed: int) -> 
     return rows[drawn]
 
 
+def _any(rows: np.ndarray, wanted: int, seed: int) -> np.ndarray:
+    """`wanted` of the rows, in their order."""
+    if len(rows) < wanted:
+        raise UserError(f"{wanted} images wanted, the pool has {len(rows)}; lower times, or 0.0 for all of them")
+    return np.sort(rng.generator(seed, "pool, any class").permutation(rows)[:wanted])
+
+
 def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: int) -> Split:
     """The relevant images, then `number` irrelevant ones of another source."""
     other, size = _loaded(source).train, len(relevant.ids)
@@ -169,7 +209,7 @@ def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: i
 
     return Split(
         np.append(relevant.ids, -1 - other.ids[rows]),
-        np.append(relevant.labels, np.full(number, -1, np.int32)),
+        np.append(relevant.labels, np.full(number, NOT_OF_ANY_CLASS, np.int32)),
         images,
     )
 

@@ -192,6 +192,17 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
     return load
 
 
+def images_under(path: str, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """All images under a folder, whatever its sub-folders, decoded as `folder` does, and their paths, sorted."""
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"{path} is not a folder")
+    files = list(_image_files(root))
+    if not files:
+        raise UserError(f"{path} holds no image ({', '.join(sorted(_SUFFIXES))})")
+    return _decode_all(files, size), tuple(file.relative_to(root).as_posix() for file in files)
+
+
 def _visible(directory: Path) -> list[Path]:
     return sorted((e for e in directory.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
 

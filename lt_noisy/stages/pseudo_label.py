@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from lt_noisy import evaluate
+from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.fields import Field, Fields
 from lt_noisy.spec import UserError, nearest
@@ -89,29 +90,30 @@ def describe(
       predictions: int [M], the pseudo-label of each image.
       kept: bool [M].
       confidence: float [M].
-      labels: int [M], the true labels, -1 where irrelevant.
+      labels: int [M], the true labels, or what `pools` has in their place.
       dataset: the training set, whose clean counts define head and tail.
 
     Returns:
-      `images`, `relevant` and `irrelevant`, how many there are; of each `..._kept`, the share that is kept (None of
-      none); `confidence`, its mean over all images; over the kept ones `counts` [C] of pseudo-labels, and `precision`
-      [C], the share of a pseudo-label's images that are truly of its class (None without images), irrelevant ones being
-      wrong; `group_precision`, its mean over each of `evaluate.class_groups`; `labels`, what `evaluate.accuracies` says
-      of the relevant kept ones (None without any).
+      `images`, `relevant` and `irrelevant`, how many there are, the last two where labels are known; of each
+      `..._kept`, the share that is kept (None of none); `confidence`, its mean over all images; over the kept ones
+      `counts` [C] of pseudo-labels, and `precision` [C], the share of a pseudo-label's images that are truly of its
+      class (None without images of known label), irrelevant ones being wrong; `group_precision`, its mean over each of
+      `evaluate.class_groups`; `labels`, what `evaluate.accuracies` says of the relevant kept ones (None without any).
     """
-    num_classes, relevant = dataset.num_classes, labels >= 0
+    num_classes, relevant, irrelevant = dataset.num_classes, labels >= 0, labels == pools.NOT_OF_ANY_CLASS
     train_counts = np.bincount(dataset.clean, minlength=num_classes)
     counts = np.bincount(predictions[kept], minlength=num_classes)
     right = np.bincount(predictions[kept & (predictions == labels)], minlength=num_classes)
-    precision = [float(r / n) if n else None for r, n in zip(right, counts, strict=True)]
+    known = np.bincount(predictions[kept & (labels != pools.UNKNOWN)], minlength=num_classes)
+    precision = [float(r / n) if n else None for r, n in zip(right, known, strict=True)]
     judged = kept & relevant
     return {
         "images": len(labels),
         "images_kept": float(kept.mean()),
         "relevant": int(relevant.sum()),
         "relevant_kept": _share(kept[relevant]),
-        "irrelevant": int((~relevant).sum()),
-        "irrelevant_kept": _share(kept[~relevant]),
+        "irrelevant": int(irrelevant.sum()),
+        "irrelevant_kept": _share(kept[irrelevant]),
         "confidence": float(confidence.mean(dtype=np.float64)),
         "counts": counts.tolist(),
         "precision": precision,
