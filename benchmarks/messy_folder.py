@@ -1,0 +1,124 @@
+"""Makes a messy folder of images whose true classes are known, and scores the list of suspects that a run makes of it.
+
+    python benchmarks/messy_folder.py make photos --dataset='tfds(cifar10)' \\
+        --longtail='exponential(ratio=10, n_max=300)' --noise='symmetric(rate=0.2)' [--seed=0]
+    python main.py --config=configs/own_images.py:small --workdir=runs/photos
+    python benchmarks/messy_folder.py score photos runs/photos/folds/suspects.csv [--json=results/own_images.json]
+
+`make` writes PNG files into the folder of their (sometimes wrong) class, and what is true into `photos.manifest`
+beside it, where no run looks. `score` tells how many of the first 25, 50, 100, ... files of the list are in a wrong
+folder, and of how many of them the suggested class is the true one; the share of wrong labels is what a list in any
+order would have.
+"""
+
+import argparse
+import csv
+import pathlib
+import sys
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from lt_noisy.data import manifest as manifests
+from lt_noisy.data.longtail import LONGTAILS
+from lt_noisy.data.noise import NOISES
+from lt_noisy.data.sources import SOURCES
+from lt_noisy.metrics import write_json
+from lt_noisy.spec import UserError, bind
+
+LENGTHS = (25, 50, 100, 200, 400, 800, 1600, 3200)
+
+
+def _truth(folder: pathlib.Path) -> pathlib.Path:
+    return folder.with_name(f"{folder.name}.manifest")
+
+
+def make(folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: int) -> manifests.Manifest:
+    """Writes the images of a training set as `folder/<observed class>/<id>.png`; refuses a folder that exists."""
+    if folder.exists():
+        raise UserError(f"{folder} exists already")
+    source = bind(dataset, SOURCES, "--dataset")()
+    recipe = {"dataset": dataset, "longtail": longtail, "noise": noise}
+    train = source.train
+    manifest = manifests.build(
+        train.labels,
+        train.ids,
+        source.num_classes,
+        source.class_names,
+        bind(longtail, LONGTAILS, "--longtail"),
+        bind(noise, NOISES, "--noise"),
+        seed,
+        recipe,
+    )
+    for name in source.class_names:
+        (folder / name).mkdir(parents=True)
+    pixels = train.images(manifests.verify(manifest, train.labels, train.ids))
+    for key, label, image in zip(manifest.ids, manifest.observed_labels, pixels, strict=True):
+        Image.fromarray(image.squeeze()).save(folder / source.class_names[label] / f"{key}.png")
+    manifests.save(manifest, _truth(folder))
+    return manifest
+
+
+def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, object]:
+    """How good the head of a `suspects.csv` is; counts of files, shares in 0..1."""
+    manifest = manifests.load(_truth(folder))
+    clean = dict(zip(manifest.ids.tolist(), manifest.clean_labels.tolist(), strict=True))
+    names = {name: label for label, name in enumerate(manifest.recipe["class_names"])}
+    with open(suspects, newline="") as file:
+        rows = [(int(pathlib.Path(r["file"]).stem), r["label"], r["suggested"]) for r in csv.DictReader(file)]
+    wrong = np.array([clean[key] != names[label] for key, label, _ in rows], bool)
+    right = np.array([clean[key] == names[suggested] for key, _, suggested in rows], bool)
+    return {
+        "recipe": manifest.recipe,
+        "files": len(manifest.ids),
+        "wrong": float((manifest.clean_labels != manifest.observed_labels).mean()),
+        "listed": len(rows),
+        "head": [
+            {"files": n, "wrong": int(wrong[:n].sum()), "suggested_is_true": int(right[:n].sum())}
+            for n in (*(n for n in LENGTHS if n < len(rows)), len(rows))
+        ],
+    }
+
+
+def show(figures: dict[str, object]) -> str:
+    """A Markdown table of `score`."""
+    lines = ["| first files of the list | in a wrong folder | the suggested class is the true one |", "|---|---|---|"]
+    lines += [f"| {r['files']} | {r['wrong']} | {r['suggested_is_true']} |" for r in figures["head"]]
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """`make` or `score`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making, scoring = commands.add_parser("make"), commands.add_parser("score")
+    making.add_argument("folder", type=pathlib.Path)
+    making.add_argument("--dataset", default="tfds(cifar10)")
+    making.add_argument("--longtail", default="exponential(ratio=10, n_max=300)")
+    making.add_argument("--noise", default="symmetric(rate=0.2)")
+    making.add_argument("--seed", type=int, default=0)
+    scoring.add_argument("folder", type=pathlib.Path)
+    scoring.add_argument("suspects", type=pathlib.Path)
+    scoring.add_argument("--json", type=pathlib.Path)
+    given = parser.parse_args(argv[1:])
+    if given.command == "make":
+        made = make(given.folder, given.dataset, given.longtail, given.noise, given.seed)
+        print(f"{given.folder}: {len(made.ids)} images, {(made.clean_labels != made.observed_labels).sum()} wrong")
+        return
+    figures = {
+        "command": " ".join(["python benchmarks/messy_folder.py", *argv[1:]]),
+        **score(given.folder, given.suspects),
+    }
+    print(f"{figures['files']} files, {100 * figures['wrong']:.1f} % in a wrong folder, {figures['listed']} listed")
+    print(show(figures))
+    if given.json is not None:
+        write_json(given.json, figures)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv)
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
