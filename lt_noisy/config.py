@@ -125,6 +125,7 @@ def resolve(config: ConfigDict) -> Resolved:
             )
     bound = {name: _bind_stage(name, value) for name, value in sections.items()}
     stages = tuple(bound[name] for name in fields.stages)
+    saw_labels: dict[str, str] = {}  # stage -> the stage, itself or one it was made of, that read them
     for i, stage in enumerate(stages):
         earlier = {s.name: s.texts["kind"] for s in stages[:i]}
         for field, read in stage.inputs.items():
@@ -136,6 +137,15 @@ def resolve(config: ConfigDict) -> Resolved:
                 raise UserError(
                     f"{where}: {read!r} is a {earlier[read]} stage, not one of kind {' or '.join(accepted.kinds)}"
                 )
+            if accepted.label_free and read in saw_labels:
+                through = "" if saw_labels[read] == read else f", through {saw_labels[read]!r}"
+                raise UserError(
+                    f"{where}: {read!r} has seen the labels{through}; name a stage that has not, or 'none()'"
+                )
+        seen_by = [stage.name] if stage.kind.labels(stage.section) else []
+        seen_by += [saw_labels[read] for read in stage.inputs.values() if read in saw_labels]
+        if seen_by:
+            saw_labels[stage.name] = seen_by[0]
     return Resolved(fields, texts, stages)
 
 

@@ -109,6 +109,28 @@ def test_one_line_errors(build, says):
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_network_that_judges_labels_has_not_seen_them():
+    """Neither itself nor through the density weights that chose where its pre-training went."""
+    c = config.default()
+    c.base = config.section("supervised")
+    c.plain = config.section("self_supervised")
+    c.density = config.section("density", init="plain", estimator="gaussian()")
+    c.weighted = config.section("self_supervised", ascent="sam(rho=0.1)", ascent_weights="density")
+    c.folds = config.section("cross_fit", init="weighted")
+    c.stages = ("base", "plain", "density", "weighted", "folds")
+    resolve(c)
+    c.folds.init = "base"
+    with pytest.raises(UserError, match=r"config\.folds\.init: 'base' has seen the labels; name a stage that has not"):
+        resolve(c)
+    c.folds.init = "weighted"
+    c.density.estimator = "class_oracle()"
+    with pytest.raises(UserError, match="'weighted' has seen the labels, through 'density';"):
+        resolve(c)
+    c.density.estimator, c.density.init = "gaussian()", "base"
+    with pytest.raises(UserError, match="'weighted' has seen the labels, through 'base';"):
+        resolve(c)
+
+
 @pytest.mark.parametrize(
     ("text", "steps"),
     [

@@ -23,10 +23,17 @@ from lt_noisy.stages.common import Job, Prepared
 
 
 class Reads(NamedTuple):
-    """What a field that names an earlier stage may name: stages of these kinds, or none at all where `optional`."""
+    """What a field that names an earlier stage may name.
+
+    Attributes:
+      kinds: stages of these kinds.
+      optional: or none at all.
+      label_free: only stages that read no labels of the training set, nor were made of one that did.
+    """
 
     kinds: tuple[str, ...]
     optional: bool = False
+    label_free: bool = False
 
 
 class Kind(NamedTuple):
@@ -52,7 +59,6 @@ class Kind(NamedTuple):
 
 
 ENCODERS = ("self_supervised", "supervised", "mixnn", "distil")  # kinds whose checkpoint holds an encoder
-LABEL_FREE = ("self_supervised", "distil")  # those of them that read no labels themselves
 WITH_HEAD = ("supervised", "mixnn")  # kinds whose checkpoint holds a classifier on it too
 
 
@@ -94,7 +100,7 @@ STAGES = {
     "cross_fit": Kind(
         cross_fit.FIELDS,
         _observed,
-        {"init": Reads(LABEL_FREE, optional=True)},
+        {"init": Reads(ENCODERS, optional=True, label_free=True)},
         cross_fit.check,
         cross_fit.run,
     ),

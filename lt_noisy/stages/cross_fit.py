@@ -11,8 +11,8 @@ from lt_noisy.spec import UserError
 from lt_noisy.stages import common, supervised
 from lt_noisy.stages.quality import write_quality
 
-# An earlier stage must not have seen the labels that are judged: `init` may name only one that reads none itself (see
-# `stages.STAGES`; rwSAM's weights may come from a network that did), and there is no `pseudo` and no `transition`.
+# An earlier stage must not have seen the labels that are judged: `init` may name only one that has not (`label_free` in
+# `stages.STAGES`), and there is no `pseudo` and no `transition`.
 FIELDS: Fields = {
     "folds": Field(5),
     **{name: field for name, field in supervised.FIELDS.items() if name not in ("pseudo", "transition")},
