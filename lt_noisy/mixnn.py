@@ -64,7 +64,7 @@ def shares(clean: jax.Array) -> jax.Array:
 
 def mixed(values: jax.Array, weights: jax.Array) -> jax.Array:
     """sum_k w_k v_k: values [B, k, ...] and weights [B, k] -> [B, ...]."""
-    return jnp.einsum("bk...,bk->b...", values, weights)
+    return jnp.einsum("bk...,bk->b...", values, weights, precision="highest")  # a TPU would round to bfloat16
 
 
 def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -18,8 +18,8 @@ def selected(metrics: pathlib.Path) -> dict[str, Any]:
     """The last evaluation, the best on noisy validation and, an oracle, the best on test; from `metrics.jsonl`.
 
     Returns:
-      `last` and `oracle_best_on_test`, and where a validation split was held out `best_on_validation`: the
-      step, and the figures of that step. Of equals the first. Only `last` may be a headline; the oracle selects on
+      `evaluations`, how many there were (the more, the better the best of them); `last` and `oracle_best_on_test`, and
+      where a validation split was held out `best_on_validation`: the step, and the figures of that step. Of equals the first. Only `last` may be a headline; the oracle selects on
       clean test labels, which nobody has, and shows what a paper's "best epoch" hides.
     """
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -28,7 +28,7 @@ def selected(metrics: pathlib.Path) -> dict[str, Any]:
         for line in lines
         if "test_balanced_accuracy" in line
     ]
-    chosen = {"last": evaluated[-1]}
+    chosen = {"evaluations": len(evaluated), "last": evaluated[-1]}
     if "validation_balanced_accuracy" in evaluated[-1]:
         chosen["best_on_validation"] = max(evaluated, key=lambda line: line["validation_balanced_accuracy"])
     chosen["oracle_best_on_test"] = max(evaluated, key=lambda line: line["test_balanced_accuracy"])

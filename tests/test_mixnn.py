@@ -199,17 +199,49 @@ def test_phases_begin_with_their_epochs(job):
             stages.mixnn.check(job, section(**changed))
 
 
+def one_step(job, ready, at):
+    """The state after step `at` from the initial one, and the means of the step's sums."""
+    step = [p.step for p in (Phase(0, ready.step), *ready.later) if p.begin <= at][-1]
+    batch = ready.batches(at)
+    state = ready.state.replace(step=np.int32(at))
+    totals = parallel.zeros(step, state, ready.data, batch)
+    return job.devices.compile_step(step)(*job.devices.replicate((state, totals, ready.data)), batch)
+
+
 def test_targets_are_corrected_in_the_epochs_that_are_due(job):
     """From epoch `correct_from` on, in every multiple of `correct_every`: here 6, not 5, and only the batch's rows."""
     ready = stages.mixnn.prepare(job, section())
     for at, due in ((16, False), (20, True), (24, False), (28, True)):
-        step = [p.step for p in (Phase(0, ready.step), *ready.later) if p.begin <= at][-1]
-        batch = ready.batches(at)
-        state = ready.state.replace(step=np.int32(at))
-        totals = parallel.zeros(step, state, ready.data, batch)
-        after, _ = job.devices.compile_step(step)(*job.devices.replicate((state, totals, ready.data)), batch)
+        after, _ = one_step(job, ready, at)
         moved = np.flatnonzero((np.asarray(after.method["targets"]) != ready.state.method["targets"]).any(-1))
-        np.testing.assert_array_equal(moved, np.sort(batch["rows"]) if due else [])
+        np.testing.assert_array_equal(moved, np.sort(ready.batches(at)["rows"]) if due else [])
+
+
+def test_running_statistics_take_in_the_images_as_they_are_too(job):
+    """Mixup leaves the mean of a linear layer over the batch alone, so one step counts it twice; warm-up once."""
+    ready = stages.mixnn.prepare(job, section())
+    for at, passes in ((0, 1), (8, 2), (16, 2)):
+        after, _ = one_step(job, ready, at)
+        rows = ready.batches(at)["rows"]
+        flat = job.dataset.train_images[rows].reshape(10, -1) / np.float32(255)
+        dense = ready.state.params["encoder"]["Dense_0"]
+        mean = (flat @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])).mean(0)
+        running = after.batch_stats["encoder"]["BatchNorm_0"]["mean"]
+        np.testing.assert_allclose(running, (1 - 0.99**passes) * mean, rtol=1e-4, atol=1e-7)
+
+
+def test_an_epoch_that_corrects_targets_uses_them_at_once(job):
+    """Nothing mixed, nothing left of the old targets: the loss is the entropy of the network's own predictions."""
+    ready = stages.mixnn.prepare(job, section(momentum=0.0, neighbours="none()"))
+    for at, due in ((20, True), (24, False)):
+        after, totals = one_step(job, ready, at)
+        rows = ready.batches(at)["rows"]
+        p = np.asarray(after.method["targets"], np.float64)[rows]
+        total, count = totals["loss"]
+        if due:
+            np.testing.assert_allclose(total / count, -(p * np.log(p)).sum(-1).mean(), rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(p, np.eye(3)[job.dataset.observed[rows]])
 
 
 def test_the_mixture_sees_the_losses_of_the_epochs_start(job):

@@ -100,7 +100,7 @@ def test_what_each_rule_selects(tmp_path):
     for line in lines:
         line.pop("validation_balanced_accuracy", None)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert set(selected(path)) == {"last", "oracle_best_on_test"}
+    assert set(selected(path)) == {"evaluations", "last", "oracle_best_on_test"}
 
 
 def test_nothing_to_hold_out_is_one_line(dataset):

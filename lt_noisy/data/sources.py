@@ -1,5 +1,5 @@
 """Where images come from: TFDS, an `.npz` file, a folder of class sub-folders, or scikit-learn's digits;
-and `halves`, which changes the images of another source.
+and `halves` and `development`, which change the images and the splits of another source.
 
 A factory checks its arguments and returns `load() -> Source`; nothing is read before `load` is called.
 """
@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from lt_noisy import rng
 from lt_noisy.data import tfds_reader
+from lt_noisy.data.development import development
 from lt_noisy.data.halves import halves
 from lt_noisy.spec import UserError
 
@@ -281,4 +282,11 @@ def digits(test_per_class: int = 50, canvas: int = 0) -> Load:
     return load
 
 
-SOURCES = {"tfds": tfds, "npz": npz, "folder": folder, "digits": digits, "halves": halves}
+SOURCES = {
+    "tfds": tfds,
+    "npz": npz,
+    "folder": folder,
+    "digits": digits,
+    "halves": halves,
+    "development": development,
+}

@@ -6,9 +6,10 @@ neighbour, weighted by how clean a two-component mixture on the losses thinks th
 are drawn towards the network's own predictions. The paper's epochs are warmup 10 (CIFAR-10) or 30 (CIFAR-100) and
 correct_from 60 of 300.
 
-Where the source leaves it open: the un-mixed forward pass, for neighbours and predictions, uses batch statistics and
-leaves the running ones to the mixed pass; targets are corrected after they are used; the learning rate
-follows the step, not the epoch. An epoch is whole batches; the rest of a permutation is dropped.
+As the authors' program does it: every step from `warmup` on sends the un-mixed batch through the network before the
+mixed one, and BatchNorm's running statistics take in both (of mixed images alone the variance would be too small for
+the un-mixed ones of the test); an epoch that corrects targets uses the corrected ones at once. Ours: the learning rate
+follows the step, not the epoch; an epoch is whole batches, the rest of a permutation is dropped.
 """
 
 from types import SimpleNamespace
@@ -142,13 +143,14 @@ def make_steps(
         x, targets, _ = mix.mixup(section.alpha)(key, x, targets, jnp.ones(len(x)))
         return x, targets
 
-    def unmixed(state: TrainState, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Features and logits of a batch as it is: batch statistics, no gradient, nothing kept."""
+    def unmixed(state: TrainState, x: jax.Array) -> tuple[TrainState, jax.Array, jax.Array]:
+        """The batch as it is, without gradient: state with its share of the running statistics, features, logits."""
         variables = common.variables(state)
-        (features, logits), _ = net.apply(
+        (features, logits), changed = net.apply(
             variables, x, train=True, mutable=["batch_stats"], method=type(net).features_and_logits
         )
-        return jax.lax.stop_gradient((features.astype(jnp.float32), logits))
+        state = state.replace(batch_stats=changed["batch_stats"])
+        return state, *jax.lax.stop_gradient((features.astype(jnp.float32), logits))
 
     def correct(state: TrainState, rows: jax.Array, logits: jax.Array) -> dict[str, jax.Array]:
         current = state.step // epoch + 1
@@ -179,20 +181,23 @@ def make_steps(
     def mixing(state, data, batch):
         images, labels = fetch(data, batch["rows"])
         targets = jax.nn.one_hot(labels, net.head.num_classes)
-        x, targets = mixed_up(state, augmented(state, images), targets)
+        x = augmented(state, images)
+        state, _, _ = unmixed(state, x)
+        x, targets = mixed_up(state, x, targets)
         return update(state, batch, x, targets, mixnn.MIXUP_LOSSES[section.mixup], state.method)
 
     def transition(state, data, batch):
         rows = batch["rows"]
         x = augmented(state, fetch(data, rows)[0])
-        method = correct(state, rows, unmixed(state, x)[1])
-        x, targets = mixed_up(state, x, state.method["targets"][rows])
+        state, _, logits = unmixed(state, x)
+        method = correct(state, rows, logits)
+        x, targets = mixed_up(state, x, method["targets"][rows])
         return update(state, batch, x, targets, mixnn.soft_cross_entropy, method)
 
     def neighbour_mixing(state, data, batch):
         rows, k = batch["rows"], section.neighbours.k
         x = augmented(state, fetch(data, rows)[0])
-        features, logits = unmixed(state, x)
+        state, features, logits = unmixed(state, x)
         method = correct(state, rows, logits)
         if k > 1 and section.neighbours.whole_set:
             near = state.method["neighbours"][rows]
@@ -206,7 +211,7 @@ def make_steps(
         else:
             x, rows = x[:, None], rows[:, None]
         weights = mixnn.shares(state.method["clean"][rows])
-        x, targets = mixnn.mixed(x, weights), mixnn.mixed(state.method["targets"][rows], weights)
+        x, targets = mixnn.mixed(x, weights), mixnn.mixed(method["targets"][rows], weights)
         return update(state, batch, x, targets, mixnn.soft_cross_entropy, method)
 
     return warm, mixing, transition, neighbour_mixing

@@ -1,0 +1,51 @@
+"""A test set for choosing settings, so that the one that is reported chooses nothing."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lt_noisy import rng
+from lt_noisy.spec import UserError
+
+if TYPE_CHECKING:  # sources.py registers `development` and so imports this module
+    from lt_noisy.data.sources import Load, Source, Split
+
+_SPLIT_SEED = 0  # the same in every run, whatever its seed
+
+
+def development(inner: "Load", percent: int = 20) -> "Load":
+    """Another source without its test images; in their place a share of the training images of each class.
+
+    Their labels are clean, as nobody's with noisy data are; but what is chosen on them is not chosen on the images that
+    results are then reported on. For what is tuned within a run see the run's `validation`.
+
+    Args:
+      inner: the source that is divided.
+      percent: of each class, at least one image; in 1..99.
+
+    Raises:
+      UserError: percent out of range; at load, a class of fewer than 2 images.
+    """
+    if not 1 <= percent <= 99:
+        raise UserError(f"development: percent={percent} must lie in 1..99")
+
+    def load() -> "Source":
+        source = inner()
+        labels, ids = source.train.labels, source.train.ids
+        held_out = np.zeros(len(ids), bool)
+        for c, name in enumerate(source.class_names):
+            rows = np.flatnonzero(labels == c)
+            if len(rows) < 2:
+                raise UserError(f"development: class {name} has {len(rows)} training images; at least 2 are needed")
+            rows = rows[np.argsort(ids[rows])]
+            order = rng.generator(_SPLIT_SEED, f"development split, class {c}").permutation(rows)
+            held_out[order[: min(len(rows) - 1, max(1, len(rows) * percent // 100))]] = True
+        train, test = (_part(source.train, np.flatnonzero(mask)) for mask in (~held_out, held_out))
+        return source._replace(train=train, test=test)
+
+    return load
+
+
+def _part(split: "Split", rows: np.ndarray) -> "Split":
+    files = tuple(split.files[row] for row in rows) if split.files else ()
+    return type(split)(split.ids[rows], split.labels[rows], lambda at: split.images(rows[at]), files)
