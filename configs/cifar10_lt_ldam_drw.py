@@ -6,11 +6,11 @@
     python launch/sweep.py --config=configs/cifar10_lt_ldam_drw.py:short --root=runs/cifar10_lt_short  10 epochs
 
 ResNet-32, 200 epochs, SGD with weight decay on all parameters, lr 0.1 with 5 epochs of warm-up, x0.01 after epoch 160
-and 180; class-balanced weights from epoch 160. Published top-1 accuracy in this setting: CE 70.4, LDAM-DRW 77.0; they may be those of
-the best epoch on test, which the authors' programs keep, while ours is the last (with `--config.train.eval_every=epochs(1)`
-the summary's `oracle_best_on_test` is theirs). The
-sweep has CE, logit adjustment and others beside it, and what re-balances a finished CE: cRT, tau-normalisation,
-NCM, learnable weight scaling, post-hoc adjustment.
+and 180; class-balanced weights from epoch 160. Published top-1 accuracy in this setting: CE 70.4, LDAM-DRW 77.0. They
+may be those of the best epoch on test, which the authors' programs keep; ours is the last epoch's, and with
+`--config.train.eval_every='epochs(1)'` the summary has that best beside it (`selection`). The sweep has CE, logit
+adjustment and others beside LDAM, and what re-balances a finished CE: cRT, tau-normalisation, NCM, learnable weight
+scaling, post-hoc adjustment.
 
 Cost: about 1 PFLOP a loss; `short` takes 35 minutes a loss on one CPU core.
 Measured: `short`, seed 0, README and results/cifar10_lt_short.json. The full run not yet, for want of a GPU.

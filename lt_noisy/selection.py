@@ -19,8 +19,9 @@ def selected(metrics: pathlib.Path) -> dict[str, Any]:
 
     Returns:
       `evaluations`, how many there were (the more, the better the best of them); `last` and `oracle_best_on_test`, and
-      where a validation split was held out `best_on_validation`: the step, and the figures of that step. Of equals the first. Only `last` may be a headline; the oracle selects on
-      clean test labels, which nobody has, and shows what a paper's "best epoch" hides.
+      where a validation split was held out `best_on_validation`: the step, and the figures of that step. Of equals the
+      first. Only `last` may be a headline; the oracle selects on clean test labels, which nobody has, and shows what a
+      paper's "best epoch" hides.
     """
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     evaluated = [

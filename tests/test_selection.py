@@ -91,6 +91,7 @@ def test_what_each_rule_selects(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = selected(path)
+    assert found.pop("evaluations") == 3
     assert {rule: figures["step"] for rule, figures in found.items()} == {
         "last": 16,
         "best_on_validation": 12,  # the first of equals
