@@ -25,7 +25,7 @@ def test_what_the_run_says(noisy):
     for text in ("(19 of them held out)", "best on noisy validation", "wrong labels, estimated", "labels repaired"):
         assert text in out
     elr = summary_of(workdir, "elr")
-    assert set(elr["selection"]) == {"last", "best_on_validation", "oracle_best_on_test"}
+    assert set(elr["selection"]) == {"evaluations", "last", "best_on_validation", "oracle_best_on_test"}
     assert elr["selection"]["last"]["test_balanced_accuracy"] == elr["test"]["balanced_accuracy"]
     evaluated = [line for line in metrics_of(workdir, "elr") if "validation_balanced_accuracy" in line]
     best = max(evaluated, key=lambda line: line["validation_balanced_accuracy"])
