@@ -223,8 +223,8 @@ def human(path: str, key: str = "") -> Noise:
 def before_longtail(noise: Noise) -> Noise:
     """`noise` on the full set; the long tail then selects by the noisy label (HAR's order).
 
-    With n_max=0 the profile starts at what the noisy classes can supply, so the size of the set moves with the seed; give
-    the long tail an n_max that every seed can supply to compare seeds.
+    With n_max=0 the profile starts at what the noisy classes can supply, so the size of the set moves with the seed; to
+    compare seeds give the long tail an n_max that all of them can supply.
     """
     return noise._replace(before_longtail=True)
 
