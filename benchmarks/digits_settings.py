@@ -56,7 +56,7 @@ def sweep(variant: str = "") -> list[Cell]:
         "mae(), lr 0.2": {**choices["mae()"], "finetune.schedule": "cosine(lr=0.2, warmup=0.05)"},
         "mixup, alpha 0.2": {**choices["cross_entropy()"], "finetune.mix": "mixup(alpha=0.2)"},
         "mixup, alpha 1": {**choices["cross_entropy()"], "finetune.mix": "mixup(alpha=1.0)"},
-        "MixNN, epochs 3 and 12": {"stages": ("mixnn",)},
+        "MixNN, epochs 3 and 12": {"stages": ("mixnn",), "mixnn.warmup": 3, "mixnn.correct_from": 12},
         "MixNN, epochs 6 and 20": {"stages": ("mixnn",), "mixnn.warmup": 6, "mixnn.correct_from": 20},
     }
     return product(axis("choice", choices), axis("seed", (100, 101, 102, 103)))
