@@ -57,7 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Not in `stages`; the sweep's forward correction and MixNN take them.
     c.folds = config.section("cross_fit", folds=3, loss="cross_entropy()", **FINETUNE)
     c.noise_model = config.section("transition", init="folds", estimator="confident()")
-    c.mixnn = config.section("mixnn", warmup=6, correct_from=20, correct_every=2, **FINETUNE)
+    c.mixnn = config.section("mixnn", warmup=3, correct_from=12, correct_every=2, **FINETUNE)
     if variant == "small":
         c.pretrain.length = "epochs(2)"
         c.finetune.length = "epochs(2)"
