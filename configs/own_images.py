@@ -7,7 +7,8 @@
 adjustment inside SuperLoss. Last, `folds` judges every label by a network that has not seen it:
 `folds/suspects.csv` in the run's directory lists files and classes, the likeliest mistakes first. Look at the first
 few dozen; the estimate of how many there are is rough. The test images, a fifth of every class unless `photos` has
-`train` and `test`, have labels of the same quality, and accuracy is measured against them. A class of a few images is
+`train` and `test`, are not judged (`test_percent=1` keeps them few); their labels are as good as the others, and
+accuracy is measured against them. A class of a few images is
 fine; with fewer than 200 images in all lower the batch sizes (`--config.finetune.batch_size=32`, and so on).
 
 Cost: 17 TFLOP an image of 64 x 64 pixels, most of it pre-training (XLA counts 3.9 GFLOP a forward pass; three times

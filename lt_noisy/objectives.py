@@ -131,8 +131,10 @@ def info_nce(
     return jax.nn.logsumexp(logits, axis=-1) - logits[:, 0]
 
 
-def _stateless(loss: Callable[[Outputs, jax.Array | None], jax.Array]) -> Method:
+def _stateless(loss: Callable[[Outputs, jax.Array | None], jax.Array], least: int = 1) -> Method:
     def init(context: Context) -> dict:
+        if context.batch_size < least:
+            raise UserError(f"it takes batches of at least {least} images, not {context.batch_size}")
         return {}
 
     def apply(state, outputs, targets, rows, step):
@@ -165,7 +167,8 @@ def simclr(temperature: float = 0.5, hidden: int = 512, size: int = 128) -> Obje
     _temperature(temperature)
     _sizes(hidden=hidden, size=size)
     return Objective(
-        method=_stateless(lambda outputs, _: nt_xent(*outputs.projections, temperature)),
+        # Of a batch of one image there is no negative.
+        method=_stateless(lambda outputs, _: nt_xent(*outputs.projections, temperature), least=2),
         projector=lambda dtype, norm_axis: MLP((hidden, size), norm=False, dtype=dtype, norm_axis=norm_axis),
         joint=True,
     )

@@ -36,7 +36,7 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
 
 def batch_size(images: int, asked: int) -> int:
     """`asked`, or for a cluster of fewer than four such batches the largest power of two in a quarter of it."""
-    quarter = images // 4
+    quarter = int(images) // 4  # NumPy's integers, of np.bincount, may have no bit_length
     return asked if asked <= quarter else 2 ** (quarter.bit_length() - 1) if quarter else 0
 
 

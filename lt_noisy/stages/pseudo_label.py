@@ -62,7 +62,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     if not said.kept.any():
         raise UserError(
             f"config.{job.name}.threshold: {section.threshold:g} keeps none of {len(said.kept)} images "
-            f"(largest confidence {said.confidence.max():.3g}); lower it"
+            f"(largest confidence {said.confidence.max():.9g}); lower it"
         )
     unlabelled.write(job.directory, pool, said)
     figures = describe(logits.argmax(-1), said.kept, said.confidence, pool.labels, job.training_set)
