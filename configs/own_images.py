@@ -6,10 +6,11 @@
 `photos` has one sub-folder of images per class. SimCLR looks at the images alone, then a network is trained with logit
 adjustment inside SuperLoss. Last, `folds` judges every label by a network that has not seen it:
 `folds/suspects.csv` in the run's directory lists files and classes, the likeliest mistakes first. Look at the first
-few dozen; the estimate of how many there are is rough. The test images, a fifth of every class unless `photos` has
-`train` and `test`, are not judged (`test_percent=1` keeps them few); their labels are as good as the others, and
-accuracy is measured against them. A class of a few images is
-fine; with fewer than 200 images in all lower the batch sizes (`--config.finetune.batch_size=32`, and so on).
+few dozen; the estimate of how many there are is rough.
+
+The test images, a fifth of every class unless `photos` has `train` and `test`, are not judged (`test_percent=1` keeps
+them few); their labels are as good as the others, and accuracy is measured against them. With fewer than 200 images
+in all lower the batch sizes (`--config.finetune.batch_size=32`, and so on).
 
 Cost: 17 TFLOP an image of 64 x 64 pixels, most of it pre-training (XLA counts 3.9 GFLOP a forward pass; three times
 that an image and view, 500 epochs of two views, 100 of one, and five folds of 100 on four fifths); `small` about half a
