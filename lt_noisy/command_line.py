@@ -18,29 +18,49 @@ python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] 
 
 
 def _joined(argv: list[str]) -> list[str]:
-    """`--config x` as `--config=x`."""
-    for i, argument in enumerate(argv[:-1]):
-        if argument == "--config":
-            return [*argv[:i], f"--config={argv[i + 1]}", *argv[i + 2 :]]
-    return argv
+    """`--config x` and `--config.field x` as `--config=x` and `--config.field=x`."""
+    joined: list[str] = []
+    for argument in argv:
+        last = joined[-1] if joined else ""
+        if last.partition(".")[0] == "--config" and "=" not in last and not argument.startswith("--"):
+            joined[-1] = f"{last}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
-def _refuse_unknown_fields(argv: list[str]) -> None:
-    """`UserError` for the first override of a field that the config file does not have."""
-    overrides = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--config.")]
-    config = parse([argument for argument in argv if not argument.startswith("--config.")])[0] if overrides else None
+def _refuse_override(argv: list[str], error: Exception) -> None:
+    """`UserError` for the first override of a field that the config does not have, or whose value `error` is about."""
+    overrides = [argument for argument in argv if argument.startswith("--config.")]
+    config = parse([argument for argument in argv if argument not in overrides])[0] if overrides else None
     for override in overrides:
-        node, *names = override.split(".")
+        flag, _, value = override.partition("=")
+        node, *names = flag[2:].split(".")
         at = config
         for name in names:
             if not isinstance(at, ConfigDict):
-                raise UserError(f"--{override}: {node} is {at!r} and has no fields")
+                raise UserError(f"{flag}: {node} is {at!r} and has no fields")
             if name not in at:
                 known = sorted(at.keys())
-                raise UserError(
-                    f"--{override}: {node} has no {name!r}{nearest(name, known)} (it has {', '.join(known)})"
-                )
+                raise UserError(f"{flag}: {node} has no {name!r}{nearest(name, known)} (it has {', '.join(known)})")
             node, at = f"{node}.{name}", at[name]
+        if str(error).startswith(f"flag {override}:"):  # absl names the one that it cannot parse
+            if isinstance(at, ConfigDict):
+                known = ", ".join(sorted(at.keys()))
+                raise UserError(f"{flag} is a section: set its fields one by one (it has {known})")
+            raise UserError(f"{flag} takes {type(at).__name__}, not {value!r}")
+
+
+def _told(error: Exception, path: str) -> str:
+    """What went wrong while flags were parsed or the config file at `path` was read, in one line."""
+    if "Traceback (most recent call last)" in str(error):  # so ml_collections wraps a ValueError of the file
+        last = str(error).strip().splitlines()[-1]
+        return last.partition("UserError: ")[2] or f"{path}: {last}"
+    if isinstance(error, flags.Error):
+        return f"command line: {' '.join(str(error).split())}"
+    inner = next((cause for cause in (error, *error.args) if isinstance(cause, KeyError)), None)
+    said = inner.args[0] if inner and inner.args else error  # a KeyError's own text is a repr: quotes, backslashes
+    return f"{path}: {type(error).__name__}: {' '.join(str(said).split())}"
 
 
 def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
@@ -63,11 +83,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
     except UserError:
         raise
     except Exception as error:
-        _refuse_unknown_fields(argv)
-        detail = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")
-        if "UserError: " in detail:  # of the config file itself; ml_collections wraps it in its traceback
-            raise UserError(detail.rpartition("UserError: ")[2]) from None
-        raise UserError(f"command line: {detail}") from None
+        _refuse_override(argv, error)
+        raise UserError(_told(error, path)) from None
     if rest:
         raise UserError(f"left-over argument {rest[0]!r} (overrides look like --config.seed=1)")
     name = pathlib.Path(path).stem + (f"-{variant}" if variant else "")

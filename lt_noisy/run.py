@@ -84,6 +84,8 @@ def _run_stages(
         else:
             unlink_unused(job.directory)
         finished(job.directory, identity)  # refuses a directory of another run
+    if not (workdir / "manifest.json").exists():  # only now: a refused run leaves none to refuse the corrected one
+        manifests.save(manifest, workdir)
     print(report.header(config_name, resolved, manifest, dataset, jobs[0][1], workdir), flush=True)
 
     summaries = {stage.name: _finish(stage, job, identity) for stage, job, identity in jobs}
@@ -166,7 +168,7 @@ def make_job(
 
 
 def training_set(resolved: Resolved, source: Source, workdir: pathlib.Path) -> manifests.Manifest:
-    """The run's manifest, built or loaded, and written to the workdir.
+    """The run's manifest, built or loaded; nothing is written.
 
     Building is a pure function of source and recipe, so it is done again on every start: a manifest
     that is already in the workdir must be the same one.
@@ -205,7 +207,6 @@ def training_set(resolved: Resolved, source: Source, workdir: pathlib.Path) -> m
                 "choose another --workdir, or remove it"
             )
         return stored
-    manifests.save(manifest, workdir)
     return manifest
 
 

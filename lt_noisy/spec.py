@@ -11,12 +11,14 @@ Ellipsis, ``*``, ``**`` and arithmetic are refused; a sign before a number is al
 import ast
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 Table = Mapping[str, Callable[..., Any]]
 
 _LITERAL_TYPES = (bool, int, float, str, tuple)
+_RIGHT = "write a call such as 'name(argument=1)'"
 
 
 class UserError(ValueError):
@@ -41,20 +43,27 @@ def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
 def parse(text: str) -> Call:
     """Parses one spec; raises `UserError` on anything outside the grammar."""
     if not isinstance(text, str):
-        raise UserError(f"{text!r} is not a spec: write a call such as 'name(argument=1)'")
+        raise UserError(f"{text!r} is not a spec: {_RIGHT}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError(f"{text!r} is not a spec: write a call such as 'name(argument=1)'") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        why = f" ({error.msg})" if isinstance(error, SyntaxError) else ""
+        raise UserError(f"{text!r} is not a spec{why}: {_RIGHT}{_quoting(text)}") from None
     value = _value(tree, text)
     if not isinstance(value, Call):
-        raise UserError(f"{text!r} is a plain value, not a spec: write a call such as 'name(argument=1)'")
+        raise UserError(f"{text!r} is a plain value, not a spec: {_RIGHT}")
     return value
+
+
+def _quoting(text: str) -> str:
+    """What is likely wrong with text that seems to hold a path, a file name or several words."""
+    seems = re.search(r"[/:\\~]|[A-Za-z]\.|\.[A-Za-z]|\w[ -]+[A-Za-z]", text)
+    return "; text with / : . - or a space is quoted, as in \"folder(path='/tmp/x')\"" if seems else ""
 
 
 def _value(node: ast.expr, text: str) -> Any:
     def refuse(what: str) -> UserError:
-        return UserError(f"{text!r}: {what} is not allowed in a spec (only calls, names and literals)")
+        return UserError(f"{text!r}: {what} is not allowed in a spec (only calls, names and literals){_quoting(text)}")
 
     match node:
         case ast.Constant(value=value) if isinstance(value, (bool, int, float, str)):
@@ -111,12 +120,24 @@ def _resolve(call: Call, table: Table, where: str) -> tuple[Callable[..., Any], 
     return factory, bound
 
 
-def _argument(value: Any, parameter: inspect.Parameter, where: str, name: str) -> Any:
+def _parsed(spec: Any, table: Table, where: str) -> Call:
+    """`parse`, whose refusals name the field, and what the table knows unless the text starts with one of that."""
+    if isinstance(spec, Call):
+        return spec
+    try:
+        return parse(spec)
+    except UserError as error:
+        begun = isinstance(spec, str) and spec.partition("(")[0].strip() in table
+        known = "" if begun else f" (known: {', '.join(sorted(table))})"
+        raise UserError(f"{where}: {error}{known}") from None
+
+
+def _argument(value: Any, parameter: inspect.Parameter, table: Table, where: str, name: str) -> Any:
     """Checks one literal against the parameter's annotation; returns literals ready, specs as `Call`."""
     kind = parameter.annotation
     if kind not in _LITERAL_TYPES:  # a nested spec
         if isinstance(value, str):
-            value = parse(value)  # a default, or a quoted spec
+            value = _parsed(value, table, where)  # a default, or a quoted spec
         if not isinstance(value, Call):
             raise UserError(f"{where}: {name}({parameter.name}=...) takes a spec, not {value!r}")
         return value
@@ -139,7 +160,7 @@ def _bound_items(call: Call, table: Table, where: str) -> tuple[Callable[..., An
     for key, value in bound.arguments.items():
         parameter = bound.signature.parameters[key]
         values = value if parameter.kind is parameter.VAR_POSITIONAL else (value,)
-        items += [(key, parameter.kind, _argument(v, parameter, where, call.name)) for v in values]
+        items += [(key, parameter.kind, _argument(v, parameter, table, where, call.name)) for v in values]
     return factory, items
 
 
@@ -152,9 +173,10 @@ def bind(text: str | Call, table: Table, where: str) -> Any:
       where: the config field, for error messages.
 
     Raises:
-      UserError: unknown name, misspelt, missing or ill-typed argument, or a value the factory refuses.
+      UserError: text outside the grammar, unknown name, misspelt, missing or ill-typed argument, or a value the
+        factory refuses.
     """
-    call = parse(text) if isinstance(text, str) else text
+    call = _parsed(text, table, where)
     factory, items = _bound_items(call, table, where)
     built = [(k, kind, bind(v, table, where) if isinstance(v, Call) else v) for k, kind, v in items]
     keyword = {k: v for k, kind, v in built if kind is inspect.Parameter.KEYWORD_ONLY}
@@ -167,7 +189,7 @@ def bind(text: str | Call, table: Table, where: str) -> Any:
 
 def canonical(text: str | Call, table: Table, where: str) -> str:
     """`text` with every argument written out by name, so that equal choices have equal text."""
-    call = parse(text) if isinstance(text, str) else text
+    call = _parsed(text, table, where)
     _, items = _bound_items(call, table, where)
     parts = []
     for key, kind, value in items:

@@ -141,6 +141,8 @@ def test_a_saved_manifest_replaces_the_recipe(env, finished, tmp_path):
         "--config.noise=none()",
         f"--config.manifest=file(path='{reference}')",
     ]
+    refused = run(env, tmp_path / "loaded", "--config.noise=none()", "--config.finetune.batch_size=5000")
+    assert refused.returncode == 2 and "5000" in refused.stderr  # and what replaces it may have its place
     loaded = run(env, tmp_path / "loaded", *recipe)
     assert loaded.returncode == 0, loaded.stderr
     assert (

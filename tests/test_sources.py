@@ -65,6 +65,7 @@ def test_npz(tmp_path):
         ({"train_images": pictures(5)}, r"train_labels is uint8 \[4\]; it must be integer \[5\]"),
         ({"train_labels": np.zeros(4)}, "train_labels is float64"),
         ({"train_labels": np.array([0, 1, -1, 2])}, "train_labels holds -1"),
+        ({"train_labels": np.array([0, 4, 4, 2])}, r"no image of 2 of the 5 classes \(1, 3\); labels must be 0\.\.C-1"),
         ({"test_labels": np.array([3, 0])}, r"test_labels holds class 3, train_labels only 0\.\.2"),
         ({"train_ids": np.array([1, 2, 3, 1])}, "train_ids holds duplicates"),
         ({"test_images": pictures(2, height=5)}, "differ in shape"),
@@ -116,7 +117,7 @@ def test_folder_holds_out_a_fixed_share_of_each_class(tmp_path):
             assert name == source.class_names[split.labels[row]] and (image == pictures(1, seed=i)[0]).all()
 
 
-@pytest.mark.parametrize("held_out", ["test", "val"])
+@pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
 def test_folder_with_its_own_split(tmp_path, held_out):
     train, test = classes(ant=2, bee=1), classes(bee=2)
     write_folder(
@@ -128,6 +129,44 @@ def test_folder_with_its_own_split(tmp_path, held_out):
     assert source.test.ids.tolist() == test_ids and source.train.ids.tolist() == train_ids
     write_folder(tmp_path, {f"{held_out}/cow/1.png": pictures(1)[0]})
     refused(f'folder("{tmp_path}")', f"{held_out}/cow is a class that .*train does not have")
+
+
+@pytest.mark.parametrize("split", ["Test", "dev", ""])
+@pytest.mark.parametrize("train", ["train", "Train", "training"])
+def test_folder_does_not_take_a_train_folder_for_a_class(tmp_path, train, split):
+    files = {f"{part}/{k}": v for part in (train, split) if part for k, v in classes(ant=2, bee=2).items()}
+    write_folder(tmp_path, files)
+    shown = ", ".join(sorted(filter(None, (train, split))))
+    refused(f'folder("{tmp_path}")', rf"holds {shown}: call the splits train and test \(or val, valid, validation\)")
+
+
+def test_folder_counts_what_it_skips(tmp_path, capsys):
+    write_folder(tmp_path, classes(ant=2, bee=2))
+    load(f'folder("{tmp_path}")')
+    assert capsys.readouterr().out == ""
+    write_folder(tmp_path, {"ant/1.HEIC": None, "ant/more/2.heic": None, "bee/README": None, "bee/._1.heic": None})
+    load(f'folder("{tmp_path}")')
+    note = capsys.readouterr().out
+    assert note.startswith(f"note: {tmp_path}: skipped 3 files (.heic, no ending); ") and note.count("\n") == 1
+    (tmp_path / "cow").mkdir()
+    (tmp_path / "cow" / "1.heic").touch()
+    refused(f'folder("{tmp_path}")', r"cow holds no image \(.*\.webp\) but 1 file \(\.heic\)")
+
+
+def test_folder_reads_tiff(tmp_path):
+    for name in ("a/0.tif", "a/1.TIFF", "b/0.tif", "b/1.tif"):
+        write_folder(tmp_path, {name: pictures(1, channels=1, seed=3)[0]})
+    images = load(f'folder("{tmp_path}", size=6)').train.images(np.arange(2))
+    assert (images == pictures(1, channels=1, seed=3)).all()
+
+
+def test_folder_names_every_file_that_cannot_be_read(tmp_path):
+    broken = dict.fromkeys(["ant/1.png", "bee/0.png", "bee/1.png"])
+    write_folder(tmp_path, classes(ant=3, bee=3) | broken)
+    rest = ", ".join(str(tmp_path / name) for name in ("bee/0.png", "bee/1.png"))
+    refused(f'folder("{tmp_path}")', rf"ant/1\.png cannot be read .*; 2 more cannot be read either: {rest}$")
+    write_folder(tmp_path, {f"cow/{i}.png": None for i in range(20)})
+    refused(f'folder("{tmp_path}")', r"; 22 more cannot be read either: .*cow/13\.png, \.\.\.$")
 
 
 def test_folder_resizes_the_shorter_side_and_crops_the_centre(tmp_path):

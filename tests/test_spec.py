@@ -63,6 +63,18 @@ def test_bind(text, built):
         ("superloss(3)", "takes a spec, not 3"),
         ("gce(q=2)", "config.loss: gce: q is in (0, 1], not 2.0"),
         ("superloss(gce(q=2))", "config.loss: gce: q is in (0, 1], not 2.0"),
+        ("gce(0.5, mode=/tmp/x)", "is not a spec (invalid syntax): write a call"),
+        ("gce(0.5, mode=/tmp/x)", """; text with / : . - or a space is quoted, as in "folder(path='/tmp/x')\""""),
+        ("gce(0.5, mode=a/b)", "'a / b' is not allowed in a spec (only calls, names and literals); text with"),
+        ("gce(0.5, mode=a.b)", "; text with / : . - or a space is quoted"),
+        ("gce(0.5, mode=a b)", "; text with / : . - or a space is quoted"),
+        ("superloss(gce(0.5)", "'superloss(gce(0.5)' is not a spec ('(' was never closed): write a call"),
+        ("superloss('gce(')", "'gce(' is not a spec ('(' was never closed)"),
+        (
+            "40",
+            "'40' is a plain value, not a spec: write a call such as 'name(argument=1)' (known: chain, cross_entropy,",
+        ),
+        (40, "40 is not a spec: write a call such as 'name(argument=1)' (known: chain, cross_entropy,"),
     ],
 )
 def test_one_line_errors(text, says):
@@ -79,8 +91,9 @@ def test_one_line_errors(text, says):
      "gce(q=1, q=2)", "lambda: 1", "gce(", "(" * 300, "gce(q=1j)", "gce(-True)", "gce(q=b'x')", "x if y else z", "\0"],
 )  # fmt: skip
 def test_grammar_refuses(text):
-    with pytest.raises(UserError):
-        bind(text, TABLE, "config.loss")
+    for read in (bind, canonical):
+        with pytest.raises(UserError, match=r"\Aconfig.loss: .*\Z"):
+            read(text, TABLE, "config.loss")
 
 
 def test_nothing_is_evaluated(tmp_path):

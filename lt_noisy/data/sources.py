@@ -4,7 +4,7 @@ and `halves` and `development`, which change the images and the splits of anothe
 A factory checks its arguments and returns `load() -> Source`; nothing is read before `load` is called.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,8 @@ from lt_noisy.data.development import development
 from lt_noisy.data.halves import halves
 from lt_noisy.spec import UserError
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
 _HOLD_OUT_SEED = 0  # the test split is the same in every run, whatever the run's seed
 
 
@@ -81,6 +82,10 @@ def tfds(name: str, size: int = 0, train: str = "train", test: str = "test") -> 
     return load
 
 
+def _listed(names: Sequence[object]) -> str:
+    return ", ".join(map(str, names[:8])) + (", ..." if len(names) > 8 else "")
+
+
 def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -90,7 +95,7 @@ def npz(path: str) -> Load:
 
     Keys: train_images, test_images uint8 [N, H, W] or [N, H, W, 1 or 3]; train_labels, test_labels
     integer [N] from 0; train_ids integer [N], unique (optional, else the row). The number of classes is the
-    largest training label + 1, and classes are named by their numbers.
+    largest training label + 1, each of which has training images, and classes are named by their numbers.
     """
 
     def load() -> Source:
@@ -109,11 +114,16 @@ def npz(path: str) -> Load:
         if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
             raise UserError(f"{path}: train_images and test_images differ in shape after the first axis")
         num_classes = int(train.labels.max()) + 1
-        if test.labels.max() >= num_classes:
+        empty = np.setdiff1d(np.arange(num_classes), train.labels)
+        if len(empty):  # nothing could be learnt of it, and its prior would be 0
             raise UserError(
-                f"{path}: test_labels holds class {test.labels.max()}, train_labels only 0..{num_classes - 1}"
+                f"{path}: train_labels: no image of {len(empty)} of the {num_classes} classes ({_listed(empty)}); "
+                "labels must be 0..C-1 without gaps"
             )
-        return Source(train, test, tuple(str(c) for c in range(num_classes)))
+        if test.labels.max() >= num_classes:
+            most = f"train_labels only 0..{num_classes - 1}"
+            raise UserError(f"{path}: test_labels holds class {test.labels.max()}, {most}")
+        return Source(train, test, tuple(map(str, range(num_classes))))
 
     return load
 
@@ -146,12 +156,15 @@ def _in_memory(ids: np.ndarray, labels: np.ndarray, images: np.ndarray) -> Split
 def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
     """A folder with one sub-folder of images per class, in the style of `photos/cat/1.jpg`.
 
-    Where `path/train` and `path/test` (or `val`, `validation`) exist they are the splits. Otherwise
-    test_percent of each class (at least one image) is held out, the same in every run. Classes are the sorted
-    folder names. Hidden files and those whose ending is no image's are ignored. An id is the image's row in
-    the sorted listing of the whole tree. Every image is decoded at `load` into one uint8 array [N, size,
-    size, 3] (1 channel where all are grey): upright by EXIF, the shorter side resized to `size` (bilinear),
-    the centre cut out.
+    Where `path/train` and `path/test` (or else `val`, `valid`, `validation`) exist they are the splits. Otherwise
+    test_percent of each class (at least one image) is held out, the same in every run. Classes are the sorted folder
+    names. Hidden files are ignored, and, with a note, those whose ending is no image's. An id is the image's row in
+    the sorted listing of the whole tree. Every image is decoded at `load` into one uint8 array [N, size, size, 3] (1
+    channel where all are grey): upright by EXIF, the shorter side resized to `size` (bilinear), the centre cut out.
+
+    Raises:
+      UserError: an argument out of range; at load, no folder, fewer than 2 classes, a class without images, a `train`
+        (or `training`) without a test folder beside it, or files that cannot be read.
     """
     if size < 1:
         raise UserError(f"size={size} must be a positive number of pixels")
@@ -162,25 +175,24 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
         root = Path(path)
         if not root.is_dir():
             raise UserError(f"{path} is not a folder")
-        held_out = [name for name in ("test", "val", "validation") if (root / name).is_dir()]
-        has_splits = (root / "train").is_dir() and bool(held_out)
-        train_root = root / "train" if has_splits else root
+        held_out = _test_folder(root)
+        train_root = root / "train" if held_out else root
         names = [entry.name for entry in _visible(train_root) if entry.is_dir()]
         if len(names) < 2:
             raise UserError(f"{train_root} has {len(names)} class folders; at least 2 are needed")
-        files, labels, is_test = [], [], []
-        for split in sorted((held_out[0], "train")) if has_splits else ("",):  # in sorted order, as ids are
+        files, labels, is_test, skipped = [], [], [], []
+        for split in sorted((held_out, "train")) if held_out else ("",):  # in sorted order, as ids are
             for entry in [e for e in _visible(root / split) if e.is_dir()]:
                 if entry.name not in names:
                     raise UserError(f"{entry} is a class that {train_root} does not have")
-                found = list(_image_files(entry))
-                if not found:
-                    raise UserError(f"{entry} holds no image ({', '.join(sorted(_SUFFIXES))})")
+                found, others = _image_files(entry)
                 files += found
+                skipped += others
                 labels += [names.index(entry.name)] * len(found)
                 is_test += [split != "train"] * len(found) if split else _held_out(entry, len(found), test_percent)
         if not any(is_test):
-            raise UserError(f"{root / held_out[0]} has no class folders")
+            raise UserError(f"{root / held_out} has no class folders")
+        _note_skipped(path, skipped)
         images = _decode_all(files, size)
         labels, test = np.asarray(labels), np.asarray(is_test)
         paths = np.array([file.relative_to(root).as_posix() for file in files])
@@ -198,9 +210,8 @@ def images_under(path: str, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"{path} is not a folder")
-    files = list(_image_files(root))
-    if not files:
-        raise UserError(f"{path} holds no image ({', '.join(sorted(_SUFFIXES))})")
+    files, skipped = _image_files(root)
+    _note_skipped(path, skipped)
     return _decode_all(files, size), tuple(file.relative_to(root).as_posix() for file in files)
 
 
@@ -208,12 +219,45 @@ def _visible(directory: Path) -> list[Path]:
     return sorted((e for e in directory.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
 
 
-def _image_files(directory: Path) -> Iterator[Path]:
+def _test_folder(root: Path) -> str:
+    """The folder beside `root/train` that is the test split; the empty string where `root` holds the class folders."""
+    folders = [entry.name for entry in _visible(root) if entry.is_dir()]
+    found = [name for name in _TEST_FOLDERS if name in folders]
+    if "train" in folders and found:
+        return found[0]
+    if any(name.lower() in ("train", "training") for name in folders):  # hardly ever meant as a class
+        raise UserError(
+            f"{root} holds {_listed(folders)}: call the splits train and test (or {', '.join(_TEST_FOLDERS[1:])}), or "
+            "put the class folders at the top, none of them called train or training"
+        )
+    return ""
+
+
+def _files(directory: Path) -> Iterator[Path]:
     for entry in _visible(directory):
-        if entry.is_dir():
-            yield from _image_files(entry)
-        elif entry.suffix.lower() in _SUFFIXES:
-            yield entry
+        yield from _files(entry) if entry.is_dir() else (entry,)
+
+
+def _image_files(directory: Path) -> tuple[list[Path], list[Path]]:
+    """The images under a folder and its other files, hidden ones in neither; refuses a folder without an image."""
+    images, others = [], []
+    for file in _files(directory):
+        (images if file.suffix.lower() in _SUFFIXES else others).append(file)
+    if not images:
+        held = f" but {_counted(others)}" if others else ""
+        raise UserError(f"{directory} holds no image ({', '.join(_SUFFIXES)}){held}")
+    return images, others
+
+
+def _counted(files: list[Path]) -> str:
+    """`"10 files (.heic, .txt)"`."""
+    endings = sorted({file.suffix.lower() or "no ending" for file in files})
+    return f"{len(files)} file{'s' if len(files) > 1 else ''} ({_listed(endings)})"
+
+
+def _note_skipped(path: str, files: list[Path]) -> None:
+    if files:
+        print(f"note: {path}: skipped {_counted(files)}; what is read is {', '.join(_SUFFIXES)}", flush=True)
 
 
 def _held_out(entry: Path, count: int, percent: int) -> list[bool]:
@@ -227,6 +271,7 @@ def _held_out(entry: Path, count: int, percent: int) -> list[bool]:
 def _decode_all(files: list[Path], size: int) -> np.ndarray:
     """uint8 [N, size, size, 3], or [N, size, size, 1] where every image is grey."""
     images = np.empty((len(files), size, size, 3), np.uint8)
+    broken: dict[int, str] = {}  # row -> why
 
     def fill(row: int) -> bool:
         try:
@@ -238,12 +283,17 @@ def _decode_all(files: list[Path], size: int) -> np.ndarray:
                     image = image.convert("RGBA")
                 image = image.convert("RGB")
         except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
-            raise UserError(f"{files[row]} cannot be read as an image: {_reason(error)}") from None
+            broken[row] = _reason(error)
+            return False
         images[row] = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
         return mode == "L"
 
     with ThreadPoolExecutor() as pool:
         grey = list(pool.map(fill, range(len(files))))
+    if broken:
+        first, *others = [files[row] for row in sorted(broken)]
+        more = f"; {len(others)} more cannot be read either: {_listed(others)}" if others else ""
+        raise UserError(f"{first} cannot be read as an image: {broken[min(broken)]}{more}")
     return images[..., :1] if all(grey) else images
 
 
