@@ -11,7 +11,6 @@ folder, and of how many of them the suggested class is the true one; the share o
 order would have.
 """
 
-import argparse
 import csv
 import pathlib
 import sys
@@ -19,7 +18,10 @@ import sys
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import arguments
 
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.longtail import LONGTAILS
@@ -66,10 +68,13 @@ def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, object]:
     manifest = manifests.load(_truth(folder))
     clean = dict(zip(manifest.ids.tolist(), manifest.clean_labels.tolist(), strict=True))
     names = {name: label for label, name in enumerate(manifest.recipe["class_names"])}
-    with open(suspects, newline="") as file:
-        rows = [(int(pathlib.Path(r["file"]).stem), r["label"], r["suggested"]) for r in csv.DictReader(file)]
-    wrong = np.array([clean[key] != names[label] for key, label, _ in rows], bool)
-    right = np.array([clean[key] == names[suggested] for key, _, suggested in rows], bool)
+    try:
+        with open(suspects, newline="") as file:
+            rows = [(int(pathlib.Path(r["file"]).stem), r["label"], r["suggested"]) for r in csv.DictReader(file)]
+        wrong = np.array([clean[key] != names[label] for key, label, _ in rows], bool)
+        right = np.array([clean[key] == names[suggested] for key, _, suggested in rows], bool)
+    except (ValueError, KeyError, TypeError) as error:  # another file, or of another folder
+        raise UserError(f"{suspects}: not a list of suspects in {folder} ({error!r})") from None
     return {
         "recipe": manifest.recipe,
         "files": len(manifest.ids),
@@ -91,7 +96,7 @@ def show(figures: dict[str, object]) -> str:
 
 def main(argv: list[str]) -> None:
     """`make` or `score`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     making, scoring = commands.add_parser("make"), commands.add_parser("score")
     making.add_argument("folder", type=pathlib.Path)
@@ -101,7 +106,7 @@ def main(argv: list[str]) -> None:
     making.add_argument("--seed", type=int, default=0)
     scoring.add_argument("folder", type=pathlib.Path)
     scoring.add_argument("suspects", type=pathlib.Path)
-    scoring.add_argument("--json", type=pathlib.Path)
+    scoring.add_argument("--json", type=arguments.new_file)
     given = parser.parse_args(argv[1:])
     if given.command == "make":
         made = make(given.folder, given.dataset, given.longtail, given.noise, given.seed)
@@ -118,7 +123,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv)
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+    arguments.run(main)

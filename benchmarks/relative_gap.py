@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import arguments
 
 from lt_noisy.data import manifest as manifests
 from lt_noisy.metrics import write_json
@@ -138,23 +141,19 @@ def _mean_std(values: list[float]) -> str:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    files = [argument.removeprefix("--json=") for argument in argv[1:] if argument.startswith("--json=")]
-    paths = [argument for argument in argv[1:] if not argument.startswith("--json=")]
-    if not paths or len(files) > 1 or "" in files or any(path.startswith("-") for path in paths):
-        raise UserError("the arguments are finished runs and at most one --json=FILE")
-    probed = [one for path in paths for one in read_run(pathlib.Path(path))]
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("runs", type=pathlib.Path, nargs="+", help="finished runs")
+    parser.add_argument("--json", type=arguments.new_file, help="where the record goes")
+    given = parser.parse_intermixed_args(argv[1:])
+    probed = [one for run in given.runs for one in read_run(run)]
     rows = gaps(probed)
     print(show(rows))
-    if files:  # with the versions of the runs, all of them where they differ
+    if given.json is not None:  # with the versions of the runs, all of them where they differ
         names = sorted({name for one in probed for name in one.summary["versions"]})
         versions = {n: ", ".join(sorted({one.summary["versions"].get(n, "none") for one in probed})) for n in names}
         command = " ".join(["python benchmarks/relative_gap.py", *argv[1:]])
-        write_json(pathlib.Path(files[0]), {"command": command, "versions": versions, "rows": rows})
+        write_json(given.json, {"command": command, "versions": versions, "rows": rows})
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    arguments.run(main)

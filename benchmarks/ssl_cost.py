@@ -8,7 +8,6 @@ forward and backward passes, update. All are measured in turns, `--rounds` times
 since the clock of a shared machine drifts. Cost is per image, not per view.
 """
 
-import json
 import pathlib
 import statistics
 import sys
@@ -17,7 +16,10 @@ import time
 import jax
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import arguments
 
 from lt_noisy import config, metrics, parallel
 from lt_noisy.data.dataset import Dataset
@@ -27,7 +29,7 @@ from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import Source, Split
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import make_job, run_card
-from lt_noisy.spec import UserError, bind
+from lt_noisy.spec import bind
 
 STEPS = {  # named as benchmarks/ssl_table.py names the methods
     "supervised": {},
@@ -94,30 +96,33 @@ def show(record: dict) -> str:
 
 def main(argv: list[str]) -> None:
     """Measures, or shows a record."""
-    options = {"model": "resnet20(width=16)", "precision": "float32", "batch": "128", "size": "32", "rounds": "5"}
-    options |= {"repeats": "3", "steps_per_call": "1", "json": "", "show": ""}
-    for argument in argv[1:]:
-        name, _, value = argument.lstrip("-").partition("=")
-        if name not in options:
-            raise UserError(f"unknown argument {argument!r} (known: {', '.join(options)})")
-        options[name] = value
-    if options["show"]:
-        print(show(json.loads(pathlib.Path(options["show"]).read_text())))
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("--model", default="resnet20(width=16)")
+    parser.add_argument("--precision", default="float32")
+    defaults = {"batch": 128, "size": 32, "rounds": 5, "repeats": 3, "steps_per_call": 1}
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=arguments.count, default=default)
+    outputs = parser.add_mutually_exclusive_group()
+    outputs.add_argument("--json", type=arguments.new_file, help="where the record goes")
+    outputs.add_argument("--show", type=pathlib.Path, help="print the table of this record, and do nothing else")
+    given = parser.parse_args(argv[1:])
+    if given.show is not None:
+        print(arguments.from_record("--show", given.show, show))
         return
     c = config.default()
-    c.model, c.precision, c.steps_per_call = options["model"], options["precision"], int(options["steps_per_call"])
+    c.model, c.precision, c.steps_per_call = given.model, given.precision, given.steps_per_call
     names = {name: f"stage{i}" for i, name in enumerate(STEPS)}
     for name, fields in STEPS.items():
         kind = "self_supervised" if fields else "supervised"
-        c[names[name]] = config.section(kind, batch_size=int(options["batch"]), length="epochs(1000)", **fields)
+        c[names[name]] = config.section(kind, batch_size=given.batch, length="epochs(1000)", **fields)
     c.stages = tuple(names.values())
     resolved = config.resolve(c)
     devices = parallel.make("jit", 0)
-    dataset = random_dataset(int(options["size"]), max(4 * int(options["batch"]), 64))
+    dataset = random_dataset(given.size, max(4 * given.batch, 64))
     calls, per_call = compiled_steps(resolved, dataset, devices)
     rounds = []
-    for _ in range(int(options["rounds"])):
-        rounds.append({name: seconds(calls[names[name]], int(options["repeats"])) for name in STEPS})
+    for _ in range(given.rounds):
+        rounds.append({name: seconds(calls[names[name]], given.repeats) for name in STEPS})
         print(" ".join(f"{name}: {1e3 * s / per_call:.0f} ms" for name, s in rounds[-1].items()), flush=True)
     labels, ids = dataset.clean, dataset.ids
     recipe = bind("none()", LONGTAILS, "longtail"), bind("none()", NOISES, "noise")
@@ -125,11 +130,11 @@ def main(argv: list[str]) -> None:
     card = run_card(resolved, manifest, devices)
     record = {
         "command": "python benchmarks/ssl_cost.py " + " ".join(argv[1:]),
-        "options": {k: v for k, v in options.items() if k not in ("json", "show")},
+        "options": {k: v for k, v in vars(given).items() if k not in ("json", "show")},
         "rows": [
             {
                 "name": name,
-                "images_per_second": int(options["batch"]) * per_call / statistics.median(r[name] for r in rounds),
+                "images_per_second": given.batch * per_call / statistics.median(r[name] for r in rounds),
                 "relative_cost": statistics.median(r[name] / r["supervised"] for r in rounds),
                 "relative_cost_rounds": [round(r[name] / r["supervised"], 3) for r in rounds],
             }
@@ -139,12 +144,9 @@ def main(argv: list[str]) -> None:
         "machine": card["machine"],
     }
     print(show(record))
-    if options["json"]:
-        metrics.write_json(pathlib.Path(options["json"]), record)
+    if given.json is not None:
+        metrics.write_json(given.json, record)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    arguments.run(main)

@@ -5,11 +5,13 @@
 
 A RUN is a workdir of main.py. One row for each stage that learns a representation without labels, with the probe
 stage that reads it where there is one; runs that differ by the seed alone share a row (mean and standard deviation).
-kNN is on a balanced bank of the training set's size, beside that of the stage's own random initialisation and of the
-normalised pixels; `linear` is the probe on the full training split, `tail` its accuracy on the classes with fewest
-images (below 20, or where there are none the last third). Std is the channel std of the features over the ideal
-1 / sqrt(D). Loss is the mean of the first and of the last logged interval. Cost is that of a step relative to a
-supervised one, from a record of benchmarks/ssl_cost.py (of SAM for rwSAM).
+What else differs between the rows is shown: the data in columns, the settings of rows that would look alike after the
+method. All linear probes of a table have the same settings. kNN is on a balanced bank of the training set's size,
+beside that of the stage's own random initialisation and of the normalised pixels; `linear` is the probe on the full
+training split, `tail` its accuracy on the classes with fewest images (below 20, or where there are none the last
+third). Std is the channel std of the features over the ideal 1 / sqrt(D). Loss is the mean of the first and of the
+last logged interval. Cost is that of a step relative to a supervised one, from a record of benchmarks/ssl_cost.py (of
+SAM for rwSAM).
 """
 
 import json
@@ -18,9 +20,10 @@ import statistics
 import sys
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import arguments
 from relative_gap import read_stage, settings
 
 from lt_noisy.data import manifest as manifests
@@ -43,6 +46,7 @@ def read_run(run: pathlib.Path) -> list[dict[str, Any]]:
     recipe = manifests.load(run).recipe
     stages = {path.parent.name: read_stage(path.parent) for path in sorted(run.glob("*/identity.json"))}
     probes: dict[str, dict[str, Any]] = {}
+    linear: dict[str, str] = {}
     for name, (identity, summary) in stages.items():
         if (
             identity[f"{name}.kind"] != "probe"
@@ -53,7 +57,7 @@ def read_run(run: pathlib.Path) -> list[dict[str, Any]]:
         probed = identity[f"{name}.init"]
         if probed in probes:
             raise UserError(f"{run}: two probes of {probed} on the full split, {name} is one of them")
-        probes[probed] = summary["probes"]["all"]["linear"]
+        probes[probed], linear[probed] = summary["probes"]["all"]["linear"], identity[f"{name}.linear"]
     rows = []
     for name, (identity, summary) in stages.items():
         if "representation" not in summary:
@@ -71,7 +75,7 @@ def read_run(run: pathlib.Path) -> list[dict[str, Any]]:
         row = {**data, "method": _method(run / name), "steps": summary["steps"], "batch_size": summary["batch_size"]}
         row["model"] = identity["model"]
         row["settings"] = settings(run / name, ("inputs.", "data."))
-        rows.append({**row, "seed": identity["seed"], "figures": figures})
+        rows.append({**row, "seed": identity["seed"], "probe": linear.get(name), "figures": figures})
     if not rows:
         raise UserError(f"{run}: no finished stage that learns a representation")
     return rows
@@ -99,10 +103,16 @@ def _method(stage: pathlib.Path) -> str:
 
 
 def merge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows that differ by the seed alone as one, each figure a list over `seeds` (left out where a seed lacks it)."""
+    """Rows that differ by the seed alone as one, each figure a list over `seeds` (left out where a seed lacks it).
+
+    Raises `UserError` for two runs of one seed, and for linear probes of different kinds or settings.
+    """
+    probes = sorted({row["probe"] for row in rows if row["probe"] is not None})
+    if len(probes) > 1:
+        raise UserError(f"linear probes of different settings, {' and '.join(probes)}: make a table of each")
     merged: dict[str, dict[str, Any]] = {}
     for row in rows:
-        common = {k: v for k, v in row.items() if k not in ("seed", "figures")}
+        common = {k: v for k, v in row.items() if k not in ("seed", "probe", "figures")}
         by_seed = merged.setdefault(json.dumps(common, sort_keys=True), {**common, "by_seed": {}})["by_seed"]
         known = by_seed.setdefault(row["seed"], {})
         if known and known["params_sha256"] != row["figures"]["params_sha256"]:
@@ -119,11 +129,15 @@ def merge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def show(record: dict[str, Any]) -> str:
     """The record as a Markdown table."""
     costs = any("relative_cost" in row for row in record["rows"])
-    titles = ["method", "model", "steps x batch", *FIGURES, "std", "rank", "loss", *(["cost"] if costs else [])]
+    data = [key for key in ("dataset", "longtail", "noise") if len({row[key] for row in record["rows"]}) > 1]
+    titles = ["method", *data, "model", "steps x batch", *FIGURES, "std", "rank", "loss", *["cost"] * costs]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for row in record["rows"]:
+    seen = [(row["method"], *(row[key] for key in data), *_short(row)) for row in record["rows"]]
+    for row, looks in zip(record["rows"], seen, strict=True):
         figures = row["figures"]
-        cells = [row["method"], parse(row["model"]).name, f"{row['steps']} x {row['batch_size']}"]
+        alike = [other["settings"] for other, its in zip(record["rows"], seen, strict=True) if its == looks]
+        own = [f"{k}={v}" for k, v in row["settings"].items() if any(other.get(k) != v for other in alike)]
+        cells = [", ".join([row["method"], *own]), *looks[1:]]
         cells += [_mean_std(figures[key], 100) if key in figures else "" for key in FIGURES.values()]
         collapsed = ", collapsed" if any(figures["collapsed"]) else ""
         cells.append(f"{statistics.mean(figures['std']):.2f}{collapsed}")
@@ -135,6 +149,11 @@ def show(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _short(row: dict[str, Any]) -> tuple[str, str]:
+    """Model, and steps x batch."""
+    return parse(row["model"]).name, f"{row['steps']} x {row['batch_size']}"
+
+
 def _mean_std(values: list[float], unit: float) -> str:
     mean = f"{unit * statistics.mean(values):.1f}"
     return f"{mean} ± {unit * statistics.stdev(values):.1f}" if len(values) > 1 else mean
@@ -142,21 +161,23 @@ def _mean_std(values: list[float], unit: float) -> str:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    named = dict(argument.removeprefix("--").split("=", 1) for argument in argv[1:] if argument.startswith("--"))
-    runs = [pathlib.Path(argument) for argument in argv[1:] if not argument.startswith("--")]
-    if set(named) - {"json", "show", "cost"} or bool(runs) == ("show" in named):
-        raise UserError("the arguments are finished runs, --cost=FILE and --json=FILE, or --show=FILE")
-    if "show" in named:
-        print(show(json.loads(pathlib.Path(named["show"]).read_text())))
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("runs", type=pathlib.Path, nargs="*", help="finished runs")
+    parser.add_argument("--cost", type=pathlib.Path, help="a record of benchmarks/ssl_cost.py")
+    parser.add_argument("--json", type=arguments.new_file, help="where the record goes")
+    parser.add_argument("--show", type=pathlib.Path, help="print the table of this record, and do nothing else")
+    given = parser.parse_intermixed_args(argv[1:])
+    if bool(given.runs) == (given.show is not None) or (given.show is not None and (given.cost or given.json)):
+        raise UserError("the arguments are finished runs, --cost=FILE and --json=FILE, or --show=FILE alone")
+    if given.show is not None:
+        print(arguments.from_record("--show", given.show, show))
         return
-    rows = merge([row for run in runs for row in read_run(run)])
-    if "cost" in named:
-        costs = json.loads(pathlib.Path(named["cost"]).read_text())["rows"]
-        costs = {row["name"]: row["relative_cost"] for row in costs}
-        for row in rows:
-            if (name := row["method"].replace("rwSAM", "SAM")) in costs:
-                row["relative_cost"] = costs[name]
-    summaries = [json.loads(path.read_text()) for run in runs for path in sorted(run.glob("*/summary.json"))]
+    costs = {} if given.cost is None else arguments.from_record("--cost", given.cost, _costs)
+    rows = merge([row for run in given.runs for row in read_run(run)])
+    for row in rows:
+        if (name := row["method"].replace("rwSAM", "SAM")) in costs:
+            row["relative_cost"] = costs[name]
+    summaries = [json.loads(path.read_text()) for run in given.runs for path in sorted(run.glob("*/summary.json"))]
     record = {
         "command": " ".join(["python benchmarks/ssl_table.py", *argv[1:]]),
         "versions": summaries[0]["versions"],
@@ -164,12 +185,13 @@ def main(argv: list[str]) -> None:
         "rows": rows,
     }
     print(show(record))
-    if "json" in named:
-        write_json(pathlib.Path(named["json"]), record)
+    if given.json is not None:
+        write_json(given.json, record)
+
+
+def _costs(record: dict[str, Any]) -> dict[str, float]:
+    return {row["name"]: row["relative_cost"] for row in record["rows"]}
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    arguments.run(main)

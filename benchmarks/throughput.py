@@ -10,6 +10,7 @@ clock of a shared machine drifts. `--start` also times two fresh processes from 
 step, the first with an empty compilation cache and the second with the one it left.
 """
 
+import argparse
 import os
 import pathlib
 import resource
@@ -22,7 +23,10 @@ import time
 import jax
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import arguments
 
 from lt_noisy import command_line, metrics, parallel, rng
 from lt_noisy.checkpoint import Checkpoints
@@ -36,19 +40,17 @@ from lt_noisy.spec import UserError
 from lt_noisy.train import Phase, train
 
 ROUNDS = 5
+ENOUGH = 20  # steps a round, for the overhead of the loop to be more than chance
 
 
-def options(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Splits this script's own flags from those of the command line it shares with main.py."""
-    own = {"stage": "", "seconds": "10", "json": "", "start": ""}
-    rest = []
-    for arg in argv:
-        name, _, value = arg.lstrip("-").partition("=")
-        if name in own:
-            own[name] = value or "yes"
-        else:
-            rest.append(arg)
-    return own, rest
+    parser = arguments.Parser(__doc__, epilog="All other options are those of main.py.")
+    parser.add_argument("--stage", help="a stage that trains (default: the last)")
+    parser.add_argument("--seconds", type=arguments.duration, default=10.0, help="for each of step and loop")
+    parser.add_argument("--json", type=arguments.new_file, help="where the record goes")
+    parser.add_argument("--start", action="store_true", help="time the start of processes, too")
+    return parser.parse_known_args(argv)
 
 
 def per_second(call, examples: int, seconds: float) -> float:
@@ -110,6 +112,7 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
     rows["step"], rows["loop"] = statistics.median(bares), statistics.median(loops)
     ratios = sorted(bare / looped - 1 for bare, looped in zip(bares, loops, strict=True))
     rows["loop_overhead_percent"] = 100 * (rows["step"] / rows["loop"] - 1)
+    rows["steps_per_round"] = steps
     rows["loop_overhead_percent_rounds"] = [round(100 * r, 2) for r in ratios]
     return rows
 
@@ -160,9 +163,9 @@ def main(argv: list[str]) -> None:
     config, _, name, _ = command_line.parse([argv[0], *rest])
     resolved = resolve(config)
     stages = {stage.name: stage for stage in resolved.stages}
-    stage = stages.get(own["stage"] or resolved.stages[-1].name)
+    stage = stages.get(own.stage or resolved.stages[-1].name)
     if stage is None:
-        raise UserError(f"--stage={own['stage']}: not one of {', '.join(stages)}")
+        raise UserError(f"--stage={own.stage}: not one of {', '.join(stages)}")
     if stage.texts["kind"] not in ("self_supervised", "supervised"):
         raise UserError(f"--stage={stage.name}: a {stage.texts['kind']} stage has no training step that runs alone")
     devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
@@ -173,7 +176,7 @@ def main(argv: list[str]) -> None:
         dataset, card = load_dataset(source, manifest), run_card(resolved, manifest, devices)
         job = make_job(resolved, stage, path, dataset, dataset, devices, Interrupts())
         job = job._replace(inputs={})  # speed does not depend on the weights
-        rows = measure(job, stage, float(own["seconds"]))
+        rows = measure(job, stage, own.seconds)
     stats = jax.local_devices()[0].memory_stats() or {}
     record = {
         "command": "python benchmarks/throughput.py " + " ".join(argv[1:]),
@@ -183,9 +186,10 @@ def main(argv: list[str]) -> None:
         "images_per_second": {k: round(rows[k], 1) for k in ("data", "augment", "step", "loop")},
         "loop_overhead_percent": round(rows["loop_overhead_percent"], 2),
         "loop_overhead_percent_rounds": rows["loop_overhead_percent_rounds"],
+        "steps_per_round": rows["steps_per_round"],
         "host_memory_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "device_memory_peak_mib": round(stats.get("peak_bytes_in_use", 0) / 2**20, 1) or None,
-        **(seconds_to_first_step(rest) if own["start"] else {}),
+        **(seconds_to_first_step(rest) if own.start else {}),
         "versions": card["versions"],
         "machine": card["machine"],
     }
@@ -193,14 +197,13 @@ def main(argv: list[str]) -> None:
     for row, value in record["images_per_second"].items():
         print(f"  {row:<10}{value:>12,.0f} images/s")
     for key in record:
-        if key.endswith(("percent", "mib", "cache")):
+        if key.endswith(("percent", "round", "mib", "cache")):
             print(f"  {key:<34}{record[key]}")
-    if own["json"]:
-        metrics.write_json(pathlib.Path(own["json"]), record)
+    if record["steps_per_round"] < ENOUGH:
+        print(f"  note: fewer than {ENOUGH} steps a round, too few for the overhead of the loop; use more --seconds")
+    if own.json is not None:
+        metrics.write_json(own.json, record)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    arguments.run(main)

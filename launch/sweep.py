@@ -8,10 +8,11 @@ process of its own (its command and output are in CELL/log.txt), so a stage that
 cell's config is bound before the first starts. A failed cell stops no other; the same command again runs what is not
 finished. The directory of a cell carries the hash of its config: a cell that is changed in the config file is run
 again in a new directory, and what the old one shares with it is not. A finished cell holds `cell.json`, written here
-after exit 0; data that changes on disk behind an unchanged config goes unseen.
+after exit 0; data that changes on disk behind an unchanged config goes unseen. Cells outlive a sweep that is killed
+outright: the same command waits for them, then goes on (`process_seconds` is that of a cell's last process).
 
-ROOT gets record.json, table.md and table.csv. Overrides hold for every cell, before its own. On a GPU that several
-jobs share, set XLA_PYTHON_CLIENT_MEM_FRACTION.
+ROOT gets record.json, table.md and table.csv; it is for one config, variant and list of overrides. Overrides hold for
+every cell, before its own. On a GPU that several jobs share, set XLA_PYTHON_CLIENT_MEM_FRACTION.
 """
 
 import argparse
@@ -21,10 +22,8 @@ import os
 import pathlib
 import shlex
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 if __name__ == "__main__":  # quiet while libraries load; handlers that stop the cells come with the first of them
@@ -37,23 +36,12 @@ from lt_noisy import sweeps
 from lt_noisy.command_line import parse
 from lt_noisy.config import resolve
 from lt_noisy.interrupt import Interrupts
+from lt_noisy.jobs import Child, Planned, run_all
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
 from lt_noisy.workdir import likely_shared, locked, run_sha256
 
 MAIN = ROOT / "main.py"
-POLL_SECONDS = 0.1
-
-
-class Planned(NamedTuple):
-    """A cell that is known to bind: where, its last stage, its config's hash, `likely_shared`, main.py's arguments."""
-
-    cell: sweeps.Cell
-    directory: pathlib.Path
-    last: str
-    sha256: str
-    stages: frozenset[str]
-    arguments: list[str]
 
 
 class Sweep(NamedTuple):
@@ -70,6 +58,8 @@ def read_sweep(config: str) -> Sweep:
     path = pathlib.Path(name)
     if not path.is_file():
         raise UserError(f"--config: no file {str(path)!r} (configs are in configs/)")
+    if path.suffix != ".py":
+        raise UserError(f"--config: {str(path)!r} is not a Python file (configs are in configs/)")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -90,13 +80,14 @@ def plan(cells: list[sweeps.Cell], config: str, root: pathlib.Path, overrides: l
     """Binds the config of every cell, from the arguments that its process will get.
 
     Raises:
-      UserError: the first cell that does not bind, or an override that every cell sets itself.
+      UserError: the first cell that does not bind or has the config of an earlier one; an override that every cell
+        sets itself.
     """
     for override in overrides:
         field = override.removeprefix("--config.").partition("=")[0]
         if all(field in cell.overrides for cell in cells):
             raise UserError(f"{override} has no effect: every cell of the sweep sets {field}")
-    planned: dict[pathlib.Path, Planned] = {}
+    planned: dict[str, Planned] = {}
     for cell in cells:
         own = [f"--config={config}", *overrides, *sweeps.arguments(cell.overrides)]
         try:
@@ -104,12 +95,12 @@ def plan(cells: list[sweeps.Cell], config: str, root: pathlib.Path, overrides: l
         except UserError as error:
             raise UserError(f"cell {cell}: {error}") from None
         sha256 = run_sha256(resolved)
+        if sha256 in planned:
+            raise UserError(f"cell {cell}: the same config as cell {planned[sha256].cell}")
         directory = root / "cells" / f"{sweeps.slug(cell)}-{sha256[:8]}"
-        if directory in planned:
-            raise UserError(f"cell {cell}: the same config as cell {planned[directory].cell}, and too like a name")
-        arguments = [own[0], f"--workdir={directory}", f"--store={root / 'stages'}", *own[1:]]
+        command = [str(MAIN), own[0], f"--workdir={directory}", f"--store={root / 'stages'}", *own[1:]]
         last, stages = resolved.stages[-1].name, likely_shared(resolved)
-        planned[directory] = Planned(cell, directory, last, sha256, stages, arguments)
+        planned[sha256] = Planned(cell, directory, last, sha256, stages, command)
     return list(planned.values())
 
 
@@ -123,71 +114,6 @@ def finished(planned: Planned) -> dict[str, Any] | None:
     if mark.get("config_sha256") != planned.sha256:
         return None
     return {**summary, "process_seconds": mark["process_seconds"]}
-
-
-class Child:
-    """The process of one cell; its output is added to the cell's log."""
-
-    def __init__(self, planned: Planned):
-        self.planned, self.began = planned, time.perf_counter()
-        planned.directory.mkdir(parents=True, exist_ok=True)
-        with open(planned.directory / "log.txt", "a") as log:
-            log.write(f"$ {shlex.join(['python', os.path.relpath(MAIN), *planned.arguments])}\n")
-            log.flush()
-            self.offset = log.tell()
-            # In a session of its own: Ctrl-C in a terminal reaches the sweep alone, which tells every child once.
-            self.process = subprocess.Popen(
-                [sys.executable, str(MAIN), *planned.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def error(self) -> str:
-        """Why it failed: its status and the last line of its output, that of an error if there is one."""
-        with open(self.planned.directory / "log.txt", errors="replace") as log:
-            log.seek(self.offset)
-            lines = [line.strip() for line in log if line.strip()]
-        said = [line for line in lines if line.startswith("error: ")] or lines or ["no output"]
-        code = self.process.returncode
-        status = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-        return f"{status}: {said[-1]}"
-
-
-def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callable[[Child], None]) -> None:
-    """Runs the cells, `jobs` at a time, and calls `done` after each; a signal stops those that run.
-
-    In their order, but a cell that would wait for a stage of one that runs lets others go first.
-    """
-    waiting, running, told, made = list(todo), [], False, set()
-
-    def next_cell() -> Planned:
-        busy = frozenset().union(*(child.planned.stages for child in running)) - made
-        return waiting.pop(next((i for i, each in enumerate(waiting) if not each.stages & busy), 0))
-
-    try:
-        while running or (waiting and interrupts.pending is None):
-            while waiting and len(running) < jobs and interrupts.pending is None:
-                running.append(Child(next_cell()))
-            if interrupts.pending is not None and not told:
-                told = True
-                _terminate(running)
-            time.sleep(POLL_SECONDS)
-            for child in [child for child in running if child.process.poll() is not None]:
-                running.remove(child)
-                if child.process.returncode == 0:
-                    made |= child.planned.stages
-                done(child)
-    finally:  # a second signal, or an error here
-        _terminate(running)
-        for child in running:
-            child.process.wait()
-
-
-def _terminate(children: list[Child]) -> None:
-    for child in children:
-        child.process.terminate()
 
 
 def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts: Interrupts) -> list[str]:
@@ -253,6 +179,30 @@ def _portable(path: str) -> str:
     return str(given)
 
 
+def refuse_other(root: pathlib.Path, record: dict[str, Any]) -> None:
+    """`UserError` where the record in `root` is of another config, variant or overrides than this one."""
+    path = root / "record.json"
+    if not path.exists():
+        return
+    old, new = ((r["config"], *sorted(r["overrides"])) for r in (read_record(path, "--root"), record))
+    if old != new:
+        raise UserError(f"--root={root}: holds another sweep, {' '.join(old)}; choose another directory")
+
+
+def read_record(path: pathlib.Path, option: str) -> dict[str, Any]:
+    """A record; `UserError`, naming `option`, for a file that is none."""
+    try:
+        record = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{option}={path}: {error.strerror}") from None
+    except ValueError:
+        record = None
+    keys = {"config", "overrides", "figures", "baseline", "cells"}
+    if not isinstance(record, dict) or keys - record.keys():
+        raise UserError(f"{option}: {path} is not the record of a sweep")
+    return record
+
+
 def write(root: pathlib.Path, record: dict[str, Any]) -> None:
     """record.json, table.md and table.csv."""
     write_json(root / "record.json", record)
@@ -270,19 +220,32 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--config", help="a config file with a sweep(variant), and perhaps :VARIANT")
     parser.add_argument("--root", type=pathlib.Path, help="where cells, stages, record and tables go")
-    parser.add_argument("--jobs", type=int, default=1, help="cells that run at the same time")
+    parser.add_argument("--jobs", type=int, help="cells that run at the same time (default: 1)")
     parser.add_argument("--record", type=pathlib.Path, help="where the record goes once every cell is finished")
     parser.add_argument("--show", type=pathlib.Path, help="print the table of this record, and do nothing else")
     parser.add_argument("--csv", action="store_true", help="with --show: as CSV")
     parser.add_argument("--across", help="with --show: axes that become columns, such as noise,ratio")
-    parser.add_argument("--figure", default="", help="with --across: which figure, such as gain (default: the first)")
+    parser.add_argument("--figure", help="with --across: which figure, such as gain (default: the first)")
     overrides = [argument for argument in argv if argument.startswith("--config.")]
     found = parser.parse_args([argument for argument in argv if not argument.startswith("--config.")])
     found.overrides = overrides
-    if found.show is None and (found.config is None or found.root is None):
+    showing = [f"--{name}" for name in ("csv", "across", "figure") if getattr(found, name)]
+    running = [f"--{name}" for name in ("config", "root", "jobs", "record") if getattr(found, name) is not None]
+    if found.show is not None:
+        if running or overrides:
+            raise UserError(f"command line: --show only prints: it takes no {[*running, *overrides][0]}")
+        if found.csv and found.across:
+            raise UserError("command line: --csv or --across, not both")
+        if found.figure and not found.across:
+            raise UserError("command line: --figure goes with --across")
+        return found
+    if showing:
+        raise UserError(f"command line: {showing[0]} goes with --show")
+    if found.config is None or found.root is None:
         raise UserError("command line: --config and --root are needed (or --show)")
     if found.record is not None and not found.record.parent.is_dir():
         raise UserError(f"--record={found.record}: there is no directory {str(found.record.parent)!r}")
+    found.jobs = 1 if found.jobs is None else found.jobs
     if found.jobs < 1:
         raise UserError(f"--jobs is at least 1, not {found.jobs}")
     return found
@@ -290,17 +253,20 @@ def options(argv: list[str]) -> argparse.Namespace:
 
 def show(chosen: argparse.Namespace) -> None:
     """Prints the table of a record."""
-    path = chosen.show
+    record = read_record(chosen.show, "--show")
     try:
-        record = json.loads(path.read_text())
         if chosen.across:
-            print(sweeps.table_across(record, chosen.across.split(","), chosen.figure))
+            text = sweeps.table_across(record, chosen.across.split(","), chosen.figure or "")
         else:
-            print(sweeps.table_csv(record).rstrip() if chosen.csv else sweeps.table(record))
+            text = sweeps.table_csv(record).rstrip() if chosen.csv else sweeps.table(record)
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--show={path}: not the record of a sweep ({error!r})") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"--show={chosen.show}: a damaged record of a sweep ({error!r})") from None
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -312,6 +278,9 @@ def run(chosen: argparse.Namespace) -> int:
     command = shlex.join(["python", "launch/sweep.py", *given, f"--jobs={chosen.jobs}", *chosen.overrides])
     interrupts = Interrupts()
     with locked(chosen.root, "--root"), interrupts.installed(), interrupts.deferred():
+        record = make_record(sweep, planned, chosen.config, chosen.overrides, command)
+        refuse_other(chosen.root, record)
+        write(chosen.root, record)  # says whose directory it is
         todo = [each for each in planned if finished(each) is None]
         print(f"{len(planned)} cells, {len(planned) - len(todo)} finished already, {chosen.jobs} at a time", flush=True)
         failed = execute(todo, chosen.jobs, sweep.figures, interrupts)

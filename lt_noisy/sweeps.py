@@ -245,6 +245,8 @@ def table_across(record: Mapping[str, Any], across: Iterable[str], figure: str =
       UserError: an axis or a figure that the record does not have.
     """
     axes, titles, contents = _contents(record)
+    if not titles:
+        raise UserError("the record has no figures")
     across, figure = list(across), figure or titles[0]
     for name, known in ((figure, titles), *((axis, axes) for axis in across)):
         if name not in known:

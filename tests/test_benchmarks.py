@@ -1,4 +1,4 @@
-"""Benchmarks that no other test runs: throughput, for a fraction of a second, and the messy folder."""
+"""Benchmarks: throughput for a fraction of a second, the messy folder, tables of runs by hand, mistakes in one line."""
 
 import importlib.util
 import json
@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from conftest import CONFIG, ROOT
 from PIL import Image
+from test_relative_gap import EVEN, TAIL, TEN, add_stage, balanced, make_run
 
+from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
 
 
@@ -29,7 +31,10 @@ def test_throughput_of_every_part(monkeypatch, capsys, tmp_path):
     speeds = record["images_per_second"]
     assert list(speeds) == ["data", "augment", "step", "loop"] and min(speeds.values()) > 0
     assert len(record["loop_overhead_percent_rounds"]) == 1
-    assert f"{speeds['loop']:,.0f} images/s" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{speeds['loop']:,.0f} images/s" in out
+    assert record["steps_per_round"] >= 2
+    assert ("note: fewer than 20 steps a round" in out) == (record["steps_per_round"] < 20)
 
 
 def test_a_messy_folder_and_the_score_of_a_list(monkeypatch, capsys, tmp_path):
@@ -57,3 +62,126 @@ def test_a_messy_folder_and_the_score_of_a_list(monkeypatch, capsys, tmp_path):
     assert all(row["suggested_is_true"] == row["files"] for row in figures["head"])
     with pytest.raises(UserError, match="exists already"):
         messy_folder.make(photos, "digits()", "none()", "none()", 0)
+    for text, says in (("id,file\n0,1.png\n", "KeyError('label')"), ("id,file\n0,photo.png\n", "'photo'")):
+        suspects.write_text(text)
+        with pytest.raises(UserError, match=r"suspects.csv: not a list of suspects in .*photos") as error:
+            messy_folder.score(photos, suspects)
+        assert says in str(error.value)
+
+
+NOWHERE = "--json=/nowhere/x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["throughput", "--seconds=abc"], "--seconds: 'abc' is not a number of seconds above 0"),
+        (["throughput", "--seconds=0"], "'0' is not a number of seconds"),
+        (["throughput", "--seconds=inf"], "'inf' is not a number of seconds"),
+        (["throughput", *CONFIG, NOWHERE], "--json: '/nowhere/x' is not a file in a directory that exists"),
+        (["throughput", *CONFIG, "--stage=fintune"], "--stage=fintune: not one of pretrain, finetune"),
+        (["throughput", *CONFIG, "--sconds=1"], "sconds"),
+        (["throughput", "--start=yes"], "ignored explicit argument 'yes'"),
+        (["ssl_cost", "--batch=abc"], "--batch: 'abc' is not a whole number of at least 1"),
+        (["ssl_cost", "--rounds=0"], "--rounds: '0' is not a whole number"),
+        (["ssl_cost", "--show=/nowhere/x"], "--show=/nowhere/x: No such file"),
+        (["ssl_cost", "--show=results/digits_grid.json"], "not such a record (KeyError: 'rows')"),
+        (["ssl_cost", "--show=results/ssl_digits.json"], "not such a record (KeyError: 'name')"),
+        (["ssl_cost", "--show=README.md"], "not such a record (JSONDecodeError"),
+        (["ssl_cost", "--show=results/ssl_cost_cpu.json", "--json=x"], "not allowed with argument --show"),
+        (["ssl_cost", NOWHERE], "--json: '/nowhere/x' is not a file"),
+        (["ssl_table"], "the arguments are finished runs"),
+        (["ssl_table", "--json"], "--json: expected one argument"),
+        (["ssl_table", "run", NOWHERE], "--json: '/nowhere/x' is not a file"),
+        (["ssl_table", "run", "--cost=/nowhere/x"], "--cost=/nowhere/x: No such file"),
+        (["ssl_table", "run", "--cost=results/ssl_digits.json"], "--cost=results/ssl_digits.json: not such a record"),
+        (["ssl_table", "run", "--show=results/ssl_digits.json"], "or --show=FILE alone"),
+        (["ssl_table", "--cost=x", "--show=results/ssl_digits.json"], "or --show=FILE alone"),
+        (["ssl_table", "--show=/nowhere/x"], "--show=/nowhere/x: No such file"),
+        (["ssl_table", "--show=results/ssl_cost_cpu.json"], "not such a record (KeyError: "),
+        (["messy_folder"], "required: command"),
+        (["messy_folder", "make", "x", "--seed=a"], "invalid int value: 'a'"),
+        (["messy_folder", "score", "photos", "x.csv", NOWHERE], "--json: '/nowhere/x' is not a file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_mistakes_are_one_line_before_work(monkeypatch, capsys, arguments, says):
+    name, *given = arguments
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError) as error:
+        load(name).main([name, *given])
+    assert says in str(error.value) and len(str(error.value).splitlines()) == 1
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [UserError("it cannot be"), FileNotFoundError(2, "it cannot be", "x")])
+def test_a_mistake_is_status_2(capsys, error):
+    arguments = load("arguments")
+
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as status:
+        arguments.run(main)
+    assert status.value.code == 2 and capsys.readouterr().err.rpartition(": ")[2] == "it cannot be\n"
+
+
+@pytest.mark.parametrize("name", ["throughput", "ssl_cost", "ssl_table", "relative_gap", "messy_folder"])
+def test_help_prints_the_docstring(capsys, name):
+    script = load(name)
+    with pytest.raises(SystemExit) as status:
+        script.main([name, "--help"])
+    assert status.value.code == 0 and script.__doc__.strip() in capsys.readouterr().out
+
+
+def ssl_run(run, linear="logistic()", accuracy=0.5, temperature=0.5, longtail=TEN, counts=TAIL):
+    """A finished run of `ssl`, what ssl_table reads of it, with a linear probe of it where `accuracy` is not None."""
+    make_run(run, longtail, counts, {})
+    own = {"objective": f"simclr(temperature={temperature})", "ascent": "none()"}
+    summary = {"representation": {"channel_std": 0.1, "channel_std_ideal": 0.2, "collapsed": False}}
+    summary["representation"] |= {"effective_rank": 9.0, "knn_balanced_bank": 0.4}
+    summary |= {"train_seconds": 1, "images_per_second": 1, "params_sha256": "ab", "steps": 4, "batch_size": 8}
+    identity = {f"ssl.{key}": text for key, text in own.items()}
+    sha = add_stage(run, "ssl", "self_supervised", {}, identity, summary, 0)
+    (run / "ssl" / "metrics.jsonl").write_text('{"loss": 2.0}\n{"loss": 1.0}\n')
+    if accuracy is not None:
+        fields = {"probe.init": "ssl", "probe.data": "full()", "probe.linear": linear}
+        group = {"num_classes": 1, "accuracy": 0.25}
+        report = {"all": {"linear": {"balanced_accuracy": accuracy, "groups": {"few": group}}}}
+        add_stage(run, "probe", "probe", {"ssl": sha}, fields, {"probes": report}, 0)
+    for path in run.glob("*/summary.json"):
+        write_json(path, json.loads(path.read_text()) | {"machine": {}})
+    return str(run)
+
+
+def test_runs_of_one_row_and_runs_that_only_look_alike(capsys, tmp_path):
+    """A probe of a shared stage may be in either run; long tails, settings, then kinds of probe that differ."""
+    ssl_table = load("ssl_table")
+
+    def rows(*runs):
+        ssl_table.main(["", *runs, f"--json={tmp_path / 'x.json'}"])
+        out = capsys.readouterr().out
+        ssl_table.main(["", f"--show={tmp_path / 'x.json'}"])
+        assert capsys.readouterr().out == out
+        head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.strip().splitlines()]
+        return [dict(zip(head, line, strict=True)) for line in body]
+
+    one, bare = ssl_run(tmp_path / "one"), ssl_run(tmp_path / "bare", accuracy=None)
+    for runs in ((one, bare), (bare, one)):
+        (row,) = rows(*runs)
+        assert (row["method"], row["linear"], row["linear, tail"]) == ("simclr", "50.0", "25.0")
+        assert "longtail" not in row
+    even = ssl_run(tmp_path / "even", longtail=balanced(TEN), counts=EVEN)
+    assert [(row["method"], row["longtail"]) for row in rows(one, even)] == [("simclr", TEN), ("simclr", balanced(TEN))]
+    hot = ssl_run(tmp_path / "hot", temperature=0.9)
+    by_hand = [f"simclr, ssl.objective=simclr(temperature={t})" for t in (0.5, 0.9)]
+    assert [row["method"] for row in rows(one, hot)] == by_hand
+    sgd = ssl_run(tmp_path / "sgd", linear="sgd()", accuracy=0.1)
+    with pytest.raises(UserError, match=r"different settings, logistic\(\) and sgd\(\): make a table of each"):
+        ssl_table.main(["", one, sgd])
+
+
+@pytest.mark.parametrize("name", ["ssl_digits", "ssl_cifar10_small"])
+def test_committed_tables_have_no_columns_of_data(name):
+    record = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    assert load("ssl_table").show(record).startswith("| method | model | steps x batch | kNN |")

@@ -281,9 +281,19 @@ def test_other_settings_before_the_probe_are_refused(script, tmp_path):
     script.main(["", *runs])
 
 
-@pytest.mark.parametrize("arguments", [[], ["--json=x"], ["run", "--jsn=x"], ["run", "--json="], ["run", "--json"]])
-def test_bad_arguments_are_refused(script, arguments):
-    _refused(script, arguments, "the arguments are finished runs and at most one --json=FILE")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "required: runs"),
+        (["--json=x"], "required: runs"),
+        (["run", "--jsn=x"], "unrecognized arguments: --jsn=x"),
+        (["run", "--json"], "--json: expected one argument"),
+        (["run", "--json="], "--json: '' is not a file in a directory that exists"),
+        (["run", "--json=/nowhere/x"], "'/nowhere/x' is not a file in a directory that exists"),
+    ],
+)
+def test_bad_arguments_are_refused_before_runs_are_read(script, arguments, says):
+    _refused(script, arguments, says)
 
 
 def test_a_manifest_that_does_not_say_its_recipe_is_refused(script, tmp_path):

@@ -1,6 +1,5 @@
 """`launch/sweep.py`: binding before anything runs, sharing stages, failing, stopping, going on."""
 
-import fcntl
 import importlib.util
 import json
 import os
@@ -15,12 +14,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import FAST_COMPILE, ROOT
 
-from lt_noisy import run as runs
-from lt_noisy import sweeps
-from lt_noisy.config import identity_sha256
-from lt_noisy.metrics import write_json
-from lt_noisy.spec import UserError
-from lt_noisy.workdir import claim, link, waited_for
+from lt_noisy import jobs, sweeps
 
 # Two stages of four steps, saved every two; `SWEEP` stands for the body of the file's sweep.
 CONFIG = """
@@ -120,17 +114,27 @@ def test_nothing_starts_before_every_cell_binds(here):
         (["--jobs=0"], "return loss", "--jobs is at least 1"),
         (["--seeds=3"], "return loss", "--seeds=3"),
         ([], "return 1 / 0", "grid.py: ZeroDivisionError"),
-        ([], "return loss + axis('loss', {'C_E': {}, 'C E': {}})", "the same config as cell loss=C_E"),
+        ([], "return axis('loss', {'C_E': {}, 'C E': {}})", "cell loss=C E: the same config as cell loss=C_E"),
+        ([], "return loss + axis('loss', {'plain': {}})", "cell loss=plain: the same config as cell loss=CE"),
         (["--config=absent.py"], "return loss", "no file 'absent.py'"),
-        (["--show=grid.py"], "return loss", "not the record of a sweep"),
+        (["--config=README.md"], "return loss", "'README.md' is not a Python file"),
+        (["--csv"], "return loss", "--csv goes with --show"),
+        (["--figure=gain"], "return loss", "--figure goes with --show"),
+        (["--show=grid.json"], "return loss", "--show only prints: it takes no --config"),
     ],
 )
 def test_bad_input_is_one_line(sweep, here, capsys, arguments, body, says):
     write_config(body)
-    assert call(sweep, *arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and says in error and len(error.strip().splitlines()) == 1
+    pathlib.Path("README.md").touch()
+    refused(capsys, lambda: call(sweep, *arguments), says)
     assert not os.path.exists("runs")
+
+
+def refused(capsys, run, says):
+    """Exit status 2 and one line of error."""
+    assert run() == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and says in error and len(error.strip().splitlines()) == 1
 
 
 def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, monkeypatch, capsys, tmp_path_factory):
@@ -179,7 +183,8 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
 def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys):
     pathlib.Path("stub.py").write_text(STUB)
     monkeypatch.setattr(sweep, "MAIN", here / "stub.py")
-    body = 'return product(axis("kind", {"bad": {}, "good": {}, "shot": {}}), axis("seed", range(2)))'
+    kinds = 'axis("kind", {kind: {"base.batch_size": i + 30} for i, kind in enumerate(("bad", "good", "shot"))})'
+    body = f'return product({kinds}, axis("seed", range(2)))'
     write_config(body, 'BASELINE = {"kind": "good"}\nFIGURES = {"test.balanced_accuracy": "BA", "wall_seconds": "s"}\n')
     assert call(sweep, "--jobs=3") == 1
     out = capsys.readouterr().out
@@ -194,8 +199,11 @@ def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys)
     assert {name: n for name, n in counts.items() if "good" in name} == {"kind=good,seed=0": 1, "kind=good,seed=1": 1}
     assert all(n == 2 for name, n in counts.items() if "good" not in name)
     # A cell whose config changes is another cell; what merely logs is not.
-    assert call(sweep, "--config.finetune.log_every=steps(1)") == 1 and "6 cells, 4 fin" in capsys.readouterr().out
-    assert call(sweep, "--config.finetune.batch_size=8") == 1 and "6 cells, 0 fin" in capsys.readouterr().out
+    config = pathlib.Path("grid.py")
+    config.write_text(config.read_text().replace("    return c\n", "    c.base.log_every = 'steps(1)'\n    return c\n"))
+    assert call(sweep) == 1 and "6 cells, 4 fin" in capsys.readouterr().out
+    config.write_text(config.read_text().replace("    return c\n", "    c.finetune.batch_size = 8\n    return c\n"))
+    assert call(sweep) == 1 and "6 cells, 0 fin" in capsys.readouterr().out
 
 
 def test_cells_that_would_wait_for_a_stage_let_others_go_first(sweep, here, monkeypatch):
@@ -210,21 +218,21 @@ def test_cells_that_would_wait_for_a_stage_let_others_go_first(sweep, here, monk
         """Ends after four looks at it."""
 
         def __init__(self, planned):
-            self.planned, self.looks, self.process = planned, 0, SimpleNamespace(poll=self.poll, returncode=0)
+            self.planned, self.looks, self.process = planned, 0, SimpleNamespace(returncode=0)
             started.append(tuple(planned.cell.labels.values()))
 
-        def poll(self):
+        def ended(self):
             self.looks += 1
-            return 0 if self.looks > 4 else None
+            return self.looks > 4
 
-    monkeypatch.setattr(sweep, "Child", Child)
-    monkeypatch.setattr(sweep, "POLL_SECONDS", 0)
+    monkeypatch.setattr(jobs, "Child", Child)
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0)
     planned = sweep.plan(sweep.read_sweep("grid.py").cells, "grid.py", here, [])
-    sweep.run_all(planned, 2, SimpleNamespace(pending=None), lambda child: None)
+    jobs.run_all(planned, 2, SimpleNamespace(pending=None), lambda child: None)
     by_hand = [("none", 0.5), ("some", 0.5), ("none", 0.6), ("none", 0.7), ("some", 0.6), ("some", 0.7)]
     assert started == by_hand  # the two bases side by side; once they are there, the order of the sweep
     started.clear()
-    sweep.run_all(planned[:3], 3, SimpleNamespace(pending=None), lambda child: None)
+    jobs.run_all(planned[:3], 3, SimpleNamespace(pending=None), lambda child: None)
     assert started == [("none", 0.5), ("none", 0.6), ("none", 0.7)]  # nothing else to do: they wait for their base
 
 
@@ -234,8 +242,7 @@ def test_a_signal_stops_the_cells_and_the_same_command_goes_on(sweep, here, monk
     write_config('return axis("kind", {"slow": {}, "slow too": {"seed": 1}, "late": {"seed": 2}})')
 
     def kill():
-        while len([text for text in logs().values() if "started" in text]) < 2:
-            time.sleep(0.05)
+        wait_until(lambda: len([text for text in logs().values() if "started" in text]) == 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
     pathlib.Path("runs/grid/cells").mkdir(parents=True)
@@ -252,75 +259,91 @@ def test_a_signal_stops_the_cells_and_the_same_command_goes_on(sweep, here, monk
     assert len(logs()) == 3 and "3 cells, 0 finished" in capsys.readouterr().out
 
 
-HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
+# In place of main.py: a cell that holds the lock of its workdir, and works until it is told or may end.
+LONG = """
+import fcntl, json, os, pathlib, sys, time
+workdir = pathlib.Path(next(a.split("=", 1)[1] for a in sys.argv if a.startswith("--workdir=")))
+lock = open(workdir / ".lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+if (workdir / "finetune").exists():
+    sys.exit(print("finished already"))
+print("started", flush=True)
+began = time.time()
+while "kind=slow" in workdir.name and not os.path.exists("enough") and time.time() < began + 60:
+    time.sleep(0.05)
+(workdir / "finetune").mkdir()
+(workdir / "finetune" / "summary.json").write_text(json.dumps({"test": {"balanced_accuracy": 0.5}} | SHARED))
+"""
+LONG = LONG.replace("SHARED", repr({"params_sha256": "ab", "wall_seconds": 1, "versions": {}, "machine": {}}))
 
 
-def holder(directory):
-    """A process that holds the lock of a stage's directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    child = subprocess.Popen([sys.executable, "-c", HOLD, directory / ".lock"], stdout=subprocess.PIPE)
-    child.stdout.readline()
-    child.stdout.close()
-    return child
+def wait_until(ready):
+    """Polls for half a minute at most."""
+    assert any(ready() or time.sleep(0.05) for _ in range(600))
 
 
-def test_a_stage_under_way_is_waited_for_and_a_killed_one_taken_over(tmp_path, capfd):
-    child = holder(tmp_path / "base")
+def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypatch, capfd):
+    """While it runs no second process is at it, and it takes one of the jobs; others go on."""
+    pathlib.Path("long.py").write_text(LONG)
+    monkeypatch.setattr(sweep, "MAIN", here / "long.py")
+    write_config('return axis("kind", {"quick": {"seed": 1}, "slow": {}})')
+    program = (
+        f"import pathlib, runpy, sys; sweep = runpy.run_path({str(ROOT / 'launch' / 'sweep.py')!r})\n"
+        "sweep['plan'].__globals__['MAIN'] = pathlib.Path('long.py').absolute()\n"
+        "sweep['main'](['sweep.py', '--config=grid.py', '--root=runs/grid', '--jobs=2'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL) as killed:
+        wait_until(lambda: "started" in logs().get("kind=slow", "") and list(here.glob("runs/grid/cells/*/cell.json")))
+        killed.kill()
+    quick = next(here.glob("runs/grid/cells/*/cell.json"))
+    quick.unlink()  # as if it were not finished
 
-    def kill():
-        while "waiting" not in capfd.readouterr().out:
-            time.sleep(0.05)
-        child.kill()
+    def stop():
+        wait_until(lambda: "still running" in capfd.readouterr().out)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=stop)
     thread.start()
-    with waited_for(tmp_path / "base"):
-        thread.join()
-        assert child.wait() == -signal.SIGKILL
-        with open(tmp_path / "base" / ".lock") as other, pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
-    """`finished` is asked again under the lock; a stage that is finished needs no lock at all."""
-    identity, directory = {"seed": 0}, tmp_path / "base"
-    child = holder(directory)
-
-    def finish():
-        while "waiting" not in capfd.readouterr().out:
-            time.sleep(0.05)
-        claim(directory, identity)
-        write_json(directory / "summary.json", {"identity_sha256": identity_sha256(identity), "wall_seconds": 3})
-        child.kill()
-
-    stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))  # to run it would be an error
-    job = SimpleNamespace(directory=directory)
-    thread = threading.Thread(target=finish)
-    thread.start()
-    assert runs._finish(stage, job, identity)["wall_seconds"] == 3
+    with pytest.raises(SystemExit) as stopped:  # with one job the other cell waits, too
+        call(sweep)
     thread.join()
-    child.wait()
-    with holder(directory) as child:
-        assert runs._finish(stage, job, identity)["wall_seconds"] == 3
-        child.kill()
-    assert capfd.readouterr().out == 2 * "base: finished already, skipped\n"  # and nothing of waiting
+    assert stopped.value.code == 143 and [text.count("$ python") for text in logs().values()] == [1, 1]
+
+    said = []
+
+    def release():
+        wait_until(quick.exists)
+        said.extend((capfd.readouterr().out, logs()["kind=slow"]))
+        pathlib.Path("enough").touch()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    assert call(sweep, "--jobs=2") == 0
+    thread.join()
+    assert "kind=slow: still running, started by a sweep that was killed; waiting for it" in said[0]
+    assert said[1].count("$ python") == 1  # until it ended
+    assert logs()["kind=slow"].count("$ python") == 2 and logs()["kind=slow"].endswith("\nfinished already\n")
 
 
-def test_links_to_the_store(tmp_path):
-    store, base = tmp_path / "store", tmp_path / "run" / "base"
-    base.parent.mkdir()
-    link(base, store, {"seed": 0})
-    first = os.readlink(base)
-    assert first.startswith("../store/base-") and base.is_dir()
-    link(base, store, {"seed": 0})
-    link(base, store, {"seed": 1})  # nothing was started there
-    assert os.readlink(base) != first
-    claim(base, {"seed": 1})
-    with pytest.raises(UserError, match=r"holds another run of this stage \(seed: 1 -> 2\)"):
-        link(base, store, {"seed": 2})
-    (tmp_path / "run" / "own").mkdir()
-    with pytest.raises(UserError, match="own is a directory where a link would go"):
-        link(tmp_path / "run" / "own", store, {"seed": 0})
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--store=.*file: cannot be written"):
-        link(tmp_path / "run" / "other", tmp_path / "file", {})
+@pytest.mark.parametrize("arguments", [["--config=grid.py:v"], ["--config=other.py"], ["--config.seed=1"]])
+def test_the_root_of_another_sweep_is_refused(sweep, here, monkeypatch, capsys, arguments):
+    pathlib.Path("stub.py").write_text(STUB)
+    monkeypatch.setattr(sweep, "MAIN", here / "stub.py")
+    write_config("return loss")
+    pathlib.Path("other.py").write_text(pathlib.Path("grid.py").read_text())
+    own = ["--config.base.batch_size=8", "--config.finetune.batch_size=8"]
+    assert call(sweep, *own) == 0
+    capsys.readouterr()
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    refused(capsys, lambda: call(sweep, *own, *arguments), f"--root=runs/grid: holds another sweep, grid.py {own[0]}")
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+    assert call(sweep, *reversed(own), f"--config={here / 'grid.py'}") == 0  # the same one
+
+
+def test_a_sweep_that_never_ended_marks_its_root(sweep, here, monkeypatch, capsys):
+    write_config("return loss")
+    monkeypatch.setattr(sweep, "execute", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call(sweep)
+    capsys.readouterr()
+    refused(capsys, lambda: call(sweep, f"--config={here / 'grid.py'}:v"), "holds another sweep, grid.py; choose")

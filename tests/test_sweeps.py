@@ -1,13 +1,17 @@
-"""Cells and their arguments, the figures of a summary, and the table by hand."""
+"""Cells and their arguments, the figures of a summary, the table by hand, and `launch/sweep.py --show`."""
 
 import csv
+import importlib.util
 import json
+import os
+import sys
 
 import pytest
 from conftest import ROOT
 
 from lt_noisy import sweeps
 from lt_noisy.command_line import parse
+from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
 from lt_noisy.sweeps import axis, chain, product, zipped
 
@@ -162,3 +166,60 @@ def test_figures_are_what_a_summary_has():
     assert sweeps.headline(found) == "balanced accuracy 25.0 %" and sweeps.headline({}) == "no figure"
     probed = sweeps.figures({"probes": {"all": {"linear": {"balanced_accuracy": 0.5}}}}, sweeps.FIGURES)
     assert sweeps.headline(probed) == "linear probe 50.0 %"
+
+
+def show(*arguments):
+    """`launch/sweep.py` with these arguments; its exit status."""
+    spec = importlib.util.spec_from_file_location("sweep", ROOT / "launch" / "sweep.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(["sweep.py", *arguments])
+
+
+RECORD = {
+    "config": "grid.py",
+    "overrides": [],
+    "figures": {"test.accuracy": "accuracy"},
+    "baseline": None,
+    "cells": [{"labels": {"a": 1}, "figures": {"accuracy": 0.5}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--show=absent.json"], "--show=absent.json: No such file"),
+        (["--show=text.txt"], "text.txt is not the record of a sweep"),
+        (["--show=other.json"], "other.json is not the record of a sweep"),
+        (["--show=damaged.json"], "damaged.json: a damaged record of a sweep (KeyError('accuracy'))"),
+        (["--show=empty.json", "--across=a"], "the record has no figures"),
+        (["--show=grid.json", "--across=b"], "the record has no 'b'"),
+        (["--show=grid.json", "--figure=accuracy"], "--figure goes with --across"),
+        (["--show=grid.json", "--csv", "--across=a"], "--csv or --across, not both"),
+        (["--show=grid.json", "--config.seed=1"], "--show only prints: it takes no --config.seed=1"),
+        (["--show=grid.json", "--root=x"], "it takes no --root"),
+        (["--show=grid.json", "--record=x.json"], "it takes no --record"),
+        (["--show=grid.json", "--jobs=1"], "it takes no --jobs"),
+    ],
+)
+def test_showing_what_cannot_be_shown_is_one_line(monkeypatch, tmp_path, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("text")
+    records = {"grid": RECORD, "other": {"rows": []}}
+    for name, found in (("damaged", {}), ("empty", {"accuracy": None})):
+        records[name] = RECORD | {"cells": [{"labels": {"a": 1}, "figures": found}]}
+    for name, record in records.items():
+        write_json(tmp_path / f"{name}.json", record)
+    assert show(*arguments) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and says in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_reader_that_has_enough_ends_show_quietly(monkeypatch, tmp_path, capfd):
+    write_json(tmp_path / "grid.json", RECORD)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:  # its own close would fail, as Python does at exit
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert show(f"--show={tmp_path / 'grid.json'}") == 0
+    assert capfd.readouterr() == ("", "")

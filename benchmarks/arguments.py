@@ -1,0 +1,71 @@
+"""What the command lines of these scripts have in common: a mistake is one line, and said before any work."""
+
+import argparse
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from lt_noisy.spec import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `UserError` for a wrong command line; `--help` prints the docstring of the script, `text`."""
+
+    def __init__(self, text: str | None = None, **keywords: Any):
+        keywords |= {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(description=text, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        """In place of argparse's, which prints the usage and exits."""
+        raise UserError(message)
+
+
+def new_file(text: str) -> pathlib.Path:
+    """The path of a file that can be written later."""
+    path = pathlib.Path(text)
+    if not path.name or path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file in a directory that exists")
+    return path
+
+
+def count(text: str) -> int:
+    """A whole number, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def duration(text: str) -> float:
+    """Seconds, above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def from_record(option: str, path: pathlib.Path, use: Callable[[Any], Any]) -> Any:
+    """`use` of the JSON in the file; `UserError`, naming `option`, where it is not what `use` takes."""
+    try:
+        return use(json.loads(path.read_text()))
+    except OSError as error:
+        raise UserError(f"{option}={path}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{option}={path}: not such a record ({type(error).__name__}: {error})") from None
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Calls `main` with the command line; exits with status 2 and one line of error where something is wrong."""
+    try:
+        main(sys.argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,91 @@
+"""Locks of a stage's directory, and links to stages that runs share."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from lt_noisy import run as runs
+from lt_noisy.config import identity_sha256
+from lt_noisy.metrics import write_json
+from lt_noisy.spec import UserError
+from lt_noisy.workdir import claim, link, waited_for
+
+HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
+
+
+def holder(directory):
+    """A process that holds the lock of a stage's directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    child = subprocess.Popen([sys.executable, "-c", HOLD, directory / ".lock"], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    child.stdout.close()
+    return child
+
+
+def test_a_stage_under_way_is_waited_for_and_a_killed_one_taken_over(tmp_path, capfd):
+    child = holder(tmp_path / "base")
+
+    def kill():
+        while "waiting" not in capfd.readouterr().out:
+            time.sleep(0.05)
+        child.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with waited_for(tmp_path / "base"):
+        thread.join()
+        assert child.wait() == -signal.SIGKILL
+        with open(tmp_path / "base" / ".lock") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
+    """`finished` is asked again under the lock; a stage that is finished needs no lock at all."""
+    identity, directory = {"seed": 0}, tmp_path / "base"
+    child = holder(directory)
+
+    def finish():
+        while "waiting" not in capfd.readouterr().out:
+            time.sleep(0.05)
+        claim(directory, identity)
+        write_json(directory / "summary.json", {"identity_sha256": identity_sha256(identity), "wall_seconds": 3})
+        child.kill()
+
+    stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))  # to run it would be an error
+    job = SimpleNamespace(directory=directory)
+    thread = threading.Thread(target=finish)
+    thread.start()
+    assert runs._finish(stage, job, identity)["wall_seconds"] == 3
+    thread.join()
+    child.wait()
+    with holder(directory) as child:
+        assert runs._finish(stage, job, identity)["wall_seconds"] == 3
+        child.kill()
+    assert capfd.readouterr().out == 2 * "base: finished already, skipped\n"  # and nothing of waiting
+
+
+def test_links_to_the_store(tmp_path):
+    store, base = tmp_path / "store", tmp_path / "run" / "base"
+    base.parent.mkdir()
+    link(base, store, {"seed": 0})
+    first = os.readlink(base)
+    assert first.startswith("../store/base-") and base.is_dir()
+    link(base, store, {"seed": 0})
+    link(base, store, {"seed": 1})  # nothing was started there
+    assert os.readlink(base) != first
+    claim(base, {"seed": 1})
+    with pytest.raises(UserError, match=r"holds another run of this stage \(seed: 1 -> 2\)"):
+        link(base, store, {"seed": 2})
+    (tmp_path / "run" / "own").mkdir()
+    with pytest.raises(UserError, match="own is a directory where a link would go"):
+        link(tmp_path / "run" / "own", store, {"seed": 0})
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--store=.*file: cannot be written"):
+        link(tmp_path / "run" / "other", tmp_path / "file", {})
