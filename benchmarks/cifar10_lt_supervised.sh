@@ -7,11 +7,11 @@ root=$1
 jobs=${2:-4}
 export XLA_PYTHON_CLIENT_MEM_FRACTION=$(python -c "print(0.9 / $jobs)")
 failed=0
-sweep() {  # a failed cell stops no later sweep
+sweep() {  # a failed cell stops no later sweep; Ctrl-C does
     config=$1 name=$2
     shift 2
     python launch/sweep.py --config="configs/$config" --root="$root/$name" --jobs="$jobs" \
-        --record="results/$name.json" "$@" || failed=1
+        --record="results/$name.json" "$@" || { status=$?; [ $status -lt 128 ] || exit $status; failed=1; }
 }
 
 # CE, LDAM-DRW, LA first: to be within 1.5 points of 70.4 and 77.0. Evaluated every epoch, so that the best epoch on test,

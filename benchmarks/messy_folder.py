@@ -12,6 +12,7 @@ order would have.
 """
 
 import csv
+import json
 import pathlib
 import sys
 
@@ -64,7 +65,7 @@ def make(folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: in
 
 
 def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, object]:
-    """How good the head of a `suspects.csv` is; counts of files, shares in 0..1."""
+    """How good the head of a `suspects.csv` is, and what its stage says of itself; counts of files, shares in 0..1."""
     manifest = manifests.load(_truth(folder))
     clean = dict(zip(manifest.ids.tolist(), manifest.clean_labels.tolist(), strict=True))
     names = {name: label for label, name in enumerate(manifest.recipe["class_names"])}
@@ -84,6 +85,21 @@ def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, object]:
             {"files": n, "wrong": int(wrong[:n].sum()), "suggested_is_true": int(right[:n].sum())}
             for n in (*(n for n in LENGTHS if n < len(rows)), len(rows))
         ],
+        **_stage(suspects.with_name("summary.json")),
+    }
+
+
+def _stage(summary: pathlib.Path) -> dict[str, object]:
+    """Of the stage that wrote the list: how many labels it judged, and with how good networks; {} without a summary."""
+    if not summary.exists():
+        return {}
+    said = json.loads(summary.read_text())
+    unseen = [network["held_out_accuracy_observed"] for network in said.get("networks", [])]
+    return {
+        "judged": said["label_quality"]["images"],
+        "estimated_wrong": said["label_quality"]["estimated_rate"],
+        "agreement_with_unseen_labels": float(np.mean(unseen)) if unseen else None,
+        **{key: said[key] for key in ("stage", "seed", "wall_seconds", "versions", "machine")},
     }
 
 

@@ -18,7 +18,7 @@ Measured: `short`, seed 0, README and results/cifar10_lt_short.json. The full ru
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy import config, recipes, sweeps
 from lt_noisy.sweeps import Cell, axis, product
 
 
@@ -47,6 +47,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 BASELINE = {"loss": "CE"}
+FIGURES = {**sweeps.FIGURES, "selection.oracle_best_on_test.test_balanced_accuracy": "best epoch on test, an oracle"}
 
 
 def sweep(variant: str = "") -> list[Cell]:

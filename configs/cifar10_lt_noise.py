@@ -2,8 +2,9 @@
 
     python main.py --config=configs/cifar10_lt_noise.py            one GPU
     python main.py --config=configs/cifar10_lt_noise.py:small      a CPU
-    python launch/sweep.py --config=configs/cifar10_lt_noise.py --root=runs/p0           P0's grid
-    python launch/sweep.py --config=configs/cifar10_lt_noise.py:twelve --root=runs/p0    12 settings
+    python launch/sweep.py --config=configs/cifar10_lt_noise.py --root=runs/p0            P0's grid
+    python launch/sweep.py --config=configs/cifar10_lt_noise.py:twelve --root=runs/p0_12  12 of it, whose stages
+        `--store=runs/p0/stages` shares with the grid
 
 The set is the conventional subset (12,406 images). The paper's own pre-training, backbone and schedule are not
 published; ResNet-18 and these settings are ours.

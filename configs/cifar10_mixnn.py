@@ -3,7 +3,7 @@
     python main.py --config=configs/cifar10_mixnn.py            one GPU
     python main.py --config=configs/cifar10_mixnn.py:small      a CPU, minutes
     python launch/sweep.py --config=configs/cifar10_mixnn.py --root=runs/mixnn           the ablation, 3 seeds
-    python launch/sweep.py --config=configs/cifar10_mixnn.py:light --root=runs/mixnn     the same in 60 epochs
+    python launch/sweep.py --config=configs/cifar10_mixnn.py:light --root=runs/mixnn_light   the same in 60 epochs
 
 ResNet-34, 300 epochs of batch 128, SGD lr 0.02 with cosine restarts every 10 epochs, mixup from epoch 10, MixNN after
 epoch 60. At noise 0.8 the paper averages losses over 5 epochs (`--config.train.history=5`). The paper's tables were

@@ -12,6 +12,11 @@ The test images, a fifth of every class unless `photos` has `train` and `test`, 
 them few); their labels are as good as the others, and accuracy is measured against them. With fewer than 200 images
 in all lower the batch sizes (`--config.finetune.batch_size=32`, and so on).
 
+Images that nobody has sorted can be labelled by the network and trained on too:
+
+    ... --config.stages="('pretrain', 'finetune', 'labels', 'joint')" \\
+        --config.labels.pool="images(path='unsorted', size=64)"
+
 Cost: 17 TFLOP an image of 64 x 64 pixels, most of it pre-training (XLA counts 3.9 GFLOP a forward pass; three times
 that an image and view, 500 epochs of two views, 100 of one, and five folds of 100 on four fifths); `small` about half a
 second of one CPU core an image.
@@ -45,11 +50,15 @@ def get_config(variant: str = "") -> ConfigDict:
     c.pretrain = recipes.light("simclr(temperature=0.2)", batch_size=128, schedule="cosine(lr=0.06, warmup=0.02)")
     c.finetune = config.section("supervised", loss="superloss(logit_adjusted(tau=1.0), lam=1.0)", **RECIPE)
     c.folds = config.section("cross_fit", folds=5, loss="cross_entropy()", **RECIPE)
+    # Not in `stages`: the unsorted images.
+    c.labels = config.section("pseudo_label", init="finetune", pool="images(path='unsorted', size=64)", times=0.0)
+    c.joint = config.section("supervised", pseudo="labels", loss=c.finetune.loss, **RECIPE)
     if variant == "small":
         c.dataset = "folder(path='photos', size=32)"
+        c.labels.pool = "images(path='unsorted', size=32)"
         c.model = "resnet8(width=16)"
         c.precision = "float32"
         c.pretrain.length = "epochs(50)"
-        c.finetune.length = c.folds.length = "epochs(30)"
+        c.finetune.length = c.folds.length = c.joint.length = "epochs(30)"
         c.folds.folds = 4
     return c

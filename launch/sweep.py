@@ -76,7 +76,9 @@ def read_sweep(config: str) -> Sweep:
     return found
 
 
-def plan(cells: list[sweeps.Cell], config: str, root: pathlib.Path, overrides: list[str]) -> list[Planned]:
+def plan(
+    cells: list[sweeps.Cell], config: str, root: pathlib.Path, store: pathlib.Path, overrides: list[str]
+) -> list[Planned]:
     """Binds the config of every cell, from the arguments that its process will get.
 
     Raises:
@@ -98,7 +100,7 @@ def plan(cells: list[sweeps.Cell], config: str, root: pathlib.Path, overrides: l
         if sha256 in planned:
             raise UserError(f"cell {cell}: the same config as cell {planned[sha256].cell}")
         directory = root / "cells" / f"{sweeps.slug(cell)}-{sha256[:8]}"
-        command = [str(MAIN), own[0], f"--workdir={directory}", f"--store={root / 'stages'}", *own[1:]]
+        command = [str(MAIN), own[0], f"--workdir={directory}", f"--store={store}", *own[1:]]
         last, stages = resolved.stages[-1].name, likely_shared(resolved)
         planned[sha256] = Planned(cell, directory, last, sha256, stages, command)
     return list(planned.values())
@@ -220,6 +222,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--config", help="a config file with a sweep(variant), and perhaps :VARIANT")
     parser.add_argument("--root", type=pathlib.Path, help="where cells, stages, record and tables go")
+    parser.add_argument("--store", type=pathlib.Path, help="where stages go that several sweeps share (ROOT/stages)")
     parser.add_argument("--jobs", type=int, help="cells that run at the same time (default: 1)")
     parser.add_argument("--record", type=pathlib.Path, help="where the record goes once every cell is finished")
     parser.add_argument("--show", type=pathlib.Path, help="print the table of this record, and do nothing else")
@@ -230,7 +233,9 @@ def options(argv: list[str]) -> argparse.Namespace:
     found = parser.parse_args([argument for argument in argv if not argument.startswith("--config.")])
     found.overrides = overrides
     showing = [f"--{name}" for name in ("csv", "across", "figure") if getattr(found, name)]
-    running = [f"--{name}" for name in ("config", "root", "jobs", "record") if getattr(found, name) is not None]
+    running = [
+        f"--{name}" for name in ("config", "root", "store", "jobs", "record") if getattr(found, name) is not None
+    ]
     if found.show is not None:
         if running or overrides:
             raise UserError(f"command line: --show only prints: it takes no {[*running, *overrides][0]}")
@@ -272,8 +277,9 @@ def show(chosen: argparse.Namespace) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Plans, runs and tabulates; returns the exit status."""
     sweep = read_sweep(chosen.config)
-    planned = plan(sweep.cells, chosen.config, chosen.root, chosen.overrides)
-    names = ("config", "root", "record")
+    store = chosen.store or chosen.root / "stages"
+    planned = plan(sweep.cells, chosen.config, chosen.root, store, chosen.overrides)
+    names = ("config", "root", "store", "record")
     given = [f"--{name}={_portable(str(getattr(chosen, name)))}" for name in names if getattr(chosen, name) is not None]
     command = shlex.join(["python", "launch/sweep.py", *given, f"--jobs={chosen.jobs}", *chosen.overrides])
     interrupts = Interrupts()

@@ -177,7 +177,7 @@ def stage_identity(
       data: hashes of what the stage reads of the data.
       inputs: identity hashes of the stages it reads, by name.
     """
-    own = {f"{stage.name}.{field}": text for field, text in identity_texts(stage.texts, stage.kind.fields).items()}
+    own = {f"{stage.name}.{field}": text for field, text in section_identity(stage).items()}
     shared = {name: resolved.texts[name] for name in ("seed", "model", "precision", "batch_norm")}
     if shared["batch_norm"] == "device":
         shared["devices"] = num_devices
@@ -188,6 +188,12 @@ def stage_identity(
         **{f"data.{k}": v for k, v in data.items()},
         **{f"inputs.{k}": v for k, v in inputs.items()},
     }
+
+
+def section_identity(stage: Stage) -> dict[str, Any]:
+    """What of a stage's section belongs to its identity, and the revision of its kind once it has one."""
+    texts = identity_texts(stage.texts, stage.kind.fields)
+    return texts | {"revision": stage.kind.revision} if stage.kind.revision > 1 else texts
 
 
 def identity_texts(texts: Mapping[str, Any], fields: Fields) -> dict[str, Any]:

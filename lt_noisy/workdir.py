@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lt_noisy.config import RUN_FIELDS, Resolved, identity_sha256, identity_texts
+from lt_noisy.config import RUN_FIELDS, Resolved, identity_sha256, identity_texts, section_identity
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
 
@@ -21,7 +21,7 @@ def default_workdir(config_name: str, resolved: Resolved) -> pathlib.Path:
 def run_sha256(resolved: Resolved) -> str:
     """The hash of everything in a config that changes what its stages compute (logging and cadence do not)."""
     content = identity_texts(resolved.texts, RUN_FIELDS)
-    content |= {s.name: identity_texts(s.texts, s.kind.fields) for s in resolved.stages}
+    content |= {s.name: section_identity(s) for s in resolved.stages}
     return identity_sha256(content)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lt_noisy import config
-from lt_noisy.config import identity_sha256, resolve, stage_identity
+from lt_noisy.config import identity_sha256, resolve, section_identity, stage_identity
 from lt_noisy.spec import UserError, bind
 from lt_noisy.units import DURATIONS, Clock
 
@@ -73,6 +73,19 @@ def test_what_changes_the_result_changes_the_identity(override):
 )
 def test_what_does_not_leaves_it(override):
     assert _identity(**override) == _identity()
+
+
+def test_a_revised_kind_is_another_stage():
+    """MixNN's step was corrected: what an earlier revision finished is not taken for it; others stay."""
+    c = config.default()
+    c.mixnn, c.plain = config.section("mixnn"), config.section("supervised")
+    c.stages = ("mixnn", "plain")
+    mixnn, plain = resolve(c).stages
+    now = section_identity(mixnn)
+    assert now["revision"] == 2 and "revision" not in section_identity(plain)
+    assert section_identity(mixnn._replace(kind=mixnn.kind._replace(revision=1))) == {
+        field: text for field, text in now.items() if field != "revision"
+    }
 
 
 def test_the_device_count_matters_where_batchnorm_is_per_device():

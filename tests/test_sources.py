@@ -240,3 +240,22 @@ def test_digits():
         assert any(np.array_equal(place, digit) for place in places) and image.sum() == digit.sum()
     refused("digits(canvas=7)", "canvas=7 must be 0")
     refused("digits(test_per_class=174)", r"must lie in 1\.\.173")
+
+
+def test_a_folder_says_what_it_does_not_read(tmp_path, capsys):
+    """Pictures beside the class folders, and a third split beside `train` and `test`."""
+    for place in ("", "train/a", "train/b", "test/a", "test/b", "val/a"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        for at in range(2):
+            Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / place / f"{at}.png")
+    source = sources.SOURCES["folder"](str(tmp_path), size=4)()
+    assert len(source.train.ids) == len(source.test.ids) == 4
+    said = capsys.readouterr().out
+    assert said == f"note: {tmp_path}: 4 files outside the class folders are not read ({tmp_path / '0.png'}, ...)\n"
+
+
+def test_folders_of_splits_alone_are_no_classes(tmp_path):
+    for split in ("Val", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds Val, test: call the splits train and test"):
+        sources.SOURCES["folder"](str(tmp_path))()

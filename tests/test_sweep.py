@@ -227,7 +227,7 @@ def test_cells_that_would_wait_for_a_stage_let_others_go_first(sweep, here, monk
 
     monkeypatch.setattr(jobs, "Child", Child)
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0)
-    planned = sweep.plan(sweep.read_sweep("grid.py").cells, "grid.py", here, [])
+    planned = sweep.plan(sweep.read_sweep("grid.py").cells, "grid.py", here, here / "stages", [])
     jobs.run_all(planned, 2, SimpleNamespace(pending=None), lambda child: None)
     by_hand = [("none", 0.5), ("some", 0.5), ("none", 0.6), ("none", 0.7), ("some", 0.6), ("some", 0.7)]
     assert started == by_hand  # the two bases side by side; once they are there, the order of the sweep

@@ -16,8 +16,8 @@ _SPLIT_SEED = 0  # the same in every run, whatever its seed
 def development(inner: "Load", percent: int = 20) -> "Load":
     """Another source without its test images; in their place a share of the training images of each class.
 
-    Their labels are clean, as nobody's with noisy data are; but what is chosen on them is not chosen on the images that
-    results are then reported on. For what is tuned within a run see the run's `validation`.
+    Their labels are as clean as the source's own, before the run's noise; but what is chosen on them is not chosen on
+    the images that results are then reported on. For what is tuned within a run see the run's `validation`.
 
     Args:
       inner: the source that is divided.

@@ -193,6 +193,12 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
         if not any(is_test):
             raise UserError(f"{root / held_out} has no class folders")
         _note_skipped(path, skipped)
+        unread = sorted({*_files(root)} - {*files, *skipped})
+        if unread:
+            print(
+                f"note: {path}: {len(unread)} files outside the class folders are not read ({unread[0]}, ...)",
+                flush=True,
+            )
         images = _decode_all(files, size)
         labels, test = np.asarray(labels), np.asarray(is_test)
         paths = np.array([file.relative_to(root).as_posix() for file in files])
@@ -225,7 +231,8 @@ def _test_folder(root: Path) -> str:
     found = [name for name in _TEST_FOLDERS if name in folders]
     if "train" in folders and found:
         return found[0]
-    if any(name.lower() in ("train", "training") for name in folders):  # hardly ever meant as a class
+    lower = {name.lower() for name in folders}
+    if lower & {"train", "training"} or (lower and lower <= {*_TEST_FOLDERS}):  # hardly ever meant as classes
         raise UserError(
             f"{root} holds {_listed(folders)}: call the splits train and test (or {', '.join(_TEST_FOLDERS[1:])}), or "
             "put the class folders at the top, none of them called train or training"

@@ -48,6 +48,8 @@ class Kind(NamedTuple):
       run: `run(job, bound_section) -> summary`.
       prepare: `prepare(job, bound_section) -> Prepared`, what `run` trains, where that is one network; benchmarks time
         it alone.
+      revision: raised when a change of the code changes what an unchanged config computes: what finished before is then
+        another stage.
     """
 
     fields: Fields
@@ -56,6 +58,7 @@ class Kind(NamedTuple):
     check: Callable[[Job, SimpleNamespace], dict[str, Any]]
     run: Callable[[Job, SimpleNamespace], dict[str, Any]]
     prepare: Callable[[Job, SimpleNamespace], Prepared] | None = None
+    revision: int = 1
 
 
 ENCODERS = ("self_supervised", "supervised", "mixnn", "distil")  # kinds whose checkpoint holds an encoder
@@ -92,7 +95,13 @@ STAGES = {
         supervised.prepare,
     ),
     "mixnn": Kind(
-        mixnn.FIELDS, _observed, {"init": Reads(ENCODERS, optional=True)}, mixnn.check, mixnn.run, mixnn.prepare
+        mixnn.FIELDS,
+        _observed,
+        {"init": Reads(ENCODERS, optional=True)},
+        mixnn.check,
+        mixnn.run,
+        mixnn.prepare,
+        revision=2,
     ),
     "pseudo_label": Kind(
         pseudo_label.FIELDS, _no_labels, {"init": Reads(WITH_HEAD)}, pseudo_label.check, pseudo_label.run
