@@ -3,7 +3,7 @@
     python launch/sweep.py --config=benchmarks/digits_settings.py --root=runs/digits_settings \\
         --record=results/digits_settings.json
 
-From scratch, symmetric noise 0.4, ratio 10, seeds 100 to 103. The test images are a quarter of the training images
+From scratch (but for the two that pre-train), symmetric noise 0.4, ratio 10, seeds 100 to 103. The test images are a quarter of the training images
 (`development`); those of the grid are in neither split.
 """
 
@@ -46,6 +46,12 @@ LOSSES = (
     "selc(momentum=0.9, start=0.25)",
     "selc(momentum=0.9, start=0.5)",
     "mae()",
+    "superloss(cross_entropy(), lam=0.25)",
+    "superloss(cross_entropy(), lam=1.0)",
+    "superloss(cross_entropy(), lam=4.0)",
+    "superloss(logit_adjusted(tau=1.0), lam=0.25)",
+    "superloss(logit_adjusted(tau=1.0), lam=1.0)",
+    "superloss(logit_adjusted(tau=1.0), lam=4.0)",
 )
 
 
@@ -59,4 +65,7 @@ def sweep(variant: str = "") -> list[Cell]:
         "MixNN, epochs 3 and 12": {"stages": ("mixnn",), "mixnn.warmup": 3, "mixnn.correct_from": 12},
         "MixNN, epochs 6 and 20": {"stages": ("mixnn",), "mixnn.warmup": 6, "mixnn.correct_from": 20},
     }
+    for temperature in (0.1, 0.5):
+        objective = f"simclr(temperature={temperature}, hidden=128, size=64)"
+        choices[f"SSL, temperature {temperature}, then LA+SL"] = {"pretrain.objective": objective}
     return product(axis("choice", choices), axis("seed", (100, 101, 102, 103)))
