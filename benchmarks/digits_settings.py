@@ -3,8 +3,8 @@
     python launch/sweep.py --config=benchmarks/digits_settings.py --root=runs/digits_settings \\
         --record=results/digits_settings.json
 
-From scratch (but for the two that pre-train), symmetric noise 0.4, ratio 10, seeds 100 to 103. The test images are a quarter of the training images
-(`development`); those of the grid are in neither split.
+From scratch but for the two that pre-train, symmetric noise 0.4, ratio 10, seeds 100 to 103. The test images are a
+quarter of the training images (`development`); those of the grid are in neither split.
 """
 
 import importlib.util
