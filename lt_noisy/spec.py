@@ -58,7 +58,7 @@ def parse(text: str) -> Call:
 def _quoting(text: str) -> str:
     """What is likely wrong with text that seems to hold a path, a file name or several words."""
     seems = re.search(r"[/:\\~]|[A-Za-z]\.|\.[A-Za-z]|\w[ -]+[A-Za-z]", text)
-    return "; text with / : . - or a space is quoted, as in \"folder(path='/tmp/x')\"" if seems else ""
+    return "; text with / : . - or a space is quoted, as in \"folder(path='my/photos')\"" if seems else ""
 
 
 def _value(node: ast.expr, text: str) -> Any:
