@@ -32,7 +32,7 @@ from lt_noisy.spec import UserError
         ([*CONFIG, "--config.seed", "one"], "error: --config.seed takes int, not 'one'\n"),
         ([*CONFIG, "--config.finetune.freeze_encoder=maybe"], "freeze_encoder takes bool, not 'maybe'\n"),
         ([CONFIG[0], "--config.finetune=3"], "--config.finetune is a section: set its fields one by one (it has aug"),
-        ([*CONFIG, "--config.dataset=folder(path=/photos/x)"], "config.dataset: 'folder(path=/photos/x)' is not a spec"),
+        ([*CONFIG, "--config.dataset=folder(path=/photos)"], "config.dataset: 'folder(path=/photos)' is not a spec"),
         ([*CONFIG, "--config.finetune.length=40"], "config.finetune.length: '40' is a plain value, not a spec"),
         ([*CONFIG, "--config.seed=-1"], "config.seed is at least 0"),
         (["--config", "configs/absent.py"], "no file 'configs/absent.py'"),
