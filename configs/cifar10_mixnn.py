@@ -10,7 +10,7 @@ epoch 60. At noise 0.8 the paper averages losses over 5 epochs (`--config.train.
 not found: judge by the ablation. It has CE, mixup, SELC, corrected targets alone and neighbour mixing, in the batch
 or the whole set.
 
-Cost: the full run is about 145 PFLOP (XLA counts 2.0 GFLOP a forward pass), a third of it un-mixed and evaluation
+Cost: the full run is about 150 PFLOP (XLA counts 2.0 GFLOP a forward pass), two fifths of it un-mixed and evaluation
 passes.
 Measured, small variant: README, results/cifar10_mixnn_small.json. The full run not yet, for want of a GPU.
 """
