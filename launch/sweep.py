@@ -6,10 +6,12 @@
 Each cell is `python main.py --config=... --workdir=ROOT/cells/CELL --store=ROOT/stages --config.FIELD=VALUE ...`, a
 process of its own (its command and output are in CELL/log.txt), so a stage that several cells need runs once. Every
 cell's config is bound before the first starts. A failed cell stops no other; the same command again runs what is not
-finished. The directory of a cell carries the hash of its config: a cell that is changed in the config file is run
-again in a new directory, and what the old one shares with it is not. A finished cell holds `cell.json`, written here
-after exit 0; data that changes on disk behind an unchanged config goes unseen. Cells outlive a sweep that is killed
-outright: the same command waits for them, then goes on (`process_seconds` is that of a cell's last process).
+finished. The directory of a cell carries the hash of its config and of the sources that its stages run: a cell that is
+changed in the config file, or whose loss is corrected, is run again in a new directory, and what the old one shares
+with it is not. A finished cell holds `cell.json`, written here after exit 0; data that changes on disk behind an
+unchanged config goes unseen. Cells run in their order, and one that needs a stage which another is at waits for it:
+axes that share no stage, such as the seed, belong last. Cells outlive a sweep that is killed outright: the same command
+waits for them, then goes on (`process_seconds` is that of a cell's last process).
 
 ROOT gets record.json, table.md and table.csv; it is for one config, variant and list of overrides. Overrides hold for
 every cell, before its own. On a GPU that several jobs share, set XLA_PYTHON_CLIENT_MEM_FRACTION.
@@ -34,12 +36,13 @@ sys.path.insert(0, str(ROOT))
 
 from lt_noisy import sweeps
 from lt_noisy.command_line import parse
-from lt_noisy.config import resolve
+from lt_noisy.config import identity_sha256, resolve
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.jobs import Child, Planned, run_all
 from lt_noisy.metrics import write_json
+from lt_noisy.revision import distinct
 from lt_noisy.spec import UserError
-from lt_noisy.workdir import likely_shared, locked, run_sha256
+from lt_noisy.workdir import locked, planned_sources, run_sha256
 
 MAIN = ROOT / "main.py"
 
@@ -96,26 +99,30 @@ def plan(
             resolved = resolve(parse(["main.py", *own])[0])
         except UserError as error:
             raise UserError(f"cell {cell}: {error}") from None
-        sha256 = run_sha256(resolved)
+        sources = planned_sources(resolved)
+        sha256 = identity_sha256({"config": run_sha256(resolved), "sources": sources})
         if sha256 in planned:
             raise UserError(f"cell {cell}: the same config as cell {planned[sha256].cell}")
         directory = root / "cells" / f"{sweeps.slug(cell)}-{sha256[:8]}"
         command = [str(MAIN), own[0], f"--workdir={directory}", f"--store={store}", *own[1:]]
-        last, stages = resolved.stages[-1].name, likely_shared(resolved)
-        planned[sha256] = Planned(cell, directory, last, sha256, stages, command)
+        planned[sha256] = Planned(cell, directory, sources, sha256, command)
     return list(planned.values())
 
 
 def finished(planned: Planned) -> dict[str, Any] | None:
-    """The summary of a finished cell's last stage, and `process_seconds` of the cell; None if it is not finished."""
+    """What a finished cell left: the summary of its last stage, `process_seconds`, and the `code` of all its stages.
+
+    None if it is not finished, or ran other sources than it was planned with: they were edited before it started.
+    """
     try:
         mark = json.loads((planned.directory / "cell.json").read_text())
-        summary = json.loads((planned.directory / planned.last / "summary.json").read_text())
+        summaries = [json.loads((planned.directory / s / "summary.json").read_text()) for s in planned.sources]
     except (OSError, ValueError):
         return None
-    if mark.get("config_sha256") != planned.sha256:
+    ran = [summary.get("sources_sha256") for summary in summaries]
+    if mark.get("sha256") != planned.sha256 or ran != list(planned.sources.values()):
         return None
-    return {**summary, "process_seconds": mark["process_seconds"]}
+    return {**summaries[-1], "process_seconds": mark["process_seconds"], "code": distinct(summaries)}
 
 
 def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts: Interrupts) -> list[str]:
@@ -128,15 +135,19 @@ def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts:
         ended.append(seconds)
         left = round(sum(ended) / len(ended) * (len(todo) - len(ended)) / jobs)
         eta = f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        summary = None
         if child.process.returncode == 0:
-            mark = {"config_sha256": child.planned.sha256, "process_seconds": round(seconds, 3)}
+            mark = {"sha256": child.planned.sha256, "process_seconds": round(seconds, 3)}
             write_json(child.planned.directory / "cell.json", mark)
-            said = sweeps.headline(sweeps.figures(finished(child.planned), figures))
+            summary = finished(child.planned)
+        if summary is not None:
+            said = sweeps.headline(sweeps.figures(summary, figures))
         elif interrupts.pending is not None:
             said = "stopped"
         else:
-            failed.append(f"{cell}: {child.error()}")
-            said = f"failed, {child.error()}"
+            error = child.error() if child.process.returncode else "the sources were edited after the sweep began"
+            failed.append(f"{cell}: {error}")
+            said = f"failed, {error}"
         print(f"[{len(ended)}/{len(todo)}] {cell}: {said}, {seconds:.0f} s, {eta}", flush=True)
 
     run_all(todo, jobs, interrupts, done)
@@ -162,6 +173,7 @@ def make_record(
         "overrides": overrides,
         "figures": sweep.figures,
         "baseline": sweep.baseline,
+        "code": _distinct([code for s in there for code in s["code"]]),
         "versions": _distinct([s["versions"] for s in there]),
         "machine": _distinct([s["machine"] for s in there]),
         "process_seconds": round(sum(s["process_seconds"] for s in there)),

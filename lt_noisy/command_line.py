@@ -12,7 +12,7 @@ python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] 
 
   --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
   --workdir   where the run goes (default: runs/NAME-HASH; the same command goes on where it stopped).
-  --store     where stages go that several runs share: the workdir gets links to them.
+  --store     where stages go that runs of the same code share: the workdir gets links to them.
   --config.x  any field of the config, such as --config.seed=1 or --config.finetune.loss='gce(q=0.7)'.
 """
 

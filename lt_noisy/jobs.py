@@ -27,17 +27,15 @@ class Planned(NamedTuple):
     Attributes:
       cell: its labels and overrides.
       directory: its workdir.
-      last: the name of its last stage.
-      sha256: of its config, `workdir.run_sha256`.
-      stages: `workdir.likely_shared`.
+      sources: of its stages, `workdir.planned_sources`.
+      sha256: of its config and its sources.
       command: main.py and its arguments.
     """
 
     cell: Cell
     directory: pathlib.Path
-    last: str
+    sources: dict[str, str]
     sha256: str
-    stages: frozenset[str]
     command: list[str]
 
 
@@ -90,18 +88,13 @@ def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callab
     """Runs the cells, `jobs` at a time, and calls `done` after each; a signal stops those that run.
 
     Cells that a killed sweep left running come first, since they are among the `jobs`; a signal does not reach them.
-    The others run in their order, but a cell that would wait for a stage of one that runs lets others go first.
+    The others run in their order; one that needs a stage which another is at waits for it.
     """
-    waiting, running, told, made = sorted(todo, key=lambda each: not _under_way(each)), [], False, set()
-
-    def next_cell() -> Planned:
-        busy = frozenset().union(*(child.planned.stages for child in running)) - made
-        return waiting.pop(next((i for i, each in enumerate(waiting) if not each.stages & busy), 0))
-
+    waiting, running, told = sorted(todo, key=lambda each: not _under_way(each)), [], False
     try:
         while running or (waiting and interrupts.pending is None):
             while waiting and len(running) < jobs and interrupts.pending is None:
-                running.append(Child(next_cell()))
+                running.append(Child(waiting.pop(0)))
             if interrupts.pending is not None and not told:
                 told, running = True, _started(running)
                 for child in running:
@@ -109,8 +102,6 @@ def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callab
             time.sleep(POLL_SECONDS)
             for child in [child for child in running if child.ended()]:
                 running.remove(child)
-                if child.process.returncode == 0:
-                    made |= child.planned.stages
                 done(child)
     finally:  # a second signal, or an error here
         for child in _started(running):

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lt_noisy import __version__, parallel, report
+from lt_noisy import __version__, parallel, report, revision
 from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, Stage, identity_sha256, resolve, stage_identity
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
@@ -21,7 +21,16 @@ from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import write_json
 from lt_noisy.spec import UserError
 from lt_noisy.stages.common import Input, Job
-from lt_noisy.workdir import claim, default_workdir, finished, link, locked, unlink_unused, waited_for
+from lt_noisy.workdir import (
+    claim,
+    default_workdir,
+    finished,
+    link,
+    locked,
+    stage_sources,
+    unlink_unused,
+    waited_for,
+)
 
 
 def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str = "") -> pathlib.Path:
@@ -76,14 +85,18 @@ def _run_stages(
             {name: identities[name] for name in stage.inputs.values()},
         )
         identities[stage.name] = identity_sha256(identity)
-        job = job._replace(card={**card, "identity": identities[stage.name]})
         jobs.append((stage, job, identity))
-    for _, job, identity in jobs:
+    sources: dict[str, str | None] = {}  # that made the stages as they stand finished, or that will make them
+    for i, (stage, job, identity) in enumerate(jobs):
+        now = stage_sources(stage, {name: sources[name] for name in stage.inputs.values()})
         if store:
-            link(job.directory, pathlib.Path(store), identity)
+            link(job.directory, pathlib.Path(store), identity, now)
         else:
             unlink_unused(job.directory)
-        finished(job.directory, identity)  # refuses a directory of another run
+        summary = finished(job.directory, identity)  # refuses a directory of another run
+        sources[stage.name] = now if summary is None else summary.get("sources_sha256")
+        card = {**card, "identity": identities[stage.name], "sources_sha256": now}
+        jobs[i] = (stage, job._replace(card=card), identity)
     if not (workdir / "manifest.json").exists():  # only now: a refused run leaves none to refuse the corrected one
         manifests.save(manifest, workdir)
     print(report.header(config_name, resolved, manifest, dataset, jobs[0][1], workdir), flush=True)
@@ -104,6 +117,12 @@ def _finish(stage: Stage, job: Job, identity: Mapping[str, Any]) -> dict[str, An
             summary = finished(job.directory, identity)  # by the process that was waited for
         if summary is not None:
             print(f"{stage.name}: finished already, skipped", flush=True)
+            if summary.get("sources_sha256") != job.card["sources_sha256"]:
+                print(
+                    f"note: {stage.name} was made by {revision.describe(summary.get('code'))}, and its sources or "
+                    f"what it reads have changed since; remove {job.directory} to run it again",
+                    flush=True,
+                )
             return summary
         began = time.perf_counter()
         claim(job.directory, identity)
@@ -112,7 +131,7 @@ def _finish(stage: Stage, job: Job, identity: Mapping[str, Any]) -> dict[str, An
             **results,
             "wall_seconds": round(time.perf_counter() - began, 3),
             "identity_sha256": job.card["identity"],
-            **{key: job.card[key] for key in ("manifest_sha256", "versions", "machine")},
+            **{key: job.card[key] for key in ("manifest_sha256", "code", "sources_sha256", "versions", "machine")},
         }
         write_json(job.directory / "summary.json", summary)
         return summary
@@ -230,6 +249,7 @@ def run_card(resolved: Resolved, manifest: manifests.Manifest, devices: parallel
     device = jax.local_devices()[0]
     return {
         "config": {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}},
+        "code": revision.code(),
         "versions": {
             "lt_noisy": __version__,
             "python": platform.python_version(),

@@ -12,6 +12,7 @@ from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.data.batches import Batches, grouped
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.progress import Clock
+from lt_noisy.revision import describe
 from lt_noisy.spec import UserError
 from lt_noisy.state import TrainState
 
@@ -184,11 +185,13 @@ def data_shapes(data: PyTree, devices: parallel.Jit | parallel.Pmap) -> PyTree:
 
 
 def _warn_if_elsewhere(card: dict, now: dict) -> None:
-    changed = [k for k in ("versions", "machine") if card.get(k) != now.get(k)]
+    changed = {k: f"{card.get(k)} -> {now.get(k)}" for k in ("versions", "machine") if card.get(k) != now.get(k)}
+    if card.get("sources_sha256") != now.get("sources_sha256"):
+        changed["code"] = f"{describe(card.get('code'))} -> {describe(now.get('code'))}"
     if changed:
         print(
             f"note: the checkpoint was written with other {' and '.join(changed)} "
-            f"({', '.join(f'{k}: {card.get(k)} -> {now.get(k)}' for k in changed)}); "
+            f"({', '.join(f'{name}: {what}' for name, what in changed.items())}); "
             "the run goes on, but not bit for bit",
             flush=True,
         )

@@ -8,8 +8,10 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lt_noisy.config import RUN_FIELDS, Resolved, identity_sha256, identity_texts, section_identity
+from lt_noisy.config import RUN_FIELDS, Resolved, Stage, identity_sha256, identity_texts, section_identity
 from lt_noisy.metrics import write_json
+from lt_noisy.models.resnet import MODELS
+from lt_noisy.revision import sources_sha256
 from lt_noisy.spec import UserError
 
 
@@ -25,18 +27,23 @@ def run_sha256(resolved: Resolved) -> str:
     return identity_sha256(content)
 
 
-def likely_shared(resolved: Resolved) -> frozenset[str]:
-    """A hash for each stage, the same where two runs with one store will share it: a guess made without data.
+def stage_sources(stage: Stage, inputs: Mapping[str, str | None]) -> str:
+    """The hash of the sources that a stage runs and of those that made what it reads.
 
-    A guess, since an identity holds hashes of what a stage reads of the data, and two recipes can give equal ones.
+    Args:
+      inputs: the same of the stages it reads, by name; None for one that was made before summaries held it.
     """
-    data = ("dataset", "manifest", "longtail", "validation", "seed", "model", "precision", "batch_norm")
-    hashes: dict[str, str] = {}
+    models = (builder.__module__ for builder in MODELS.values())  # a stage is given its model, so it imports none
+    own = sources_sha256(stage.kind.run.__module__, *models)
+    return identity_sha256({"own": own, "inputs": dict(inputs)})
+
+
+def planned_sources(resolved: Resolved) -> dict[str, str]:
+    """`stage_sources` of every stage, in order, of a run that starts now and finds none of them finished."""
+    sources: dict[str, str] = {}
     for stage in resolved.stages:
-        reads = (*data, "noise") if stage.kind.labels(stage.section) else data
-        content = {name: resolved.texts[name] for name in reads} | identity_texts(stage.texts, stage.kind.fields)
-        hashes[stage.name] = identity_sha256({**content, "": [hashes[read] for read in stage.inputs.values()]})
-    return frozenset(hashes.values())
+        sources[stage.name] = stage_sources(stage, {name: sources[name] for name in stage.inputs.values()})
+    return sources
 
 
 @contextlib.contextmanager
@@ -76,13 +83,17 @@ def waited_for(directory: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def link(directory: pathlib.Path, store: pathlib.Path, identity: Mapping[str, Any]) -> None:
-    """Makes the directory of a stage a relative link to `<store>/<stage>-<its identity>`, which is made too.
+def link(directory: pathlib.Path, store: pathlib.Path, identity: Mapping[str, Any], sources: str) -> None:
+    """Makes the directory of a stage a relative link to `<store>/<stage>-<key>`, which is made too.
+
+    The key is the hash of its identity and of `sources` (`stage_sources`): runs share what the same code makes of the
+    same.
 
     Raises:
       UserError: a real directory is in the place of the link, or a link to a stage of another identity.
     """
-    target = store / f"{directory.name}-{identity_sha256(identity)[:16]}"
+    key = identity_sha256({"identity": identity_sha256(identity), "sources": sources})
+    target = store / f"{directory.name}-{key[:16]}"
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

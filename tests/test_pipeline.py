@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from conftest import CONFIG, FAST_COMPILE, KILLER, ROOT, SSL, metrics_of, run, summary_of
 
+from lt_noisy.revision import code
+
 
 @pytest.fixture(scope="session")
 def finished(env, tmp_path_factory):
@@ -42,6 +44,7 @@ def test_a_wholerun(finished):
     assert "test_balanced_accuracy" in metrics_of(workdir, "finetune")[-1]
     summary = summary_of(workdir, "finetune")
     assert summary["seed"] == 0 and len(summary["params_sha256"]) == 64 and "jax" in summary["versions"]
+    assert summary["code"] == code() and len(summary["sources_sha256"]) == 64
     assert len(summary["test"]["confusion_matrix"]) == 10
     arrays = np.load(workdir / "manifest.npz")
     assert sorted(arrays) == ["clean_labels", "ids", "observed_labels"]

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 from conftest import FAST_COMPILE, ROOT
 
-from lt_noisy import jobs, sweeps
+from lt_noisy import sweeps
 
 # Two stages of four steps, saved every two; `SWEEP` stands for the body of the file's sweep.
 CONFIG = """
@@ -55,11 +54,15 @@ if "kind=bad" in workdir.name:
 if "kind=shot" in workdir.name:
     import os
     os.kill(os.getpid(), 9)
-(workdir / "finetune").mkdir()
 summary = {"test": {"balanced_accuracy": 0.5}, "params_sha256": "ab", "wall_seconds": 1.5}
-summary |= {"versions": {"jax": "1"}, "machine": {"cores": 1}}
-(workdir / "finetune" / "summary.json").write_text(json.dumps(summary))
+summary |= {"versions": {"jax": "1"}, "machine": {"cores": 1}, "code": {"commit": "c"}}
+summary |= {"sources_sha256": "edited" if "kind=edited" in workdir.name else "planned"}
+for stage in ("base", "finetune"):
+    (workdir / stage).mkdir(exist_ok=True)
+    (workdir / stage / "summary.json").write_text(json.dumps(summary))
 """
+
+STUB_SOURCES = "lambda resolved: dict.fromkeys((stage.name for stage in resolved.stages), 'planned')"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,13 @@ def here(tmp_path, monkeypatch):
     """An empty current directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def stand_in(sweep, monkeypatch, program=STUB):
+    """`program` in place of main.py."""
+    pathlib.Path("stub.py").write_text(program)
+    monkeypatch.setattr(sweep, "MAIN", pathlib.Path("stub.py").absolute())
+    monkeypatch.setattr(sweep, "planned_sources", eval(STUB_SOURCES))
 
 
 def write_config(body, tail=""):
@@ -181,8 +191,7 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
 
 
 def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys):
-    pathlib.Path("stub.py").write_text(STUB)
-    monkeypatch.setattr(sweep, "MAIN", here / "stub.py")
+    stand_in(sweep, monkeypatch)
     kinds = 'axis("kind", {kind: {"base.batch_size": i + 30} for i, kind in enumerate(("bad", "good", "shot"))})'
     body = f'return product({kinds}, axis("seed", range(2)))'
     write_config(body, 'BASELINE = {"kind": "good"}\nFIGURES = {"test.balanced_accuracy": "BA", "wall_seconds": "s"}\n')
@@ -198,6 +207,7 @@ def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys)
     counts = {name: text.count("$ python") for name, text in logs().items()}
     assert {name: n for name, n in counts.items() if "good" in name} == {"kind=good,seed=0": 1, "kind=good,seed=1": 1}
     assert all(n == 2 for name, n in counts.items() if "good" not in name)
+    assert json.loads(pathlib.Path("runs/grid/record.json").read_text())["code"] == [{"commit": "c"}]
     # A cell whose config changes is another cell; what merely logs is not.
     config = pathlib.Path("grid.py")
     config.write_text(config.read_text().replace("    return c\n", "    c.base.log_every = 'steps(1)'\n    return c\n"))
@@ -206,39 +216,19 @@ def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys)
     assert call(sweep) == 1 and "6 cells, 0 fin" in capsys.readouterr().out
 
 
-def test_cells_that_would_wait_for_a_stage_let_others_go_first(sweep, here, monkeypatch):
-    """Of each noise three cells need one `base`, which reads observed labels."""
-    write_config(
-        'noise = axis("noise", {"none": {}, "some": {"noise": "symmetric(rate=0.2)"}})\n'
-        '    return product(noise, axis("q", {q: {"finetune.loss": f"gce(q={q})"} for q in (0.5, 0.6, 0.7)}))'
-    )
-    started = []
-
-    class Child:
-        """Ends after four looks at it."""
-
-        def __init__(self, planned):
-            self.planned, self.looks, self.process = planned, 0, SimpleNamespace(returncode=0)
-            started.append(tuple(planned.cell.labels.values()))
-
-        def ended(self):
-            self.looks += 1
-            return self.looks > 4
-
-    monkeypatch.setattr(jobs, "Child", Child)
-    monkeypatch.setattr(jobs, "POLL_SECONDS", 0)
-    planned = sweep.plan(sweep.read_sweep("grid.py").cells, "grid.py", here, here / "stages", [])
-    jobs.run_all(planned, 2, SimpleNamespace(pending=None), lambda child: None)
-    by_hand = [("none", 0.5), ("some", 0.5), ("none", 0.6), ("none", 0.7), ("some", 0.6), ("some", 0.7)]
-    assert started == by_hand  # the two bases side by side; once they are there, the order of the sweep
-    started.clear()
-    jobs.run_all(planned[:3], 3, SimpleNamespace(pending=None), lambda child: None)
-    assert started == [("none", 0.5), ("none", 0.6), ("none", 0.7)]  # nothing else to do: they wait for their base
+def test_a_cell_that_ran_other_sources_than_were_planned_is_not_finished(sweep, here, monkeypatch, capsys):
+    """They were edited while the sweep ran: its table would mix two codes."""
+    stand_in(sweep, monkeypatch)
+    write_config('return axis("kind", {"good": {}, "edited": {"seed": 1}})')
+    assert call(sweep) == 1
+    out = capsys.readouterr().out
+    assert "\nfailed: kind=edited: the sources were edited after the sweep began\n" in out
+    assert "[1/2] kind=good: balanced accuracy 50.0 %" in out and "1 cells are not finished" in out
+    assert call(sweep) == 1 and "2 cells, 1 finished already" in capsys.readouterr().out
 
 
 def test_a_signal_stops_the_cells_and_the_same_command_goes_on(sweep, here, monkeypatch, capsys):
-    pathlib.Path("stub.py").write_text(STUB)
-    monkeypatch.setattr(sweep, "MAIN", here / "stub.py")
+    stand_in(sweep, monkeypatch)
     write_config('return axis("kind", {"slow": {}, "slow too": {"seed": 1}, "late": {"seed": 2}})')
 
     def kill():
@@ -271,10 +261,12 @@ print("started", flush=True)
 began = time.time()
 while "kind=slow" in workdir.name and not os.path.exists("enough") and time.time() < began + 60:
     time.sleep(0.05)
-(workdir / "finetune").mkdir()
-(workdir / "finetune" / "summary.json").write_text(json.dumps({"test": {"balanced_accuracy": 0.5}} | SHARED))
+for stage in ("base", "finetune"):
+    (workdir / stage).mkdir(exist_ok=True)
+    (workdir / stage / "summary.json").write_text(json.dumps({"test": {"balanced_accuracy": 0.5}} | SHARED))
 """
-LONG = LONG.replace("SHARED", repr({"params_sha256": "ab", "wall_seconds": 1, "versions": {}, "machine": {}}))
+SHARED = {"params_sha256": "ab", "wall_seconds": 1, "versions": {}, "machine": {}, "sources_sha256": "planned"}
+LONG = LONG.replace("SHARED", repr(SHARED))
 
 
 def wait_until(ready):
@@ -284,12 +276,12 @@ def wait_until(ready):
 
 def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypatch, capfd):
     """While it runs no second process is at it, and it takes one of the jobs; others go on."""
-    pathlib.Path("long.py").write_text(LONG)
-    monkeypatch.setattr(sweep, "MAIN", here / "long.py")
+    stand_in(sweep, monkeypatch, LONG)
     write_config('return axis("kind", {"quick": {"seed": 1}, "slow": {}})')
     program = (
         f"import pathlib, runpy, sys; sweep = runpy.run_path({str(ROOT / 'launch' / 'sweep.py')!r})\n"
-        "sweep['plan'].__globals__['MAIN'] = pathlib.Path('long.py').absolute()\n"
+        "sweep['plan'].__globals__['MAIN'] = pathlib.Path('stub.py').absolute()\n"
+        f"sweep['plan'].__globals__['planned_sources'] = {STUB_SOURCES}\n"
         "sweep['main'](['sweep.py', '--config=grid.py', '--root=runs/grid', '--jobs=2'])"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL) as killed:
@@ -327,8 +319,7 @@ def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypa
 
 @pytest.mark.parametrize("arguments", [["--config=grid.py:v"], ["--config=other.py"], ["--config.seed=1"]])
 def test_the_root_of_another_sweep_is_refused(sweep, here, monkeypatch, capsys, arguments):
-    pathlib.Path("stub.py").write_text(STUB)
-    monkeypatch.setattr(sweep, "MAIN", here / "stub.py")
+    stand_in(sweep, monkeypatch)
     write_config("return loss")
     pathlib.Path("other.py").write_text(pathlib.Path("grid.py").read_text())
     own = ["--config.base.batch_size=8", "--config.finetune.batch_size=8"]

@@ -55,11 +55,12 @@ def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
         while "waiting" not in capfd.readouterr().out:
             time.sleep(0.05)
         claim(directory, identity)
-        write_json(directory / "summary.json", {"identity_sha256": identity_sha256(identity), "wall_seconds": 3})
+        summary = {"identity_sha256": identity_sha256(identity), "sources_sha256": "s", "wall_seconds": 3}
+        write_json(directory / "summary.json", summary)
         child.kill()
 
     stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))  # to run it would be an error
-    job = SimpleNamespace(directory=directory)
+    job = SimpleNamespace(directory=directory, card={"sources_sha256": "s"})
     thread = threading.Thread(target=finish)
     thread.start()
     assert runs._finish(stage, job, identity)["wall_seconds"] == 3
@@ -71,21 +72,45 @@ def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
     assert capfd.readouterr().out == 2 * "base: finished already, skipped\n"  # and nothing of waiting
 
 
+@pytest.mark.parametrize(
+    ("made_by", "says"),
+    [
+        ({"code": {"commit": "3bfb9e0d81", "changed": False, "sources_sha256": "c877a7a1"}}, "3bfb9e0,"),
+        ({}, "unrecorded code,"),
+    ],
+)
+def test_what_other_sources_finished_is_skipped_with_a_note(tmp_path, capsys, made_by, says):
+    identity, directory = {"seed": 0}, tmp_path / "base"
+    claim(directory, identity)
+    write_json(directory / "summary.json", {"identity_sha256": identity_sha256(identity), **made_by})
+    stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))
+    runs._finish(stage, SimpleNamespace(directory=directory, card={"sources_sha256": "s"}), identity)
+    skipped, note = capsys.readouterr().out.splitlines()
+    assert skipped == "base: finished already, skipped"
+    assert note.startswith(f"note: base was made by {says} and its sources") and f"remove {directory} to" in note
+
+
 def test_links_to_the_store(tmp_path):
     store, base = tmp_path / "store", tmp_path / "run" / "base"
     base.parent.mkdir()
-    link(base, store, {"seed": 0})
+    link(base, store, {"seed": 0}, "a")
     first = os.readlink(base)
     assert first.startswith("../store/base-") and base.is_dir()
-    link(base, store, {"seed": 0})
-    link(base, store, {"seed": 1})  # nothing was started there
-    assert os.readlink(base) != first
+    link(base, store, {"seed": 0}, "a")
+    assert os.readlink(base) == first
+    link(base, store, {"seed": 1}, "a")  # nothing was started there
+    second = os.readlink(base)
+    assert second != first
     claim(base, {"seed": 1})
     with pytest.raises(UserError, match=r"holds another run of this stage \(seed: 1 -> 2\)"):
-        link(base, store, {"seed": 2})
+        link(base, store, {"seed": 2}, "a")
+    link(base, store, {"seed": 1}, "b")  # the same stage of other sources: both stay in the store
+    assert os.readlink(base) not in (first, second) and not (base / "identity.json").exists()
+    link(base, store, {"seed": 1}, "a")
+    assert os.readlink(base) == second and (base / "identity.json").exists()
     (tmp_path / "run" / "own").mkdir()
     with pytest.raises(UserError, match="own is a directory where a link would go"):
-        link(tmp_path / "run" / "own", store, {"seed": 0})
+        link(tmp_path / "run" / "own", store, {"seed": 0}, "a")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--store=.*file: cannot be written"):
-        link(tmp_path / "run" / "other", tmp_path / "file", {})
+        link(tmp_path / "run" / "other", tmp_path / "file", {}, "a")
