@@ -29,6 +29,7 @@ from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.metrics import write_json
+from lt_noisy.revision import distinct
 from lt_noisy.spec import UserError, bind
 
 LENGTHS = (25, 50, 100, 200, 400, 800, 1600, 3200)
@@ -99,6 +100,7 @@ def _stage(summary: pathlib.Path) -> dict[str, object]:
         "judged": said["label_quality"]["images"],
         "estimated_wrong": said["label_quality"]["estimated_rate"],
         "agreement_with_unseen_labels": float(np.mean(unseen)) if unseen else None,
+        "code": distinct([said]),
         **{key: said[key] for key in ("stage", "seed", "wall_seconds", "versions", "machine")},
     }
 

@@ -27,6 +27,7 @@ import arguments
 from lt_noisy.data import manifest as manifests
 from lt_noisy.metrics import write_json
 from lt_noisy.probes import relative_gap
+from lt_noisy.revision import distinct
 from lt_noisy.spec import UserError, parse
 from lt_noisy.workdir import finished
 
@@ -125,6 +126,11 @@ def read_stage(stage: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return identity, summary
 
 
+def read_summaries(run: pathlib.Path) -> list[dict[str, Any]]:
+    """The summaries of all finished stages of a run."""
+    return [json.loads(path.read_text()) for path in sorted(run.glob("*/summary.json"))]
+
+
 def settings(stage: pathlib.Path, drop: tuple[str, ...] = ("inputs.",)) -> dict[str, str]:
     """What made a probe and the stages before it: all but the seed and, of those before, their training set."""
     identity, _ = read_stage(stage)
@@ -152,7 +158,8 @@ def main(argv: list[str]) -> None:
         names = sorted({name for one in probed for name in one.summary["versions"]})
         versions = {n: ", ".join(sorted({one.summary["versions"].get(n, "none") for one in probed})) for n in names}
         command = " ".join(["python benchmarks/relative_gap.py", *argv[1:]])
-        write_json(given.json, {"command": command, "versions": versions, "rows": rows})
+        made_by = distinct(summary for run in given.runs for summary in read_summaries(run))
+        write_json(given.json, {"command": command, "code": made_by, "versions": versions, "rows": rows})
 
 
 if __name__ == "__main__":

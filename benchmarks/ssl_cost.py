@@ -140,6 +140,7 @@ def main(argv: list[str]) -> None:
             }
             for name in STEPS
         ],
+        "code": [card["code"]],
         "versions": card["versions"],
         "machine": card["machine"],
     }

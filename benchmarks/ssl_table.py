@@ -24,10 +24,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import arguments
-from relative_gap import read_stage, settings
+from relative_gap import read_stage, read_summaries, settings
 
 from lt_noisy.data import manifest as manifests
 from lt_noisy.metrics import write_json
+from lt_noisy.revision import distinct
 from lt_noisy.spec import UserError, parse
 
 FIGURES = {
@@ -177,9 +178,10 @@ def main(argv: list[str]) -> None:
     for row in rows:
         if (name := row["method"].replace("rwSAM", "SAM")) in costs:
             row["relative_cost"] = costs[name]
-    summaries = [json.loads(path.read_text()) for run in given.runs for path in sorted(run.glob("*/summary.json"))]
+    summaries = [summary for run in given.runs for summary in read_summaries(run)]
     record = {
         "command": " ".join(["python benchmarks/ssl_table.py", *argv[1:]]),
+        "code": distinct(summaries),
         "versions": summaries[0]["versions"],
         "machine": summaries[0]["machine"],
         "rows": rows,

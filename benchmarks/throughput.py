@@ -190,6 +190,7 @@ def main(argv: list[str]) -> None:
         "host_memory_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "device_memory_peak_mib": round(stats.get("peak_bytes_in_use", 0) / 2**20, 1) or None,
         **(seconds_to_first_step(rest) if own.start else {}),
+        "code": [card["code"]],
         "versions": card["versions"],
         "machine": card["machine"],
     }

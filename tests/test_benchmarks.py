@@ -10,6 +10,7 @@ from PIL import Image
 from test_relative_gap import EVEN, TAIL, TEN, add_stage, balanced, make_run
 
 from lt_noisy.metrics import write_json
+from lt_noisy.revision import code
 from lt_noisy.spec import UserError
 
 
@@ -28,6 +29,7 @@ def test_throughput_of_every_part(monkeypatch, capsys, tmp_path):
     own = ["--stage=finetune", "--seconds=0.1", f"--json={tmp_path / 'x.json'}"]
     throughput.main(["throughput.py", *CONFIG, "--config.devices=1", *own])
     record = json.loads((tmp_path / "x.json").read_text())
+    assert record["code"] == [code()]
     speeds = record["images_per_second"]
     assert list(speeds) == ["data", "augment", "step", "loop"] and min(speeds.values()) > 0
     assert len(record["loop_overhead_percent_rounds"]) == 1
@@ -160,6 +162,7 @@ def test_runs_of_one_row_and_runs_that_only_look_alike(capsys, tmp_path):
 
     def rows(*runs):
         ssl_table.main(["", *runs, f"--json={tmp_path / 'x.json'}"])
+        assert json.loads((tmp_path / "x.json").read_text())["code"] == [{"commit": "3bfb9e0"}]
         out = capsys.readouterr().out
         ssl_table.main(["", f"--show={tmp_path / 'x.json'}"])
         assert capsys.readouterr().out == out

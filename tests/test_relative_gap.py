@@ -43,7 +43,8 @@ def add_stage(run, name, kind, inputs, own, summary, seed):
     (run / name).mkdir(parents=True)
     write_json(run / name / "identity.json", identity)
     sha = identity_sha256(identity)
-    write_json(run / name / "summary.json", {**summary, "identity_sha256": sha, "versions": {"jax": "0.9"}})
+    made_by = {"identity_sha256": sha, "versions": {"jax": "0.9"}, "code": {"commit": "3bfb9e0"}}
+    write_json(run / name / "summary.json", {**summary, **made_by})
     return sha
 
 
@@ -122,7 +123,7 @@ def test_the_command_line_by_hand(tmp_path):
     }
     record = json.loads((tmp_path / "gap.json").read_text())
     assert record["command"] == f"python benchmarks/relative_gap.py {' '.join(runs)} --json=gap.json"
-    assert record["versions"] == {"jax": "0.9"}
+    assert record["versions"] == {"jax": "0.9"} and record["code"] == [{"commit": "3bfb9e0"}]
     assert [(row["probe"], row["kind"]) for row in record["rows"][:2]] == [  # beside each other
         ("linear", "supervised"),
         ("linear", "self_supervised"),
