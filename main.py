@@ -10,8 +10,8 @@ if __name__ == "__main__":  # quiet while libraries load; `run` installs handler
 import jax
 
 from lt_noisy.command_line import USAGE, parse
+from lt_noisy.errors import UserError
 from lt_noisy.run import run
-from lt_noisy.spec import UserError
 
 
 def main(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):

@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import arguments
 
-from lt_noisy import config, metrics, parallel
+from lt_noisy import config, files, parallel
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.manifest import build
@@ -146,7 +146,7 @@ def main(argv: list[str]) -> None:
     }
     print(show(record))
     if given.json is not None:
-        metrics.write_json(given.json, record)
+        files.write_json(given.json, record)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ import arguments
 from relative_gap import read_stage, read_summaries, settings
 
 from lt_noisy.data import manifest as manifests
-from lt_noisy.metrics import write_json
+from lt_noisy.errors import UserError
+from lt_noisy.files import write_json
 from lt_noisy.revision import distinct
-from lt_noisy.spec import UserError, parse
+from lt_noisy.spec import parse
 
 FIGURES = {
     "kNN": "knn_balanced_bank",

@@ -28,15 +28,15 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import arguments
 
-from lt_noisy import command_line, metrics, parallel, rng
+from lt_noisy import command_line, files, metrics, parallel, rng
 from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.collectives import positions
 from lt_noisy.config import resolve
 from lt_noisy.data.augment import augment_batch
 from lt_noisy.data.batches import fetch, grouped
+from lt_noisy.errors import UserError
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import load_dataset, make_job, run_card, training_set
-from lt_noisy.spec import UserError
 from lt_noisy.train import Phase, train
 
 ROUNDS = 5
@@ -203,7 +203,7 @@ def main(argv: list[str]) -> None:
     if record["steps_per_round"] < ENOUGH:
         print(f"  note: fewer than {ENOUGH} steps a round, too few for the overhead of the loop; use more --seconds")
     if own.json is not None:
-        metrics.write_json(own.json, record)
+        files.write_json(own.json, record)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from lt_noisy.metrics import write_json
-from lt_noisy.spec import UserError
-from lt_noisy.state import array_sha256, flatten, unflatten
+from lt_noisy.errors import UserError
+from lt_noisy.files import write_json
+from lt_noisy.hashing import array_sha256
+from lt_noisy.state import flatten, unflatten
 
 PyTree = Any
 

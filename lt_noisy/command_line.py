@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lt_noisy.spec import UserError, nearest
+from lt_noisy.errors import UserError, nearest
 
 USAGE = """\
 python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] [--config.FIELD=VALUE ...]

@@ -19,10 +19,10 @@ from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.manifest import MANIFESTS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
+from lt_noisy.errors import UserError, nearest
 from lt_noisy.fields import Field, Fields, bind_section, new_section
 from lt_noisy.models.resnet import MODELS
 from lt_noisy.parallel import MODES
-from lt_noisy.spec import UserError, nearest
 from lt_noisy.stages import STAGES, Kind
 
 RUN_FIELDS: Fields = {

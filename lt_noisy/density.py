@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 _BLOCK = 512  # rows whose distances to all N are held at once
 _EPSILON, _LARGEST = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from lt_noisy import rng
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError, check_finite, check_range
 
 _ECE_BINS = 15
 _BLOCK = 2**24  # similarities held at once: 128 MiB
@@ -294,20 +294,6 @@ def effective_rank(features: np.ndarray) -> float:
         return 1.0
     p = singular / singular.sum()
     return float(np.exp(-(p * np.log(p)).sum()))
-
-
-def check_finite(rows: np.ndarray, name: str) -> None:
-    """Raises `UserError` where a row of `rows` [N, D], called `name`, is not finite."""
-    finite = np.isfinite(rows).all(-1)
-    if not finite.all():
-        first = finite.argmin()
-        raise UserError(f"{(~finite).sum()} of {len(finite)} rows of {name} are not finite (the first: row {first})")
-
-
-def check_range(classes: np.ndarray, num_classes: int, name: str = "labels") -> None:
-    """Raises `UserError` where one of `classes` int [N], called `name`, is outside [0, num_classes)."""
-    if classes.min() < 0 or classes.max() >= num_classes:
-        raise UserError(f"{name} must be in [0, {num_classes}), but they span {classes.min()} to {classes.max()}")
 
 
 def checked_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

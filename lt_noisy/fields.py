@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lt_noisy.spec import Table, UserError, bind, canonical, nearest
+from lt_noisy.errors import UserError, nearest
+from lt_noisy.spec import Table, bind, canonical
 
 
 class Field(NamedTuple):

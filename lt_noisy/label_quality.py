@@ -13,9 +13,9 @@ import numpy as np
 from scipy.special import log_softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lt_noisy.evaluate import check_range, checked_logits, class_groups
+from lt_noisy.errors import UserError, check_range
+from lt_noisy.evaluate import checked_logits, class_groups
 from lt_noisy.mixture import clean_probability
-from lt_noisy.spec import UserError
 
 Arrays = Mapping[str, np.ndarray]
 

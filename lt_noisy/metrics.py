@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 
 def means(totals: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
@@ -25,17 +25,6 @@ def refuse_nonfinite(totals: Mapping[str, tuple[Any, Any]], first: int, last: in
             f"{stage}: the loss or its gradient is not finite in steps {first}..{last}; the last checkpoint before "
             "them is kept. A lower learning rate or a longer warm-up is the usual cure"
         )
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes JSON by temporary file and rename: the file is whole or not there."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 class Writer:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_noisy.collectives import gather, global_size, positions
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 Mix = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 

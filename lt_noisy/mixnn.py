@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_noisy.collectives import gather
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 EPSILON = 1e-10
 

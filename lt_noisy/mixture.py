@@ -7,7 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from lt_noisy import rng
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 
 def clean_probability(losses: np.ndarray, seed: int) -> np.ndarray:

@@ -15,9 +15,9 @@ import numpy as np
 from lt_noisy.collectives import gather, global_size, positions
 from lt_noisy.data import image_ops
 from lt_noisy.data.augment import Augment, augment_batch, views
+from lt_noisy.errors import UserError
 from lt_noisy.method import Context, Method, State
 from lt_noisy.models.heads import MLP
-from lt_noisy.spec import UserError
 
 Build = Callable[..., nn.Module]  # build(dtype, norm_axis) -> module
 # (augment, key, images uint8 [B, H, W, C], positions [B]) -> (views float32 [B, H, W, C], targets int32 [B] or None)

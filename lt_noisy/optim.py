@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from lt_noisy.collectives import AXIS, share
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 from lt_noisy.state import TrainState
 
 PyTree = Any

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lt_noisy.collectives import AXIS
-from lt_noisy.spec import UserError, nearest
+from lt_noisy.errors import UserError, nearest
 
 PyTree = Any
 Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]

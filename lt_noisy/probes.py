@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from lt_noisy import rng
-from lt_noisy.evaluate import accuracies, check_finite, check_range, classification
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError, check_finite, check_range
+from lt_noisy.evaluate import accuracies, classification
 
 # (train_x [M, D], train_y int [M], test_x [Q, D], num_classes, seed) -> logits [Q, C], all finite
 Linear = Callable[[np.ndarray, np.ndarray, np.ndarray, int, int], np.ndarray]

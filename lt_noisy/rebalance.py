@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 
 class Sampler(NamedTuple):

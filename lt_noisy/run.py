@@ -17,9 +17,9 @@ from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, Stage, identity_sha
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
 from lt_noisy.data.sources import Source
+from lt_noisy.errors import UserError
+from lt_noisy.files import write_json
 from lt_noisy.interrupt import Interrupts
-from lt_noisy.metrics import write_json
-from lt_noisy.spec import UserError
 from lt_noisy.stages.common import Input, Job
 from lt_noisy.workdir import (
     claim,

@@ -9,20 +9,16 @@ Ellipsis, ``*``, ``**`` and arithmetic are refused; a sign before a number is al
 """
 
 import ast
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-Table = Mapping[str, Callable[..., Any]]
+from lt_noisy.errors import UserError, nearest
 
+Table = Mapping[str, Callable[..., Any]]
 _LITERAL_TYPES = (bool, int, float, str, tuple)
 _RIGHT = "write a call such as 'name(argument=1)'"
-
-
-class UserError(ValueError):
-    """Something the user can put right. The message is one line: what, where, what would be right."""
 
 
 class Call(NamedTuple):
@@ -32,12 +28,6 @@ class Call(NamedTuple):
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
     bare: bool = False  # written without parentheses
-
-
-def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    """`", did you mean 'x'?"` for the closest known name, or the empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def parse(text: str) -> Call:

@@ -1,13 +1,12 @@
 """Everything that carries over from step to step, and how it is named, hashed and handed on."""
 
-import hashlib
 from typing import Any
 
 import flax.struct
 import jax
 import numpy as np
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 PyTree = Any
 
@@ -58,17 +57,3 @@ def transfer(template: PyTree, flat: dict[str, Any], prefix: str) -> PyTree:
     """`template` (one part of a network) filled from the arrays of `flat` whose names begin with `prefix.`."""
     part = {k.removeprefix(prefix + "."): v for k, v in flat.items() if k.startswith(prefix + ".")}
     return unflatten(template, part)
-
-
-def array_sha256(array: Any) -> str:
-    """SHA-256 of one array: dtype, shape and bytes."""
-    array = np.ascontiguousarray(array)
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
-    return digest.hexdigest()
-
-
-def tree_sha256(tree: PyTree) -> str:
-    """SHA-256 over all leaves of a tree on the host, in the order of their names."""
-    named = sorted((name, array_sha256(leaf)) for name, leaf in flatten(tree).items())
-    return hashlib.sha256(repr(named).encode()).hexdigest()

@@ -23,7 +23,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from lt_noisy.spec import UserError, nearest
+from lt_noisy.errors import UserError, nearest
 
 Labels = Mapping[str, str | int | float | bool]
 

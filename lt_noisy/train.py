@@ -10,10 +10,10 @@ import jax
 from lt_noisy import metrics, parallel
 from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.data.batches import Batches, grouped
+from lt_noisy.errors import UserError
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.progress import Clock
 from lt_noisy.revision import describe
-from lt_noisy.spec import UserError
 from lt_noisy.state import TrainState
 
 PyTree = Any

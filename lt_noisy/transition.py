@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from lt_noisy.data.noise import transition_matrix
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 _TOLERANCE = 1e-6  # of a comparison with a mean of float32 probabilities
 

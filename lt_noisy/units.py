@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 
 class Clock(NamedTuple):

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lt_noisy.config import RUN_FIELDS, Resolved, Stage, identity_sha256, identity_texts, section_identity
-from lt_noisy.metrics import write_json
+from lt_noisy.errors import UserError
+from lt_noisy.files import write_json
 from lt_noisy.models.resnet import MODELS
 from lt_noisy.revision import sources_sha256
-from lt_noisy.spec import UserError
 
 
 def default_workdir(config_name: str, resolved: Resolved) -> pathlib.Path:

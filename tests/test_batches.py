@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lt_noisy.data.batches import batches, grouped, steps_per_epoch
+from lt_noisy.errors import UserError
 from lt_noisy.rebalance import class_balanced
-from lt_noisy.spec import UserError
 
 
 def _rows(at, steps):

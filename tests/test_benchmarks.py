@@ -9,9 +9,9 @@ from conftest import CONFIG, ROOT
 from PIL import Image
 from test_relative_gap import EVEN, TAIL, TEN, add_stage, balanced, make_run
 
-from lt_noisy.metrics import write_json
+from lt_noisy.errors import UserError
+from lt_noisy.files import write_json
 from lt_noisy.revision import code
-from lt_noisy.spec import UserError
 
 
 def load(name):

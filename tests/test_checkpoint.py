@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from lt_noisy.checkpoint import Checkpoints, read, read_final
-from lt_noisy.spec import UserError
-from lt_noisy.state import array_sha256, flatten, tree_sha256, unflatten
+from lt_noisy.errors import UserError
+from lt_noisy.hashing import array_sha256, arrays_sha256
+from lt_noisy.state import flatten, unflatten
 
 
 def _tree(seed):
@@ -185,4 +186,4 @@ def test_hashes_see_every_bit_dtype_and_shape():
     b.view(np.uint8)[3] ^= 1
     different = [b, a.astype(np.float64), a.reshape(2, 3), -a]
     assert len({array_sha256(x) for x in [a, *different]}) == 5
-    assert tree_sha256({"x": a, "y": b}) != tree_sha256({"x": b, "y": a})
+    assert arrays_sha256(flatten({"x": a, "y": b})) != arrays_sha256(flatten({"x": b, "y": a}))

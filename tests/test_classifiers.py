@@ -11,8 +11,9 @@ from sklearn.neighbors import NearestCentroid
 
 from lt_noisy import config
 from lt_noisy.classifiers import CLASSIFIERS, TAUS, Head, Known, Rebalanced, Rebalancing, tune
+from lt_noisy.errors import UserError
 from lt_noisy.run import run
-from lt_noisy.spec import UserError, bind
+from lt_noisy.spec import bind
 from lt_noisy.stages import classifier
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,8 @@ import pytest
 
 from lt_noisy import config
 from lt_noisy.config import identity_sha256, resolve, section_identity, stage_identity
-from lt_noisy.spec import UserError, bind
+from lt_noisy.errors import UserError
+from lt_noisy.spec import bind
 from lt_noisy.units import DURATIONS, Clock
 
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics
 
 from lt_noisy import evaluate
+from lt_noisy.errors import UserError
 from lt_noisy.evaluate import (
     accuracies,
     balanced_bank,
@@ -17,7 +18,6 @@ from lt_noisy.evaluate import (
     knn_predict,
     label_noise,
 )
-from lt_noisy.spec import UserError
 
 RNG = np.random.default_rng(0)
 

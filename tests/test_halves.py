@@ -6,7 +6,7 @@ import pytest
 from lt_noisy import spec
 from lt_noisy.data.halves import halves
 from lt_noisy.data.sources import SOURCES, Source, Split, digits
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 LABELS = np.array([2, 0, 1, 3, 0, 2, 1, 0], np.int32)
 IDS = np.array([70, 11, 32, 53, 24, 65, 6, 47])

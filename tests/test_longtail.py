@@ -5,7 +5,7 @@ import pytest
 
 from lt_noisy import spec
 from lt_noisy.data import longtail
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 
 def data(per_class, order_seed=3):

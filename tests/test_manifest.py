@@ -9,7 +9,7 @@ import pytest
 
 from lt_noisy import spec
 from lt_noisy.data import longtail, manifest, noise
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 LABELS = np.random.RandomState(1).permutation(np.repeat(np.arange(3), [40, 30, 30])).astype(np.int32)
 IDS = np.random.RandomState(2).permutation(100).astype(np.int64) + 500

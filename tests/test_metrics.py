@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from lt_noisy.metrics import Writer, means, refuse_nonfinite, write_json
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
+from lt_noisy.files import write_json
+from lt_noisy.metrics import Writer, means, refuse_nonfinite
 
 
 def test_truncate_keeps_each_step_once(tmp_path):

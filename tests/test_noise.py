@@ -5,7 +5,7 @@ import pytest
 
 from lt_noisy import spec
 from lt_noisy.data import noise
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 KINDS = [
     "symmetric(0.4)",

@@ -259,7 +259,7 @@ def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import ssl_table
 
-    from lt_noisy.spec import UserError
+    from lt_noisy.errors import UserError
 
     workdir, _ = self_supervised
     rows = ssl_table.read_run(workdir)

@@ -11,8 +11,8 @@ from lt_noisy import config, run
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.errors import UserError
 from lt_noisy.report import final_table
-from lt_noisy.spec import UserError
 from lt_noisy.stages import pseudo_label, unlabelled
 from lt_noisy.stages.common import Input
 

@@ -13,10 +13,10 @@ from conftest import ROOT
 
 from lt_noisy.config import identity_sha256
 from lt_noisy.data import manifest as manifests
+from lt_noisy.errors import UserError
 from lt_noisy.evaluate import knn_predict
-from lt_noisy.metrics import write_json
+from lt_noisy.files import write_json
 from lt_noisy.probes import evaluate_probes, logistic
-from lt_noisy.spec import UserError
 
 SCRIPT = ROOT / "benchmarks" / "relative_gap.py"
 TEN = "exponential(ratio=10.0, n_max=0, subset='seeded')"

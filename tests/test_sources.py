@@ -8,7 +8,7 @@ from PIL import Image
 
 from lt_noisy import spec
 from lt_noisy.data import sources
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 
 def load(text):

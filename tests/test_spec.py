@@ -2,7 +2,8 @@
 
 import pytest
 
-from lt_noisy.spec import UserError, bind, canonical, parse
+from lt_noisy.errors import UserError
+from lt_noisy.spec import bind, canonical, parse
 
 
 def _ce():

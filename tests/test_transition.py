@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from lt_noisy import report
+from lt_noisy import files, report
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.noise import transition_matrix
-from lt_noisy.spec import UserError, bind
+from lt_noisy.errors import UserError
+from lt_noisy.spec import bind
 from lt_noisy.stages import common
 from lt_noisy.stages import transition as stage
 from lt_noisy.transition import TRANSITIONS, Estimate, clean_prior, confident_joint, describe
@@ -279,7 +280,7 @@ def a_job(directory, clean, observed, data="manifest()"):
 
 
 def write_predictions(job, p):
-    common.write_arrays(
+    files.write_arrays(
         job.inputs["init"].directory / "label_quality.npz", ids=job.dataset.ids, probabilities=p, loss=np.zeros(len(p))
     )
 
@@ -319,9 +320,9 @@ def test_unusable_predictions_are_one_line(tmp_path):
         assert "\n" not in str(caught.value) and not list(job.directory.iterdir())
 
     refused(r"label_quality\.npz cannot be read .* remove .*base to make it again")
-    common.write_arrays(path, ids=job.dataset.ids, loss=np.zeros(100))
+    files.write_arrays(path, ids=job.dataset.ids, loss=np.zeros(100))
     refused("cannot be read .*probabilities")
-    common.write_arrays(path, ids=job.dataset.ids[::-1], probabilities=p)
+    files.write_arrays(path, ids=job.dataset.ids[::-1], probabilities=p)
     refused(r"config\.noise: .* is of another training set")
     write_predictions(job, 2 * p)
     refused(r"config\.noise\.estimator: row 0 of the probabilities")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lt_noisy import rng
 from lt_noisy.data import image_ops
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)

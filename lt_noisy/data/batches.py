@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy import rng
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 Batches = Callable[[int], dict[str, np.ndarray]]
 

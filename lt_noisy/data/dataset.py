@@ -8,8 +8,8 @@ import numpy as np
 
 from lt_noisy import rng
 from lt_noisy.data.sources import SOURCES, Load, Source
-from lt_noisy.spec import UserError
-from lt_noisy.state import array_sha256
+from lt_noisy.errors import UserError
+from lt_noisy.hashing import array_sha256
 
 
 class Validation(NamedTuple):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lt_noisy import rng
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 if TYPE_CHECKING:  # sources.py registers `development` and so imports this module
     from lt_noisy.data.sources import Load, Source, Split

@@ -10,7 +10,7 @@ gather, which TPUs do slowly.
 import jax
 import jax.numpy as jnp
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601 luma, as in PIL
 

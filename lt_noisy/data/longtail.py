@@ -20,7 +20,7 @@ from fractions import Fraction
 import numpy as np
 
 from lt_noisy import rng
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 Select = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 Profile = Callable[[int, int], np.ndarray]  # (num_classes, n_max) -> counts int64 [C]

@@ -21,7 +21,7 @@ import numpy as np
 
 from lt_noisy.data.longtail import Select
 from lt_noisy.data.noise import Noise, transition_matrix
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 _DTYPES = {"ids": "<i8", "clean_labels": "<i4", "observed_labels": "<i4"}
 

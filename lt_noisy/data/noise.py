@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lt_noisy import rng
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
+from lt_noisy.files import read_array
 
 Corrupt = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 Conditional = Callable[[np.ndarray, int], np.ndarray]  # (labels, num_classes) -> Q float64 [C, C]
-
 _CIFAR10_PAIRS = ((9, 1), (2, 0), (4, 7), (3, 5), (5, 3))  # truck, bird, deer, cat, dog
 _CIFAR100_SUPERCLASSES = (  # fine labels of the 20 coarse ones, in order (aquatic mammals, fish, ...)
     (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
@@ -301,25 +301,6 @@ def stochastic(values: object, where: str) -> np.ndarray:
     if len(wrong):
         raise UserError(f"{where}: row {wrong[0]} must be probabilities that sum to 1")
     return matrix
-
-
-def read_array(path: str, key: str) -> np.ndarray:
-    """The array of an `.npy` file (no key), or array `key` of an `.npz` file."""
-    try:
-        with open(path, "rb") as file:
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                found = {"": found}
-            if key in found:
-                return found[key]
-            names = ", ".join(filter(None, found)) or "one array without a name"
-        raise UserError(f"{path} has no array {key!r} (it has {names})")
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except Exception as error:  # a broken file raises anything from OSError to zlib.error
-        raise UserError(f"{path} is not a readable array file ({type(error).__name__})") from None
 
 
 NOISES = {

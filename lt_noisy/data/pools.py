@@ -15,7 +15,7 @@ from lt_noisy import rng
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import unlabelled_counts
 from lt_noisy.data.sources import SOURCES, Load, Source, Split, images_under
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 
 class Own(enum.Enum):

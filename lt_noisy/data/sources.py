@@ -16,7 +16,7 @@ from lt_noisy import rng
 from lt_noisy.data import tfds_reader
 from lt_noisy.data.development import development
 from lt_noisy.data.halves import halves
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _TEST_FOLDERS = ("test", "val", "valid", "validation")

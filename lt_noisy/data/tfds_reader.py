@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lt_noisy.spec import UserError, nearest
+from lt_noisy.errors import UserError, nearest
 
 _CHUNK = 256  # records read and decoded at a time
 

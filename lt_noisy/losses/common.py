@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lt_noisy.errors import UserError
 from lt_noisy.method import Context, State
-from lt_noisy.spec import UserError
 
 
 def log_softmax(outputs: jax.Array) -> jax.Array:

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lt_noisy import files
 from lt_noisy.data import noise
+from lt_noisy.errors import UserError
+from lt_noisy.hashing import array_sha256
 from lt_noisy.losses.common import at_target, log_softmax
 from lt_noisy.method import Context, Method, State
-from lt_noisy.spec import UserError
-from lt_noisy.state import array_sha256
 
 
 def forward(matrix: tuple = (), path: str = "") -> Method:
@@ -35,7 +36,7 @@ def forward(matrix: tuple = (), path: str = "") -> Method:
     if matrix:
         given = noise.stochastic(matrix, "matrix")
     elif path:
-        given = noise.stochastic(noise.read_array(path, ""), path)
+        given = noise.stochastic(files.read_array(path, ""), path)
         content = array_sha256(given)
 
     def init(context: Context) -> State:

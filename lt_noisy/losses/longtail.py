@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lt_noisy.errors import UserError, nearest
 from lt_noisy.losses.common import at_target, log_complement, log_softmax
 from lt_noisy.method import Context, Method, State
-from lt_noisy.spec import UserError, nearest
 
 
 def logit_adjusted(tau: float = 1.0, prior: str = "observed") -> Method:

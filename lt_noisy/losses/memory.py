@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy.collectives import gather, positions
+from lt_noisy.errors import UserError
 from lt_noisy.losses.common import at_target, check_start, first_step, log_softmax
 from lt_noisy.method import Context, Method, State
-from lt_noisy.spec import UserError
 
 _LARGEST = 2**31  # bytes, on every device
 

@@ -4,9 +4,9 @@ import math
 
 import jax.numpy as jnp
 
+from lt_noisy.errors import UserError
 from lt_noisy.losses.common import at_target, log_complement, log_softmax, stateless
 from lt_noisy.method import Method, State
-from lt_noisy.spec import UserError
 
 
 def cross_entropy() -> Method:

@@ -4,9 +4,9 @@ import math
 
 import jax.numpy as jnp
 
+from lt_noisy.errors import UserError
 from lt_noisy.losses.common import at_target, check_start, first_step, log_softmax, stateless
 from lt_noisy.method import Context, Method, State
-from lt_noisy.spec import UserError
 
 
 def mae() -> Method:

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
+from lt_noisy.errors import UserError
 from lt_noisy.losses.common import at_target, log_softmax, soft, stateless
 from lt_noisy.method import Context, Method, State
-from lt_noisy.spec import UserError
 
 
 def label_smoothing(inner: Method, epsilon: float = 0.1) -> Method:

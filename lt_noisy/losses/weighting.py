@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy import collectives
+from lt_noisy.errors import UserError, nearest
 from lt_noisy.method import Context, Method, State
-from lt_noisy.spec import UserError, nearest
 
 
 def superloss(inner: Method, lam: float = 1.0, threshold: str = "log_classes") -> Method:

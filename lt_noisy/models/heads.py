@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 HeadBuilder = Callable[[int], nn.Module]  # build(num_classes) -> classifier, called as classifier(features)
 

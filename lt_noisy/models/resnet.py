@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from lt_noisy.spec import UserError
+from lt_noisy.errors import UserError
 
 # build(dtype, norm_axis) -> encoder; the encoder is called as encoder(x, train) and has `num_features`.
 EncoderBuilder = Callable[[DTypeLike, str | None], nn.Module]

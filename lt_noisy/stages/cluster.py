@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+from lt_noisy import files
 from lt_noisy.data.augment import evaluate_batch
+from lt_noisy.errors import UserError
 from lt_noisy.fields import Field, Fields
 from lt_noisy.partition import PARTITIONS, describe
-from lt_noisy.spec import UserError
 from lt_noisy.stages import common, features, self_supervised
 
 FIELDS: Fields = {
@@ -43,7 +44,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
         clusters = section.partition.assign(predict(weights, dataset.train_images), job.seed)
     except UserError as error:
         raise UserError(f"config.{job.name}.partition: {error}") from None
-    common.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)
+    files.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)
     return {
         "stage": job.name,
         "seed": job.seed,

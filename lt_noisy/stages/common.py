@@ -1,9 +1,6 @@
 """What the training stages share: their fields, what they are given, and how they predict, start and finish."""
 
-import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
@@ -19,20 +16,20 @@ from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.errors import UserError
 from lt_noisy.fields import Field, Fields
+from lt_noisy.files import load_arrays
+from lt_noisy.hashing import arrays_sha256
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.metrics import Writer
 from lt_noisy.optim import OPTIMIZERS, SCHEDULES, by_part
-from lt_noisy.spec import UserError
-from lt_noisy.state import TrainState, flatten, tree_sha256
+from lt_noisy.state import TrainState, flatten
 from lt_noisy.train import Phase, Plan, Refresh, Trained, train
 from lt_noisy.units import DURATIONS, Clock
 
 PyTree = Any
 T = TypeVar("T")
-
 EVAL_BATCH = 512
-
 TRAINING_FIELDS: Fields = {
     "length": Field("epochs(100)", DURATIONS),
     "batch_size": Field(128),
@@ -224,26 +221,6 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]) -> P
     return predict
 
 
-def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
-    """Writes an `.npz` by temporary file and rename: the file is whole or not there."""
-    temporary = path.with_name(f"tmp-{path.name}")
-    np.savez(temporary, **arrays)
-    os.replace(temporary, path)
-
-
-def load_arrays(path: pathlib.Path, *names: str) -> list[np.ndarray]:
-    """These arrays of a finished stage's `.npz`.
-
-    Raises:
-      UserError: the file is missing or damaged, or has no such array.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file of its own open
-            return [arrays[name] for name in names]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove {path.parent} to make it again") from None
-
-
 def read_arrays(job: Job, directory: pathlib.Path, name: str, array: str = "") -> np.ndarray:
     """The array `array` [N, ...] (`name`, unless given) of `<directory>/<name>.npz`, in the order of the job's rows.
 
@@ -312,5 +289,5 @@ def summarise(job: Job, trained: Trained, plan: Plan, results: dict[str, Any]) -
         **results,
         "train_seconds": trained.seconds,
         "images_per_second": trained.images_per_second,
-        "params_sha256": tree_sha256([state.params, state.batch_stats, state.method, state.target]),
+        "params_sha256": arrays_sha256(flatten([state.params, state.batch_stats, state.method, state.target])),
     }

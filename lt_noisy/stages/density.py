@@ -3,9 +3,10 @@
 from types import SimpleNamespace
 from typing import Any
 
+from lt_noisy import files
 from lt_noisy.density import ESTIMATORS, describe, importance
+from lt_noisy.errors import UserError
 from lt_noisy.fields import Field, Fields
-from lt_noisy.spec import UserError
 from lt_noisy.stages import common
 from lt_noisy.stages.features import encoder_features
 
@@ -48,7 +49,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"config.{job.name}.estimator: {error}") from None
     weights = importance(estimate.log_density, section.alpha, section.clip)
-    common.write_arrays(
+    files.write_arrays(
         job.directory / "weights.npz", ids=dataset.ids, log_density=estimate.log_density, weights=weights
     )
     figures = describe(weights, estimate.log_density, dataset.clean, dataset.num_classes, section.clip)

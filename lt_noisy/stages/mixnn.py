@@ -26,6 +26,8 @@ from lt_noisy.collectives import AXIS, gather, positions
 from lt_noisy.data.augment import augment_batch, evaluate_batch
 from lt_noisy.data.batches import fetch
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.errors import UserError
+from lt_noisy.errors import nearest as nearest_name
 from lt_noisy.fields import Field, Fields
 from lt_noisy.losses.memory import check_memory
 from lt_noisy.mixture import clean_probability
@@ -33,8 +35,6 @@ from lt_noisy.models.heads import HEADS
 from lt_noisy.neighbours import nearest, nearest_in_set
 from lt_noisy.optim import descend
 from lt_noisy.parallel import Step
-from lt_noisy.spec import UserError
-from lt_noisy.spec import nearest as nearest_name
 from lt_noisy.stages import common, supervised
 from lt_noisy.state import TrainState
 from lt_noisy.train import Phase, Refresh

@@ -14,10 +14,10 @@ from scipy.special import softmax
 from lt_noisy import evaluate
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.errors import UserError, nearest
 from lt_noisy.fields import Field, Fields
-from lt_noisy.spec import UserError, nearest
+from lt_noisy.hashing import array_sha256
 from lt_noisy.stages import common, supervised, unlabelled
-from lt_noisy.state import array_sha256
 
 FIELDS: Fields = {
     "init": Field("base"),  # the stage whose classifier labels the pool

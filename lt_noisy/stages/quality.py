@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy import label_quality
+from lt_noisy import files, label_quality
 from lt_noisy.stages import common
 
 
@@ -29,7 +29,7 @@ def write_quality(job: common.Job, logits: np.ndarray, fold: np.ndarray | None =
     arrays = label_quality.quality(logits, dataset.observed, job.seed)
     folds = {} if fold is None else {"fold": fold.astype(np.int32)}
     path = job.directory / "label_quality.npz"
-    common.write_arrays(path, ids=dataset.ids, observed=dataset.observed, **arrays, **folds)
+    files.write_arrays(path, ids=dataset.ids, observed=dataset.observed, **arrays, **folds)
     _write_suspects(job, arrays)
     clean_counts = np.bincount(dataset.clean, minlength=dataset.num_classes)
     return {

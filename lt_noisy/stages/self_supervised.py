@@ -15,12 +15,12 @@ from lt_noisy import rng
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.data.augment import Augment
 from lt_noisy.data.batches import Batches, fetch
+from lt_noisy.errors import UserError
 from lt_noisy.fields import Field, Fields
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES, Decay, Objective, Outputs
 from lt_noisy.optim import ASCENTS, Ascent, descend, ema
 from lt_noisy.parallel import Step
-from lt_noisy.spec import UserError
 from lt_noisy.stages import common
 from lt_noisy.stages.features import MONITORS, Representation
 from lt_noisy.state import TrainState

@@ -17,6 +17,7 @@ from lt_noisy.collectives import AXIS, positions
 from lt_noisy.data.augment import Augment, augment_batch, evaluate_batch
 from lt_noisy.data.batches import Batches, Resident, fetch
 from lt_noisy.data.dataset import DATA, Part
+from lt_noisy.errors import UserError
 from lt_noisy.fields import Field, Fields
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context, Method
@@ -25,7 +26,6 @@ from lt_noisy.models.heads import HEADS
 from lt_noisy.optim import descend
 from lt_noisy.parallel import Step
 from lt_noisy.rebalance import SAMPLERS, WEIGHTINGS
-from lt_noisy.spec import UserError
 from lt_noisy.stages import common, transition, unlabelled
 from lt_noisy.stages.features import part_variables
 from lt_noisy.stages.quality import write_quality

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from lt_noisy import files
+from lt_noisy.errors import UserError
 from lt_noisy.fields import Field, Fields
-from lt_noisy.spec import UserError
 from lt_noisy.stages import common
 from lt_noisy.transition import TRANSITIONS, describe
 
@@ -41,7 +42,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
         estimate = section.estimator.estimate(probabilities, dataset.observed, dataset.clean)
     except UserError as error:
         raise UserError(f"config.{job.name}.estimator: {error}") from None
-    common.write_arrays(
+    files.write_arrays(
         job.directory / "transition.npz", ids=dataset.ids, matrix=estimate.matrix, clean_counts=estimate.clean_counts
     )
     figures = describe(estimate, dataset.observed, dataset.clean)
@@ -58,5 +59,5 @@ def read(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       UserError: the file is missing or damaged.
     """
-    matrix, clean_counts = common.load_arrays(directory / "transition.npz", "matrix", "clean_counts")
+    matrix, clean_counts = files.load_arrays(directory / "transition.npz", "matrix", "clean_counts")
     return matrix, clean_counts

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lt_noisy import files
 from lt_noisy.data.pools import IRRELEVANT, POOLS, draw
 from lt_noisy.data.sources import Split
+from lt_noisy.errors import UserError
 from lt_noisy.fields import Field, Fields
-from lt_noisy.spec import UserError
 from lt_noisy.stages import common
 
 POOL_FIELDS: Fields = {
@@ -80,7 +81,7 @@ def size(job: common.Job, stage: common.Input) -> int:
 
 def write(directory: pathlib.Path, drawn: Split, said: PseudoLabels) -> None:
     """Writes `pseudo_labels.npz` (ids [M], targets, kept, confidence)."""
-    common.write_arrays(directory / "pseudo_labels.npz", ids=drawn.ids, **said._asdict())
+    files.write_arrays(directory / "pseudo_labels.npz", ids=drawn.ids, **said._asdict())
 
 
 def read(job: common.Job, stage: common.Input) -> Extra:
@@ -90,7 +91,7 @@ def read(job: common.Job, stage: common.Input) -> Extra:
       UserError: `pseudo_labels.npz` is missing or damaged, or was written for another pool.
     """
     drawn, path = pool(job, stage.section, stage.directory.name), stage.directory / "pseudo_labels.npz"
-    ids, targets, kept = common.load_arrays(path, "ids", "targets", "kept")
+    ids, targets, kept = files.load_arrays(path, "ids", "targets", "kept")
     if not np.array_equal(ids, drawn.ids):
         raise UserError(f"config.{job.name}: {path} is of another pool")
     return Extra(images(drawn), targets, kept)

@@ -1,0 +1,31 @@
+"""The one exception that a user can cause, and the checks that several rooms raise it by."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+class UserError(ValueError):
+    """Something the user can put right. The message is one line: what, where, what would be right."""
+
+
+def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """`", did you mean 'x'?"` for the closest known name, or the empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def check_finite(rows: np.ndarray, name: str) -> None:
+    """Raises `UserError` where a row of `rows` [N, D], called `name`, is not finite."""
+    finite = np.isfinite(rows).all(-1)
+    if not finite.all():
+        first = finite.argmin()
+        raise UserError(f"{(~finite).sum()} of {len(finite)} rows of {name} are not finite (the first: row {first})")
+
+
+def check_range(classes: np.ndarray, num_classes: int, name: str = "labels") -> None:
+    """Raises `UserError` where one of `classes` int [N], called `name`, is outside [0, num_classes)."""
+    if classes.min() < 0 or classes.max() >= num_classes:
+        raise UserError(f"{name} must be in [0, {num_classes}), but they span {classes.min()} to {classes.max()}")
