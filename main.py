@@ -9,7 +9,7 @@ if __name__ == "__main__":  # quiet while libraries load; `run` installs handler
 
 import jax
 
-from lt_noisy.command_line import USAGE, parse
+from lt_noisy.config.command_line import USAGE, parse
 from lt_noisy.errors import UserError
 from lt_noisy.run import run
 

@@ -12,7 +12,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from lt_noisy import recipes
+from lt_noisy.config import recipes
 from lt_noisy.sweeps import Cell, axis, product
 
 _PATH = pathlib.Path(__file__).resolve().parent.parent / "configs" / "digits_lt_noise.py"

@@ -24,6 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import arguments
 
+from lt_noisy.config.spec import bind
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.noise import NOISES
@@ -31,7 +32,6 @@ from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.revision import distinct
-from lt_noisy.spec import bind
 
 LENGTHS = (25, 50, 100, 200, 400, 800, 1600, 3200)
 

@@ -21,7 +21,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import arguments
 
-from lt_noisy import config, files, parallel
+from lt_noisy import files, parallel
+from lt_noisy.config.resolve import resolve, section
+from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.manifest import build
@@ -29,7 +31,6 @@ from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import Source, Split
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import make_job, run_card
-from lt_noisy.spec import bind
 
 STEPS = {  # named as benchmarks/ssl_table.py names the methods
     "supervised": {},
@@ -109,14 +110,14 @@ def main(argv: list[str]) -> None:
     if given.show is not None:
         print(arguments.from_record("--show", given.show, show))
         return
-    c = config.default()
+    c = default()
     c.model, c.precision, c.steps_per_call = given.model, given.precision, given.steps_per_call
     names = {name: f"stage{i}" for i, name in enumerate(STEPS)}
     for name, fields in STEPS.items():
         kind = "self_supervised" if fields else "supervised"
-        c[names[name]] = config.section(kind, batch_size=given.batch, length="epochs(1000)", **fields)
+        c[names[name]] = section(kind, batch_size=given.batch, length="epochs(1000)", **fields)
     c.stages = tuple(names.values())
-    resolved = config.resolve(c)
+    resolved = resolve(c)
     devices = parallel.make("jit", 0)
     dataset = random_dataset(given.size, max(4 * given.batch, 64))
     calls, per_call = compiled_steps(resolved, dataset, devices)

@@ -26,11 +26,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import arguments
 from relative_gap import read_stage, read_summaries, settings
 
+from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.revision import distinct
-from lt_noisy.spec import parse
 
 FIGURES = {
     "kNN": "knn_balanced_bank",

@@ -20,14 +20,15 @@ memorised 1.1, found by their loss with AUROC 0.883; kNN after pre-training 12.9
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, default, section
 from lt_noisy.sweeps import Cell
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small` is ResNet-20 for minutes on a CPU, `twelve` only shortens the sweep."""
-    config.check_variant(variant, ("small", "twelve"))
-    c = config.default()
+    check_variant(variant, ("small", "twelve"))
+    c = default()
     c.dataset = "tfds(cifar100)"
     c.longtail = "exponential(ratio=100, subset=conventional)"
     c.noise = "symmetric(rate=0.4)"
@@ -35,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.precision = "bfloat16"
     c.steps_per_call = 4
     c.stages = ("pretrain", "finetune")
-    c.pretrain = config.section(
+    c.pretrain = section(
         "self_supervised",
         objective="simclr(temperature=0.5)",
         length="epochs(500)",
@@ -45,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
         schedule="cosine(lr=0.24, warmup=0.02)",
         log_every="percent(2)",
     )
-    c.finetune = config.section(
+    c.finetune = section(
         "supervised",
         init="pretrain",
         loss="superloss(logit_adjusted(tau=1.0), lam=0.25)",

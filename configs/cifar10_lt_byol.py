@@ -14,16 +14,17 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, section
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variants `published` and `small`."""
-    config.check_variant(variant, ("published", "small"))
+    check_variant(variant, ("published", "small"))
     c = recipes.cifar10_lt()
     c.stages = ("pretrain", "probe")
     c.pretrain = recipes.light("byol(momentum=0.99, hidden=1024, size=256)")
-    c.probe = config.section("probe")
+    c.probe = section("probe")
     if variant == "published":
         c.pretrain = recipes.light(
             "byol(momentum=0.99, hidden=4096, size=256)",

@@ -16,23 +16,24 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, section
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small`."""
-    config.check_variant(variant)
+    check_variant(variant)
     c = recipes.cifar10_lt()
     c.stages = ("pretrain", "cluster", "experts", "distil", "probe_base", "probe")
     c.pretrain = recipes.light("simclr(temperature=0.5)", length="epochs(100)")
     shared = {name: c.pretrain[name] for name in ("batch_size", "augment", "optimizer", "schedule", "log_every")}
-    c.cluster = config.section("cluster", init="pretrain", partition="kmeans(k=5)")
-    c.experts = config.section("experts", objective=c.pretrain.objective, **{**shared, "length": "epochs(300)"})
+    c.cluster = section("cluster", init="pretrain", partition="kmeans(k=5)")
+    c.experts = section("experts", objective=c.pretrain.objective, **{**shared, "length": "epochs(300)"})
     # Squared errors of unnormalised outputs: a tenth of the rate of a contrastive loss, or the student diverges.
     slower = {"length": "epochs(100)", "schedule": "cosine(lr=0.024, warmup=0.02)"}
-    c.distil = config.section("distil", **{**shared, **slower})
-    c.probe_base = config.section("probe", init="pretrain")
-    c.probe = config.section("probe", init="distil")
+    c.distil = section("distil", **{**shared, **slower})
+    c.probe_base = section("probe", init="pretrain")
+    c.probe = section("probe", init="distil")
     if variant == "small":
         recipes.small(c, "pretrain", "experts")
         recipes.small(c, "distil", lr=0.006)

@@ -18,28 +18,30 @@ Measured: `short`, seed 0, README and results/cifar10_lt_short.json. The full ru
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes, sweeps
+from lt_noisy import sweeps
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, section
 from lt_noisy.sweeps import Cell, axis, product
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `short` is 10 epochs in place of 200, `small` 3 of ResNet-20."""
-    config.check_variant(variant, ("short", "small"))
+    check_variant(variant, ("short", "small"))
     c = recipes.cifar10_lt()
     c.model = "resnet32(width=16)"
     c.precision = "float32"
     c.steps_per_call = 1
     c.stages = ("train",)
-    c.train = config.section("supervised", **recipes.LDAM_DRW, **recipes.yang_xu())
+    c.train = section("supervised", **recipes.LDAM_DRW, **recipes.yang_xu())
     # Not in `stages`: what the sweep does to a finished network.
-    c.retrain = config.section(
+    c.retrain = section(
         "supervised",
         init="train",
         freeze_encoder=True,
         sampler="class_balanced()",
         **recipes.yang_xu(length="epochs(30)", schedule="cosine(lr=0.2)"),
     )
-    c.rebalance = config.section("classifier", init="train", method="posthoc(tau=1.0)")
+    c.rebalance = section("classifier", init="train", method="posthoc(tau=1.0)")
     if variant == "short":
         c.train.length = "epochs(10)"
         c.train.eval_every = "percent(50)"

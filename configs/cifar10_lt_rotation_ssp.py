@@ -15,20 +15,21 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, section
 from lt_noisy.sweeps import Cell, axis, product
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variants `light` and `small`."""
-    config.check_variant(variant, ("light", "small"))
+    check_variant(variant, ("light", "small"))
     c = recipes.cifar10_lt()
     c.model = "resnet32(width=16)"
     c.precision = "float32"
     c.stages = ("pretrain", "probe", "finetune")
-    c.pretrain = config.section("self_supervised", objective="rotation()", **recipes.yang_xu())
-    c.probe = config.section("probe")
-    c.finetune = config.section("supervised", init="pretrain", loss="cross_entropy()", **recipes.yang_xu())
+    c.pretrain = section("self_supervised", objective="rotation()", **recipes.yang_xu())
+    c.probe = section("probe")
+    c.finetune = section("supervised", init="pretrain", loss="cross_entropy()", **recipes.yang_xu())
     if variant == "light":
         c.pretrain = recipes.light(
             "rotation(every=True)", batch_size=128, augment="cifar()", schedule="cosine(lr=0.06)"

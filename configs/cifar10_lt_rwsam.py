@@ -16,20 +16,21 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, section
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variants `published` and `small`."""
-    config.check_variant(variant, ("published", "small"))
+    check_variant(variant, ("published", "small"))
     c = recipes.cifar10_lt()
     c.stages = ("pretrain", "density", "rwsam", "probe_plain", "probe")
     simsiam = {"objective": "simsiam(size=2048, hidden=512)", "schedule": "cosine(lr=0.06)"}
     c.pretrain = recipes.light(**simsiam)
-    c.density = config.section("density", init="pretrain", estimator="gaussian(neighbour=50)", alpha=0.9, clip=70.0)
+    c.density = section("density", init="pretrain", estimator="gaussian(neighbour=50)", alpha=0.9, clip=70.0)
     c.rwsam = recipes.light(**simsiam, ascent="sam(rho=0.5, adaptive=True)", ascent_weights="density")
-    c.probe_plain = config.section("probe", init="pretrain")
-    c.probe = config.section("probe", init="rwsam")
+    c.probe_plain = section("probe", init="pretrain")
+    c.probe = section("probe", init="rwsam")
     if variant == "published":
         c.pretrain.length = c.rwsam.length = "epochs(1600)"
         c.pretrain.optimizer = c.rwsam.optimizer = "sgd(momentum=0.9, weight_decay=5e-4, decay=all)"

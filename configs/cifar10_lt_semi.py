@@ -18,21 +18,22 @@ Measured, small variant: README, results/cifar10_lt_semi_small/. The full run no
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, default, section
 from lt_noisy.sweeps import Cell, axis, product
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small` is a few epochs of ResNet-20."""
-    config.check_variant(variant)
-    c = config.default()
+    check_variant(variant)
+    c = default()
     c.dataset = "tfds(cifar10)"
     c.longtail = "exponential(ratio=50, n_max=750)"
     c.model = "resnet32(width=16)"
     c.stages = ("base", "labels", "joint")
-    c.base = config.section("supervised", loss="cross_entropy()", **recipes.yang_xu())
-    c.labels = config.section("pseudo_label", init="base", pool="left_out()", times=5.0, ratio=1.0)
-    c.joint = config.section("supervised", pseudo="labels", loss="cross_entropy()", **recipes.yang_xu(batch_size=256))
+    c.base = section("supervised", loss="cross_entropy()", **recipes.yang_xu())
+    c.labels = section("pseudo_label", init="base", pool="left_out()", times=5.0, ratio=1.0)
+    c.joint = section("supervised", pseudo="labels", loss="cross_entropy()", **recipes.yang_xu(batch_size=256))
     if variant == "small":
         recipes.small(c, "base", "joint", lr=0.1)
         c.base.length = "epochs(18)"

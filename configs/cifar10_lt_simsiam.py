@@ -13,16 +13,17 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, section
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variants `published` and `small`."""
-    config.check_variant(variant, ("published", "small"))
+    check_variant(variant, ("published", "small"))
     c = recipes.cifar10_lt()
     c.stages = ("pretrain", "probe")
     c.pretrain = recipes.light("simsiam(size=2048, hidden=512)", schedule="cosine(lr=0.06)")
-    c.probe = config.section("probe")
+    c.probe = section("probe")
     if variant == "published":
         c.pretrain.length = "epochs(1600)"
         c.pretrain.optimizer = "sgd(momentum=0.9, weight_decay=5e-4, decay=all)"

@@ -17,7 +17,7 @@ Measured, small variant: README, results/cifar10_mixnn_small.json. The full run 
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config
+from lt_noisy.config.resolve import check_variant, default, section
 from lt_noisy.sweeps import Cell, axis, chain, product
 
 RECIPE = {
@@ -32,15 +32,15 @@ RECIPE = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; `light` is a fifth of the epochs, `small` ResNet-8 on a twentieth of the images."""
-    config.check_variant(variant, ("light", "small"))
-    c = config.default()
+    check_variant(variant, ("light", "small"))
+    c = default()
     c.dataset = "tfds(cifar10)"
     c.noise = "symmetric(rate=0.4)"
     c.model = "resnet34(stem=cifar)"
     c.precision = "bfloat16"
     c.stages = ("train",)
-    c.train = config.section("mixnn", warmup=10, correct_from=60, correct_every=10, **RECIPE)
-    c.plain = config.section("supervised", **RECIPE)
+    c.train = section("mixnn", warmup=10, correct_from=60, correct_every=10, **RECIPE)
+    c.plain = section("supervised", **RECIPE)
     if variant == "light":
         c.train.warmup, c.train.correct_from = 3, 12
         c.train.correct_every = 2

@@ -15,7 +15,8 @@ Measured, small variant: README, results/cifar10n_small/. The full run not yet, 
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, default, section
 
 RECIPE = {
     "length": "epochs(120)",
@@ -29,16 +30,16 @@ RECIPE = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variants `longtail` and `small`."""
-    config.check_variant(variant, ("longtail", "small"))
-    c = config.default()
+    check_variant(variant, ("longtail", "small"))
+    c = default()
     c.dataset = "tfds(cifar10)"
     c.noise = "human(path='cifar_n_labels.npz', key=cifar10_worse_label)"
     c.model = "resnet34(stem=cifar)"
     c.precision = "bfloat16"
     c.steps_per_call = 1
     c.stages = ("train", "folds")
-    c.train = config.section("supervised", loss="elr(beta=0.7, lam=3.0)", **RECIPE)
-    c.folds = config.section("cross_fit", folds=5, loss="cross_entropy()", **RECIPE)
+    c.train = section("supervised", loss="elr(beta=0.7, lam=3.0)", **RECIPE)
+    c.folds = section("cross_fit", folds=5, loss="cross_entropy()", **RECIPE)
     if variant:
         c.longtail = "exponential(ratio=100, subset=conventional)"
         c.train.loss = "superloss(logit_adjusted(tau=1.0), lam=1.0)"

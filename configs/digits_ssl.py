@@ -8,7 +8,7 @@ python main.py --config=configs/digits_ssl.py
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config
+from lt_noisy.config.resolve import check_variant, default, section
 
 # On a canvas of 12 pixels the 8x8 digits lie at places of their own, as things do in photographs. Centred, their pixels
 # are a representation that is hard to beat.
@@ -17,8 +17,8 @@ NORMALISE = "normalise((0.305,), (0.376,))"
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small` only shows that it runs (seconds)."""
-    config.check_variant(variant)
-    c = config.default()
+    check_variant(variant)
+    c = default()
     c.dataset = "digits(test_per_class=50, canvas=12)"
     c.longtail = "exponential(ratio=10)"
     c.model = "resnet8(width=16)"
@@ -33,16 +33,16 @@ def get_config(variant: str = "") -> ConfigDict:
         "log_every": "percent(10)",
         "eval_every": "percent(50)",
     }
-    c.pretrain = config.section("self_supervised", objective="simclr(temperature=0.1, hidden=128, size=64)", **views)
-    c.density = config.section("density", estimator="gaussian(neighbour=10)")
-    c.rwsam = config.section(
+    c.pretrain = section("self_supervised", objective="simclr(temperature=0.1, hidden=128, size=64)", **views)
+    c.density = section("density", estimator="gaussian(neighbour=10)")
+    c.rwsam = section(
         "self_supervised",
         objective=c.pretrain.objective,
         ascent="sam(rho=0.05)",
         ascent_weights="density",
         **views,
     )
-    c.supervised = config.section(
+    c.supervised = section(
         "supervised",
         length="epochs(60)",
         batch_size=64,
@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
         log_every="percent(10)",
     )
     for name, stage in (("probe", "pretrain"), ("probe_rwsam", "rwsam"), ("probe_supervised", "supervised")):
-        c[name] = config.section("probe", init=stage, knn="knn(k=20, temperature=0.1)")
+        c[name] = section("probe", init=stage, knn="knn(k=20, temperature=0.1)")
     if variant == "small":
         c.pretrain.length = "epochs(2)"
     return c

@@ -25,7 +25,8 @@ Measured: `small`, on a folder made of CIFAR-10 with wrong labels, README.
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, default, section
 
 RECIPE = {
     "init": "pretrain",
@@ -41,18 +42,18 @@ RECIPE = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small` is ResNet-8, fewer epochs and four folds."""
-    config.check_variant(variant)
-    c = config.default()
+    check_variant(variant)
+    c = default()
     c.dataset = "folder(path='photos', size=64)"
     c.model = "resnet18(stem=cifar)"
     c.precision = "bfloat16"
     c.stages = ("pretrain", "finetune", "folds")
     c.pretrain = recipes.light("simclr(temperature=0.2)", batch_size=128, schedule="cosine(lr=0.06, warmup=0.02)")
-    c.finetune = config.section("supervised", loss="superloss(logit_adjusted(tau=1.0), lam=1.0)", **RECIPE)
-    c.folds = config.section("cross_fit", folds=5, loss="cross_entropy()", **RECIPE)
+    c.finetune = section("supervised", loss="superloss(logit_adjusted(tau=1.0), lam=1.0)", **RECIPE)
+    c.folds = section("cross_fit", folds=5, loss="cross_entropy()", **RECIPE)
     # Not in `stages`: the unsorted images.
-    c.labels = config.section("pseudo_label", init="finetune", pool="images(path='unsorted', size=64)", times=0.0)
-    c.joint = config.section("supervised", pseudo="labels", loss=c.finetune.loss, **RECIPE)
+    c.labels = section("pseudo_label", init="finetune", pool="images(path='unsorted', size=64)", times=0.0)
+    c.joint = section("supervised", pseudo="labels", loss=c.finetune.loss, **RECIPE)
     if variant == "small":
         c.dataset = "folder(path='photos', size=32)"
         c.labels.pool = "images(path='unsorted', size=32)"

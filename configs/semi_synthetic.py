@@ -17,14 +17,15 @@ The full run not yet, for want of a GPU.
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, section
 
 CIFAR = "normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))"
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small` is digits and ResNet-8."""
-    config.check_variant(variant)
+    check_variant(variant)
     c = recipes.cifar10_lt()
     c.dataset = "halves(tfds(cifar10), frequent=5)"
     c.longtail = "explicit(counts=(5000, 5000, 5000, 5000, 5000, 10, 10, 10, 10, 10))"
@@ -33,15 +34,15 @@ def get_config(variant: str = "") -> ConfigDict:
         "simclr(temperature=0.5)",
         augment=f"compose(resized_crop(), jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grey(), {CIFAR})",
     )
-    c.supervised = config.section(
+    c.supervised = section(
         "supervised",
         length="epochs(200)",
         augment=f"compose(crop(pad=4), {CIFAR})",
         schedule="cosine(lr=0.1, warmup=0.02)",
         log_every="percent(2)",
     )
-    c.probe = config.section("probe", init="pretrain")
-    c.probe_supervised = config.section("probe", init="supervised")
+    c.probe = section("probe", init="pretrain")
+    c.probe_supervised = section("probe", init="supervised")
     if variant == "small":
         c.dataset = "halves(digits(test_per_class=50), frequent=5)"
         c.longtail = "explicit(counts=(120, 120, 120, 120, 120, 5, 5, 5, 5, 5))"

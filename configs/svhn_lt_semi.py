@@ -15,7 +15,8 @@ Measured: nothing yet; neither the data nor a GPU was at hand.
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config, recipes
+from lt_noisy.config import recipes
+from lt_noisy.config.resolve import check_variant, default, section
 
 # floor(1000 * 50^(-j / 9)) for j = 0..9 belongs to the digits 1, 2, ..., 9, 0.
 COUNTS = (20, 1000, 647, 419, 271, 175, 113, 73, 47, 30)
@@ -23,16 +24,16 @@ COUNTS = (20, 1000, 647, 419, 271, 175, 113, 73, 47, 30)
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small` is a few epochs of ResNet-20."""
-    config.check_variant(variant)
-    c = config.default()
+    check_variant(variant)
+    c = default()
     c.dataset = "tfds(svhn_cropped)"
     c.longtail = f"explicit(counts={COUNTS})"
     c.model = "resnet32(width=16)"
     c.stages = ("base", "labels", "joint")
     augment = "compose(crop(pad=4), flip(), normalise(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))"  # as released
-    c.base = config.section("supervised", loss="cross_entropy()", **recipes.yang_xu(augment=augment))
-    c.labels = config.section("pseudo_label", init="base", pool="tfds(svhn_cropped, train=extra)", times=5.0, ratio=1.0)
-    c.joint = config.section(
+    c.base = section("supervised", loss="cross_entropy()", **recipes.yang_xu(augment=augment))
+    c.labels = section("pseudo_label", init="base", pool="tfds(svhn_cropped, train=extra)", times=5.0, ratio=1.0)
+    c.joint = section(
         "supervised",
         pseudo="labels",
         loss="cross_entropy()",

@@ -35,14 +35,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lt_noisy import sweeps
-from lt_noisy.command_line import parse
-from lt_noisy.config import identity_sha256, resolve
+from lt_noisy.config.command_line import parse
+from lt_noisy.config.identity import identity_sha256, run_sha256
+from lt_noisy.config.resolve import resolve
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.jobs import Child, Planned, run_all
 from lt_noisy.revision import distinct
-from lt_noisy.workdir import locked, planned_sources, run_sha256
+from lt_noisy.workdir import locked, planned_sources
 
 MAIN = ROOT / "main.py"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy.config import Resolved
+from lt_noisy.config.resolve import Resolved
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.stages.common import Job

@@ -13,7 +13,8 @@ import jax
 from ml_collections import ConfigDict
 
 from lt_noisy import __version__, parallel, report, revision
-from lt_noisy.config import NORM_AXES, PRECISIONS, Resolved, Stage, identity_sha256, resolve, stage_identity
+from lt_noisy.config.identity import identity_sha256, stage_identity
+from lt_noisy.config.resolve import NORM_AXES, PRECISIONS, Resolved, Stage, resolve
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
 from lt_noisy.data.sources import Source

@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lt_noisy.config import RUN_FIELDS, Resolved, Stage, identity_sha256, identity_texts, section_identity
+from lt_noisy.config.identity import identity_sha256, run_sha256
+from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.models.resnet import MODELS
@@ -18,13 +19,6 @@ from lt_noisy.revision import sources_sha256
 def default_workdir(config_name: str, resolved: Resolved) -> pathlib.Path:
     """`runs/<config name>-<hash>`: the same command comes back to the same place, another override does not."""
     return pathlib.Path("runs") / f"{config_name}-{run_sha256(resolved)[:8]}"
-
-
-def run_sha256(resolved: Resolved) -> str:
-    """The hash of everything in a config that changes what its stages compute (logging and cadence do not)."""
-    content = identity_texts(resolved.texts, RUN_FIELDS)
-    content |= {s.name: section_identity(s) for s in resolved.stages}
-    return identity_sha256(content)
 
 
 def stage_sources(stage: Stage, inputs: Mapping[str, str | None]) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 import scipy.special as sp
 
 from lt_noisy import collectives
+from lt_noisy.config.spec import bind
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context
-from lt_noisy.spec import bind
 
 C = 5
 COUNTS = np.array([400, 100, 30, 7, 1])

@@ -1,6 +1,6 @@
 """Every stage kind of self-supervised learning in one tiny run: 10 steps a training stage, saved every 4."""
 
-from lt_noisy import config
+from lt_noisy.config.resolve import default, section
 
 PRETRAIN = {
     "length": "steps(10)",
@@ -15,7 +15,7 @@ PRETRAIN = {
 
 def get_config():
     """MoCo; BYOL; SimSiam with rwSAM by the density of BYOL's features; MoCo's clusters, experts, distilled; probes."""
-    c = config.default()
+    c = default()
     c.dataset = "digits(test_per_class=20)"
     c.longtail = "exponential(ratio=10)"
     c.model = "resnet8(width=4)"
@@ -23,21 +23,21 @@ def get_config():
     c.stages = ("moco", "byol", "density", "rwsam", "cluster", "experts", "distil", "probe", "tuned")
     watched = {**PRETRAIN, "monitor": "knn(k=5)"}
     objective = "moco(queue=100, hidden=16, size=8)"
-    c.moco = config.section("self_supervised", objective=objective, **watched)
-    c.byol = config.section("self_supervised", objective="byol(hidden=16, size=8)", **watched)
-    c.density = config.section("density", init="byol", estimator="gaussian(neighbour=5)")
-    c.rwsam = config.section(
+    c.moco = section("self_supervised", objective=objective, **watched)
+    c.byol = section("self_supervised", objective="byol(hidden=16, size=8)", **watched)
+    c.density = section("density", init="byol", estimator="gaussian(neighbour=5)")
+    c.rwsam = section(
         "self_supervised",
         objective="simsiam(size=16, hidden=8)",
         ascent="sam(rho=0.1)",
         ascent_weights="density",
         **watched,
     )
-    c.cluster = config.section("cluster", init="moco", partition="kmeans(k=2, restarts=1)")
-    c.experts = config.section("experts", objective=objective, **{**PRETRAIN, "length": "epochs(1)"})
-    c.distil = config.section("distil", base="moco", experts="experts", hidden=16, **watched)
-    c.probe = config.section("probe", init="distil", knn="knn(k=5)", shots=(0, 2), repeats=2)
-    c.tuned = config.section(
+    c.cluster = section("cluster", init="moco", partition="kmeans(k=2, restarts=1)")
+    c.experts = section("experts", objective=objective, **{**PRETRAIN, "length": "epochs(1)"})
+    c.distil = section("distil", base="moco", experts="experts", hidden=16, **watched)
+    c.probe = section("probe", init="distil", knn="knn(k=5)", shots=(0, 2), repeats=2)
+    c.tuned = section(
         "supervised",
         init="rwsam",
         data="digits(test_per_class=30)",

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from lt_noisy import rng
+from lt_noisy.config.spec import bind
 from lt_noisy.data import augment as aug
 from lt_noisy.data import image_ops
 from lt_noisy.errors import UserError
-from lt_noisy.spec import bind
 
 LUMA = np.array([0.299, 0.587, 0.114])
 

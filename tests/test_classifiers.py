@@ -9,11 +9,11 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.neighbors import NearestCentroid
 
-from lt_noisy import config
 from lt_noisy.classifiers import CLASSIFIERS, TAUS, Head, Known, Rebalanced, Rebalancing, tune
+from lt_noisy.config.resolve import default, section
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.run import run
-from lt_noisy.spec import bind
 from lt_noisy.stages import classifier
 
 RNG = np.random.default_rng(0)
@@ -239,18 +239,18 @@ METHODS = {
 @pytest.fixture(scope="module")
 def summaries(tmp_path_factory):
     """Two heads on one encoder after a few steps, and every method on one of them."""
-    c = config.default()
+    c = default()
     c.dataset, c.longtail, c.noise = "digits(test_per_class=30)", "exponential(ratio=10)", "symmetric(rate=0.2)"
     c.validation, c.model, c.devices = 0.2, "resnet8(width=4)", 1
     c.stages = ("linear", "cosine", "transition", *METHODS)
     rare = dict.fromkeys(("log_every", "eval_every", "save_every"), "percent(100)")
     training = {"length": "steps(60)", "batch_size": 32, "augment": "digits()", **rare}
-    c.linear = config.section("supervised", **training)
+    c.linear = section("supervised", **training)
     head = {"head": "cosine(scale=10)", "freeze_encoder": True}
-    c.cosine = config.section("supervised", init="linear", **head, **training)
-    c.transition = config.section("transition", init="linear", estimator="oracle()")
+    c.cosine = section("supervised", init="linear", **head, **training)
+    c.transition = section("transition", init="linear", estimator="oracle()")
     for name, (init, method) in METHODS.items():
-        c[name] = config.section("classifier", init=init, method=method)
+        c[name] = section("classifier", init=init, method=method)
     c.posthoc.transition = "transition"
     workdir = tmp_path_factory.mktemp("run")
     run(c, str(workdir))

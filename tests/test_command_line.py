@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from conftest import CONFIG, NO_RECIPE, ROOT, SSL
 
-from lt_noisy import command_line, parallel, sweeps
-from lt_noisy.config import resolve
+from lt_noisy import parallel, sweeps
+from lt_noisy.config import command_line
+from lt_noisy.config.resolve import resolve
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.pools import Own
 from lt_noisy.data.sources import Source, Split

@@ -2,11 +2,11 @@
 
 import pytest
 
-from lt_noisy import config
-from lt_noisy.config import identity_sha256, resolve, section_identity, stage_identity
+from lt_noisy.config.durations import DURATIONS, Clock
+from lt_noisy.config.identity import identity_sha256, section_identity, stage_identity
+from lt_noisy.config.resolve import check_variant, default, resolve, section
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.spec import bind
-from lt_noisy.units import DURATIONS, Clock
 
 
 def bind_duration(text):
@@ -14,10 +14,10 @@ def bind_duration(text):
 
 
 def _config(**overrides):
-    c = config.default()
+    c = default()
     c.stages = ("pretrain", "finetune")
-    c.pretrain = config.section("self_supervised", augment="simclr_digits()")
-    c.finetune = config.section("supervised", init="pretrain", augment="digits()")
+    c.pretrain = section("self_supervised", augment="simclr_digits()")
+    c.finetune = section("supervised", init="pretrain", augment="digits()")
     c.lock()
     for name, value in overrides.items():
         c.update_from_flattened_dict({name.replace("__", "."): value})
@@ -78,8 +78,8 @@ def test_what_does_not_leaves_it(override):
 
 def test_a_revised_kind_is_another_stage():
     """MixNN's step was corrected: what an earlier revision finished is not taken for it; others stay."""
-    c = config.default()
-    c.mixnn, c.plain = config.section("mixnn"), config.section("supervised")
+    c = default()
+    c.mixnn, c.plain = section("mixnn"), section("supervised")
     c.stages = ("mixnn", "plain")
     mixnn, plain = resolve(c).stages
     now = section_identity(mixnn)
@@ -102,12 +102,12 @@ def test_a_loss_does_not_repeat_the_pretraining_but_data_and_inputs_do():
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: config.section("supervized"), "did you mean 'supervised'"),
+        (lambda: section("supervized"), "did you mean 'supervised'"),
         (
-            lambda: config.section("supervised", los="x"),
+            lambda: section("supervised", los="x"),
             "supervised has no field 'los', did you mean 'loss'?",
         ),
-        (lambda: config.check_variant("smal"), "did you mean 'small'"),
+        (lambda: check_variant("smal"), "did you mean 'small'"),
         (lambda: resolve(_config(stages=())), "config.stages is empty"),
         (lambda: resolve(_config(stages=("finetune", "pretrain"))), "'pretrain' is not an earlier stage"),
         (lambda: resolve(_config(stages=("pretrain", "pretrain"))), "names a stage twice"),
@@ -125,12 +125,12 @@ def test_one_line_errors(build, says):
 
 def test_a_network_that_judges_labels_has_not_seen_them():
     """Neither itself nor through the density weights that chose where its pre-training went."""
-    c = config.default()
-    c.base = config.section("supervised")
-    c.plain = config.section("self_supervised")
-    c.density = config.section("density", init="plain", estimator="gaussian()")
-    c.weighted = config.section("self_supervised", ascent="sam(rho=0.1)", ascent_weights="density")
-    c.folds = config.section("cross_fit", init="weighted")
+    c = default()
+    c.base = section("supervised")
+    c.plain = section("self_supervised")
+    c.density = section("density", init="plain", estimator="gaussian()")
+    c.weighted = section("self_supervised", ascent="sam(rho=0.1)", ascent_weights="density")
+    c.folds = section("cross_fit", init="weighted")
     c.stages = ("base", "plain", "density", "weighted", "folds")
     resolve(c)
     c.folds.init = "base"

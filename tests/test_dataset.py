@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import DATA, Dataset, Part, choose, whole
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
-from lt_noisy.spec import bind
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from lt_noisy.config.spec import bind
 from lt_noisy.data.sources import SOURCES, Source, Split
 from lt_noisy.errors import UserError
-from lt_noisy.spec import bind
 
 
 def source(order=slice(None), counts=(10, 5, 2)):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import HEADS, MLP
-from lt_noisy.spec import bind
 
 
 def make(text, num_classes=5):

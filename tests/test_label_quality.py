@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lt_noisy import config, run
+from lt_noisy import run
+from lt_noisy.config.resolve import default, section
 from lt_noisy.errors import UserError
 from lt_noisy.label_quality import confident_learning, quality, score
 from lt_noisy.mixture import clean_probability
@@ -233,13 +234,13 @@ class _Killed(Exception):
 
 
 def _config():
-    c = config.default()
+    c = default()
     c.dataset = "digits(test_per_class=120)"
     c.noise = "symmetric(rate=0.3)"
     c.model = "resnet8(width=4)"
     c.devices = 1
     c.stages = ("judge",)
-    c.judge = config.section(
+    c.judge = section(
         "cross_fit", folds=2, length="steps(12)", batch_size=32, augment="none()", schedule="cosine(lr=0.1)"
     )
     return c

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lt_noisy import spec
+from lt_noisy.config import spec
 from lt_noisy.data import longtail
 from lt_noisy.errors import UserError
 

@@ -24,11 +24,11 @@ from loss_cases import (
 )
 
 from lt_noisy import collectives
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.losses import LOSSES, log_prior
 from lt_noisy.losses.common import log_complement
 from lt_noisy.method import Context
-from lt_noisy.spec import bind
 
 
 def counted(*counts):

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from lt_noisy import spec
+from lt_noisy.config import spec
 from lt_noisy.data import longtail, manifest, noise
 from lt_noisy.errors import UserError
 

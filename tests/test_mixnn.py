@@ -12,13 +12,13 @@ from sklearn.neighbors import NearestNeighbors
 
 from lt_noisy import mix, mixnn, parallel, stages
 from lt_noisy.collectives import AXIS
+from lt_noisy.config.fields import bind_section, new_section
+from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.sources import Source, Split
 from lt_noisy.errors import UserError
-from lt_noisy.fields import bind_section, new_section
 from lt_noisy.mixture import clean_probability
 from lt_noisy.neighbours import nearest, nearest_in_set
-from lt_noisy.spec import bind
 from lt_noisy.stages import common
 from lt_noisy.train import Phase
 

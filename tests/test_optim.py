@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.optim import ASCENTS, OPTIMIZERS, SCHEDULES, by_part, ema
-from lt_noisy.spec import bind
 
 
 def _schedule(text, total):

@@ -12,6 +12,7 @@ import pytest
 
 from lt_noisy import mixnn, parallel, stages
 from lt_noisy.collectives import AXIS
+from lt_noisy.config.spec import bind
 from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.data.batches import Resident
 from lt_noisy.errors import UserError
@@ -21,7 +22,6 @@ from lt_noisy.mix import MIXES
 from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.optim import ASCENTS
-from lt_noisy.spec import bind
 from lt_noisy.stages import common, distil, self_supervised, supervised
 from lt_noisy.state import TrainState
 

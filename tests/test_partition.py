@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.partition import PARTITIONS, describe, kmeans, random
-from lt_noisy.spec import bind
 
 RNG = np.random.default_rng(0)
 

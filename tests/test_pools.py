@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from test_tfds_reader import examples, pictures, write_tfds
 
+from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import hold_out, select
 from lt_noisy.data.pools import IRRELEVANT, NOT_OF_ANY_CLASS, POOLS, UNKNOWN, Own, draw
 from lt_noisy.data.sources import Source, Split
 from lt_noisy.errors import UserError
-from lt_noisy.spec import bind
 
 CLASSES, PER_CLASS = 3, 40
 LEFT_OUT = bind("left_out()", POOLS, "pool")

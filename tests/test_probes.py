@@ -8,9 +8,9 @@ import pytest
 from scipy.optimize import minimize
 
 from lt_noisy import evaluate, probes, rng
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.probes import LINEAR, evaluate_probes, few_shot, logistic, relative_gap, sgd
-from lt_noisy.spec import bind
 
 RNG = np.random.default_rng(0)
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lt_noisy import config, run
+from lt_noisy import run
+from lt_noisy.config.resolve import default, resolve, section
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
@@ -83,15 +84,15 @@ def test_images_of_the_pool_that_are_training_or_test_images():
 
 
 def make_config(**fields):
-    c = config.default()
+    c = default()
     c.dataset = "digits(test_per_class=20)"
     c.longtail = "exponential(ratio=10, n_max=30)"
     c.model = "resnet8(width=4)"
     c.devices = 1
     c.stages = ("base", "pseudo_label")
     cadence = {f"{name}_every": "percent(100)" for name in ("log", "eval", "save")}
-    c.base = config.section("supervised", length="steps(20)", batch_size=32, augment="digits()", **cadence)
-    c.pseudo_label = config.section("pseudo_label", **fields)
+    c.base = section("supervised", length="steps(20)", batch_size=32, augment="digits()", **cadence)
+    c.pseudo_label = section("pseudo_label", **fields)
     return c
 
 
@@ -107,7 +108,7 @@ def finished(tmp_path_factory):
 
 def make_job(c, workdir):
     """What a supervised stage that trains on the pseudo-labels knows of its job, and their stage as its input."""
-    resolved = config.resolve(c)
+    resolved = resolve(c)
     source = resolved.fields.dataset()
     dataset = run.load_dataset(source, manifests.load(workdir))
     stage = Input(workdir / "pseudo_label", resolved.stages[1].section, resolved.stages[1].texts, {})

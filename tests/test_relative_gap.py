@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from lt_noisy.config import identity_sha256
+from lt_noisy.config.identity import identity_sha256
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
 from lt_noisy.evaluate import knn_predict

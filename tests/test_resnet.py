@@ -7,9 +7,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from lt_noisy.collectives import AXIS
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.models.resnet import MODELS, ResNet
-from lt_noisy.spec import bind
 
 
 def make(text):

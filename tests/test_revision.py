@@ -9,7 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from lt_noisy import config, revision, train
+from lt_noisy import revision, train
+from lt_noisy.config.resolve import default, resolve, section
 from lt_noisy.workdir import planned_sources, stage_sources
 
 # A pre-training and a fine-tuning of two steps each, as a sweep of one cell.
@@ -188,10 +189,10 @@ def test_a_checkpoint_of_other_code_is_gone_on_from_with_a_note(capsys):
 
 
 def test_the_sources_of_a_stage_are_also_those_of_its_model_and_of_what_it_reads(monkeypatch):
-    c = config.default()
-    c.base, c.tuned = config.section("supervised"), config.section("supervised", init="base")
+    c = default()
+    c.base, c.tuned = section("supervised"), section("supervised", init="base")
     c.stages = ("base", "tuned")
-    base, tuned = (resolved := config.resolve(c)).stages
+    base, tuned = (resolved := resolve(c)).stages
     planned = planned_sources(resolved)
     assert planned == {"base": stage_sources(base, {}), "tuned": stage_sources(tuned, {"base": planned["base"]})}
     assert stage_sources(tuned, {"base": "made by others"}) != planned["tuned"] != planned["base"]

@@ -25,9 +25,9 @@ from loss_cases import (
 )
 
 from lt_noisy import collectives
+from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.losses import LOSSES, lambertw0, log_prior, superloss_weight
-from lt_noisy.spec import bind
 
 ONE_HOT = np.eye(C)[LABELS]
 

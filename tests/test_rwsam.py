@@ -13,14 +13,14 @@ import pytest
 
 from lt_noisy import parallel
 from lt_noisy.collectives import AXIS
+from lt_noisy.config.durations import DURATIONS
+from lt_noisy.config.spec import bind
 from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.errors import UserError
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.optim import ASCENTS, OPTIMIZERS, SCHEDULES, descend
-from lt_noisy.spec import bind
 from lt_noisy.stages import common, self_supervised
 from lt_noisy.state import TrainState
-from lt_noisy.units import DURATIONS
 
 LR, RHO = 0.1, 0.5
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
+from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import hold_out, whole
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
 from lt_noisy.selection import balanced, selected
-from lt_noisy.spec import bind
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lt_noisy.config.spec import bind, canonical, parse
 from lt_noisy.errors import UserError
-from lt_noisy.spec import bind, canonical, parse
 
 
 def _ce():

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from lt_noisy import sweeps
-from lt_noisy.command_line import parse
+from lt_noisy.config.command_line import parse
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.sweeps import axis, chain, product, zipped

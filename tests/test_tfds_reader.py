@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lt_noisy import spec
+from lt_noisy.config import spec
 from lt_noisy.data import sources
 from lt_noisy.errors import UserError
 

@@ -9,10 +9,10 @@ import pytest
 from scipy.optimize import minimize
 
 from lt_noisy import files, report
+from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.noise import transition_matrix
 from lt_noisy.errors import UserError
-from lt_noisy.spec import bind
 from lt_noisy.stages import common
 from lt_noisy.stages import transition as stage
 from lt_noisy.transition import TRANSITIONS, Estimate, clean_prior, confident_joint, describe

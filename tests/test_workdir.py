@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from lt_noisy import run as runs
-from lt_noisy.config import identity_sha256
+from lt_noisy.config.identity import identity_sha256
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.workdir import claim, link, waited_for

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from lt_noisy.fields import Fields
+from lt_noisy.config.fields import Fields
 from lt_noisy.stages import (
     classifier,
     cluster,

@@ -13,11 +13,12 @@ import optax
 
 from lt_noisy import parallel, rng
 from lt_noisy.checkpoint import Checkpoints
+from lt_noisy.config.durations import DURATIONS, Clock
+from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
-from lt_noisy.fields import Field, Fields
 from lt_noisy.files import load_arrays
 from lt_noisy.hashing import arrays_sha256
 from lt_noisy.interrupt import Interrupts
@@ -25,7 +26,6 @@ from lt_noisy.metrics import Writer
 from lt_noisy.optim import OPTIMIZERS, SCHEDULES, by_part
 from lt_noisy.state import TrainState, flatten
 from lt_noisy.train import Phase, Plan, Refresh, Trained, train
-from lt_noisy.units import DURATIONS, Clock
 
 PyTree = Any
 T = TypeVar("T")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from lt_noisy import rng
+from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
-from lt_noisy.fields import Field, Fields
 from lt_noisy.stages import common, supervised
 from lt_noisy.stages.quality import write_quality
 

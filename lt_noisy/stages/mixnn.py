@@ -23,12 +23,12 @@ from sklearn.metrics import roc_auc_score
 
 from lt_noisy import mix, mixnn, rng
 from lt_noisy.collectives import AXIS, gather, positions
+from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.augment import augment_batch, evaluate_batch
 from lt_noisy.data.batches import fetch
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.errors import nearest as nearest_name
-from lt_noisy.fields import Field, Fields
 from lt_noisy.losses.memory import check_memory
 from lt_noisy.mixture import clean_probability
 from lt_noisy.models.heads import HEADS

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from lt_noisy import evaluate
+from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.errors import UserError
-from lt_noisy.fields import Field, Fields
 from lt_noisy.probes import LINEAR, evaluate_probes
 from lt_noisy.stages import common
 from lt_noisy.stages.features import MONITORS, encoder_features

@@ -12,10 +12,10 @@ import numpy as np
 from scipy.special import softmax
 
 from lt_noisy import evaluate
+from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError, nearest
-from lt_noisy.fields import Field, Fields
 from lt_noisy.hashing import array_sha256
 from lt_noisy.stages import common, supervised, unlabelled
 

@@ -14,11 +14,11 @@ import optax
 from lt_noisy import evaluate, rng, selection
 from lt_noisy.checkpoint import read_final
 from lt_noisy.collectives import AXIS, positions
+from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.augment import Augment, augment_batch, evaluate_batch
 from lt_noisy.data.batches import Batches, Resident, fetch
 from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.errors import UserError
-from lt_noisy.fields import Field, Fields
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context, Method
 from lt_noisy.mix import MIXES, Mix

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lt_noisy import files
+from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
-from lt_noisy.fields import Field, Fields
 from lt_noisy.stages import common
 from lt_noisy.transition import TRANSITIONS, describe
 

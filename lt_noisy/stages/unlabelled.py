@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lt_noisy import files
+from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.pools import IRRELEVANT, POOLS, draw
 from lt_noisy.data.sources import Split
 from lt_noisy.errors import UserError
-from lt_noisy.fields import Field, Fields
 from lt_noisy.stages import common
 
 POOL_FIELDS: Fields = {

@@ -2,13 +2,13 @@
 
 from ml_collections import ConfigDict
 
-from lt_noisy import config
+from lt_noisy.config.resolve import default, section
 from lt_noisy.sweeps import Cell, axis, chain, product
 
 
 def cifar10_lt() -> ConfigDict:
     """CIFAR-10-LT, exponential, ratio 100, conventional subset (12,406 images), no noise; ResNet-18, bfloat16."""
-    c = config.default()
+    c = default()
     c.dataset = "tfds(cifar10)"
     c.longtail = "exponential(ratio=100, subset=conventional)"
     c.model = "resnet18(stem=cifar)"
@@ -31,7 +31,7 @@ def light(objective: str, **changed: object) -> ConfigDict:
         "schedule": "cosine(lr=0.24, warmup=0.02)",
         "log_every": "percent(2)",
     }
-    return config.section("self_supervised", **{**fields, **changed})
+    return section("self_supervised", **{**fields, **changed})
 
 
 def small(c: ConfigDict, *stages: str, lr: float = 0.06) -> ConfigDict:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from lt_noisy.config.spec import Table, bind, canonical
 from lt_noisy.errors import UserError, nearest
-from lt_noisy.spec import Table, bind, canonical
 
 
 class Field(NamedTuple):

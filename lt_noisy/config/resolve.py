@@ -5,8 +5,6 @@ nothing. `resolve` binds every spec in the whole config against its table, so a 
 once, whichever stage it sits in.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,12 +13,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lt_noisy.collectives import AXIS
+from lt_noisy.config.fields import Field, Fields, bind_section, new_section
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.manifest import MANIFESTS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError, nearest
-from lt_noisy.fields import Field, Fields, bind_section, new_section
 from lt_noisy.models.resnet import MODELS
 from lt_noisy.parallel import MODES
 from lt_noisy.stages import STAGES, Kind
@@ -41,7 +39,6 @@ RUN_FIELDS: Fields = {
     "steps_per_call": Field(1, identity=False),
     "tensorboard": Field(False, identity=False),
 }
-
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 NORM_AXES = {"global": AXIS, "device": None}
 
@@ -159,51 +156,6 @@ def _bind_stage(name: str, value: Mapping[str, Any]) -> Stage:
     named = {field: texts[field] for field in kind.inputs}
     inputs = {f: read for f, read in named.items() if not (kind.inputs[f].optional and read == "none()")}
     return Stage(name, kind, bound, {"kind": value["kind"], **texts}, inputs)
-
-
-def stage_identity(
-    resolved: Resolved,
-    stage: Stage,
-    measured: Mapping[str, Any],
-    num_devices: int,
-    data: Mapping[str, str],
-    inputs: Mapping[str, str],
-) -> dict[str, Any]:
-    """What makes two stages the same: flat {key: value}; `identity_sha256` is its hash.
-
-    Args:
-      measured: what `Kind.check` found on the data, such as the stage's length in steps.
-      num_devices: part of the identity only where BatchNorm is per device.
-      data: hashes of what the stage reads of the data.
-      inputs: identity hashes of the stages it reads, by name.
-    """
-    own = {f"{stage.name}.{field}": text for field, text in section_identity(stage).items()}
-    shared = {name: resolved.texts[name] for name in ("seed", "model", "precision", "batch_norm")}
-    if shared["batch_norm"] == "device":
-        shared["devices"] = num_devices
-    return {
-        **shared,
-        **{f"{stage.name}.{k}": v for k, v in measured.items()},
-        **own,
-        **{f"data.{k}": v for k, v in data.items()},
-        **{f"inputs.{k}": v for k, v in inputs.items()},
-    }
-
-
-def section_identity(stage: Stage) -> dict[str, Any]:
-    """What of a stage's section belongs to its identity, and the revision of its kind once it has one."""
-    texts = identity_texts(stage.texts, stage.kind.fields)
-    return texts | {"revision": stage.kind.revision} if stage.kind.revision > 1 else texts
-
-
-def identity_texts(texts: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
-    """The canonical texts that belong to an identity (a section's `kind` among them)."""
-    return {name: text for name, text in texts.items() if name not in fields or fields[name].identity}
-
-
-def identity_sha256(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of an identity or of canonical texts."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def check_variant(variant: str, known: tuple[str, ...] = ("small",)) -> None:

@@ -1,0 +1,61 @@
+"""What makes two stages, and two runs, the same."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lt_noisy.config.fields import Fields
+from lt_noisy.config.resolve import RUN_FIELDS, Resolved, Stage
+
+
+def stage_identity(
+    resolved: Resolved,
+    stage: Stage,
+    measured: Mapping[str, Any],
+    num_devices: int,
+    data: Mapping[str, str],
+    inputs: Mapping[str, str],
+) -> dict[str, Any]:
+    """What makes two stages the same: flat {key: value}; `identity_sha256` is its hash.
+
+    Args:
+      measured: what `Kind.check` found on the data, such as the stage's length in steps.
+      num_devices: part of the identity only where BatchNorm is per device.
+      data: hashes of what the stage reads of the data.
+      inputs: identity hashes of the stages it reads, by name.
+    """
+    own = {f"{stage.name}.{field}": text for field, text in section_identity(stage).items()}
+    shared = {name: resolved.texts[name] for name in ("seed", "model", "precision", "batch_norm")}
+    if shared["batch_norm"] == "device":
+        shared["devices"] = num_devices
+    return {
+        **shared,
+        **{f"{stage.name}.{k}": v for k, v in measured.items()},
+        **own,
+        **{f"data.{k}": v for k, v in data.items()},
+        **{f"inputs.{k}": v for k, v in inputs.items()},
+    }
+
+
+def section_identity(stage: Stage) -> dict[str, Any]:
+    """What of a stage's section belongs to its identity, and the revision of its kind once it has one."""
+    texts = identity_texts(stage.texts, stage.kind.fields)
+    return texts | {"revision": stage.kind.revision} if stage.kind.revision > 1 else texts
+
+
+def identity_texts(texts: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+    """The canonical texts that belong to an identity (a section's `kind` among them)."""
+    return {name: text for name, text in texts.items() if name not in fields or fields[name].identity}
+
+
+def identity_sha256(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of an identity or of canonical texts."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def run_sha256(resolved: Resolved) -> str:
+    """The hash of everything in a config that changes what its stages compute (logging and cadence do not)."""
+    content = identity_texts(resolved.texts, RUN_FIELDS)
+    content |= {s.name: section_identity(s) for s in resolved.stages}
+    return identity_sha256(content)
