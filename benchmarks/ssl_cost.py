@@ -28,7 +28,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.manifest import build
 from lt_noisy.data.noise import NOISES
-from lt_noisy.data.sources import Source, Split
+from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import make_job, run_card
 

@@ -17,7 +17,7 @@ from lt_noisy.config.identity import identity_sha256, stage_identity
 from lt_noisy.config.resolve import NORM_AXES, PRECISIONS, Resolved, Stage, resolve
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
-from lt_noisy.data.sources import Source
+from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.interrupt import Interrupts

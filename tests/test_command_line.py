@@ -15,7 +15,7 @@ from lt_noisy.config import command_line
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.pools import Own
-from lt_noisy.data.sources import Source, Split
+from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import make_job

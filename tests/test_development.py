@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lt_noisy.config.spec import bind
-from lt_noisy.data.sources import SOURCES, Source, Split
+from lt_noisy.data.sources import SOURCES
+from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 
 

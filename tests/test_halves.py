@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from lt_noisy.config import spec
-from lt_noisy.data.halves import halves
-from lt_noisy.data.sources import SOURCES, Source, Split, digits
+from lt_noisy.data.sources import SOURCES
+from lt_noisy.data.sources.base import Source, Split
+from lt_noisy.data.sources.digits import digits
+from lt_noisy.data.sources.halves import halves
 from lt_noisy.errors import UserError
 
 LABELS = np.array([2, 0, 1, 3, 0, 2, 1, 0], np.int32)

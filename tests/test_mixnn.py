@@ -15,7 +15,7 @@ from lt_noisy.collectives import AXIS
 from lt_noisy.config.fields import bind_section, new_section
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.data.sources import Source, Split
+from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.mixture import clean_probability
 from lt_noisy.neighbours import nearest, nearest_in_set

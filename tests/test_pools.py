@@ -10,7 +10,7 @@ from test_tfds_reader import examples, pictures, write_tfds
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import hold_out, select
 from lt_noisy.data.pools import IRRELEVANT, NOT_OF_ANY_CLASS, POOLS, UNKNOWN, Own, draw
-from lt_noisy.data.sources import Source, Split
+from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 
 CLASSES, PER_CLASS = 3, 40

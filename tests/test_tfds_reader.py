@@ -125,7 +125,7 @@ def test_tfds_reads_ids_labels_and_the_rows_asked_for(tfds_dir):
 def test_tfds_imports_no_tensorflow(tfds_dir):
     write_tfds(tfds_dir, "tiny_set", {s: examples(pictures(4)) for s in ("train", "test")})
     code = (
-        "import sys; from lt_noisy.data import sources; s = sources.tfds('tiny_set')();"
+        "import sys; from lt_noisy.data import sources; s = sources.tfds.tfds('tiny_set')();"
         "assert 'tensorflow_datasets' in sys.modules;"
         "print(s.train.images(s.train.ids * 0).shape, 'tensorflow' in sys.modules)"
     )

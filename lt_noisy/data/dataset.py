@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lt_noisy import rng
-from lt_noisy.data.sources import SOURCES, Load, Source
+from lt_noisy.data.sources import SOURCES
+from lt_noisy.data.sources.base import Load, Source
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import array_sha256
 

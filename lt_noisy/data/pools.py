@@ -14,7 +14,9 @@ import numpy as np
 from lt_noisy import rng
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import unlabelled_counts
-from lt_noisy.data.sources import SOURCES, Load, Source, Split, images_under
+from lt_noisy.data.sources import SOURCES
+from lt_noisy.data.sources.base import Load, Source, Split
+from lt_noisy.data.sources.folder import images_under
 from lt_noisy.errors import UserError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from lt_noisy import files
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.pools import IRRELEVANT, POOLS, draw
-from lt_noisy.data.sources import Split
+from lt_noisy.data.sources.base import Split
 from lt_noisy.errors import UserError
 from lt_noisy.stages import common
 

@@ -8,7 +8,7 @@ from lt_noisy import rng
 from lt_noisy.errors import UserError
 
 if TYPE_CHECKING:  # sources.py registers `development` and so imports this module
-    from lt_noisy.data.sources import Load, Source, Split
+    from lt_noisy.data.sources.base import Load, Source, Split
 
 _SPLIT_SEED = 0  # the same in every run, whatever its seed
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lt_noisy.data.sources.base import Load, Source, Split
 from lt_noisy.errors import UserError, nearest
 
 _CHUNK = 256  # records read and decoded at a time
@@ -168,3 +169,31 @@ def _trailing_integer(value: Any) -> int | None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def tfds(name: str, size: int = 0, train: str = "train", test: str = "test") -> Load:
+    """Any TensorFlow Datasets image classification set, read in its stored format without TensorFlow.
+
+    The set is looked for in `$TFDS_DATA_DIR`, else in TFDS's default directory. Where it is not prepared, a
+    second Python process tries to download and prepare it (that takes TensorFlow and a network). Labels
+    and ids are read at once; images stay on disk, encoded, until their rows are asked for. An id is the
+    trailing integer of the `id` feature (`train_00042` -> 42); where any is missing or not unique, the row.
+
+    Args:
+      name: TFDS name, `name`, `name/config` or `name:version`.
+      size: images are resized (bilinear, without keeping the aspect) to size x size; 0 leaves them as they
+        are, and then all must have one shape.
+      train: split to train on; slices such as `'train[:80%]'` are allowed.
+      test: split to test on.
+    """
+    if size < 0:
+        raise UserError(f"size={size} must be 0 (images as they are) or a positive number of pixels")
+
+    def load() -> Source:
+        builder = prepared_builder(name)
+        splits = [Split(*read_split(builder, name, split, size)) for split in (train, test)]
+        if len({split.images(np.arange(1)).shape for split in splits}) > 1:
+            raise UserError(f"tfds {name!r}: train and test images differ in shape; give size=, e.g. size=64")
+        return Source(*splits, class_names=class_names(builder, name))
+
+    return load

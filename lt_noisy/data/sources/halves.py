@@ -8,7 +8,7 @@ from lt_noisy import rng
 from lt_noisy.errors import UserError
 
 if TYPE_CHECKING:  # sources.py registers `halves` and so imports this module
-    from lt_noisy.data.sources import Load, Source, Split
+    from lt_noisy.data.sources.base import Load, Source, Split
 
 _PARTNER_SEED = 0  # every run sees the same images, whatever its seed
 

@@ -1,0 +1,55 @@
+"""What a source is: two splits and the names of the classes.
+
+A factory of a source checks its arguments and returns `load() -> Source`; nothing is read before `load` is called.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+HOLD_OUT_SEED = 0  # the test split is the same in every run, whatever the run's seed
+
+
+class Split(NamedTuple):
+    """One split.
+
+    Attributes:
+      ids: int64 [N], unique; an image keeps its id whatever order it is stored in.
+      labels: int32 [N], as the source gives them.
+      images: `images(rows int [n]) -> uint8 [n, H, W, 3 or 1]`.
+      files: where images are files the path of each, from the folder on; else empty.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    images: Callable[[np.ndarray], np.ndarray]
+    files: tuple[str, ...] = ()
+
+
+class Source(NamedTuple):
+    """A data set: train and test split (ids are unique within each) and one name per class."""
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+Load = Callable[[], Source]
+
+
+def listed(names: Sequence[object]) -> str:
+    return ", ".join(map(str, names[:8])) + (", ..." if len(names) > 8 else "")
+
+
+def reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def in_memory(ids: np.ndarray, labels: np.ndarray, images: np.ndarray) -> Split:
+    images = images[..., None] if images.ndim == 3 else images
+    return Split(ids.astype(np.int64), labels.astype(np.int32), lambda rows: images[rows])
