@@ -29,11 +29,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import arguments
 
 from lt_noisy import files, metrics, parallel, rng
+from lt_noisy.augment.base import augment_batch
 from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.collectives import positions
 from lt_noisy.config import command_line
 from lt_noisy.config.resolve import resolve
-from lt_noisy.data.augment import augment_batch
 from lt_noisy.data.batches import fetch, grouped
 from lt_noisy.errors import UserError
 from lt_noisy.interrupt import Interrupts

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lt_noisy.augment import image_ops
+from lt_noisy.augment.base import Augment, augment_batch, views
 from lt_noisy.collectives import gather, global_size, positions
-from lt_noisy.data import image_ops
-from lt_noisy.data.augment import Augment, augment_batch, views
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context, Method, State
 from lt_noisy.models.heads import MLP

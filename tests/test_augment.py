@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lt_noisy import rng
+from lt_noisy import augment, rng
+from lt_noisy.augment import base as aug
+from lt_noisy.augment import image_ops, operations, recipes
 from lt_noisy.config.spec import bind
-from lt_noisy.data import augment as aug
-from lt_noisy.data import image_ops
 from lt_noisy.errors import UserError
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -23,7 +23,7 @@ def keys(count, seed=0):
 
 
 def build(text):
-    return bind(text, aug.AUGMENTS, "augment")
+    return bind(text, augment.AUGMENTS, "augment")
 
 
 def train(text, count, x):
@@ -89,7 +89,7 @@ def reference_box(shapes, place, size, area, aspect):
 def test_boxes_are_torchvisions(size, area, aspect):
     generator = np.random.default_rng(0)
     shapes, places = generator.random((64, 10, 2), np.float32), generator.random((64, 2), np.float32)
-    draw = jax.jit(jax.vmap(lambda s, p: jnp.stack(aug._draw_box(s, p, size, area, aspect))))
+    draw = jax.jit(jax.vmap(lambda s, p: jnp.stack(operations._draw_box(s, p, size, area, aspect))))
     expected = [reference_box(s, p, size, area, aspect) for s, p in zip(shapes, places, strict=True)]
     np.testing.assert_array_equal(draw(shapes, places), expected)
 
@@ -117,7 +117,7 @@ def adjusted(x, which, factor):
 
 def test_jitter_applies_the_four_in_the_order_asked():
     x, factors, turns = image(), np.array([1.3, 0.6, 1.5], np.float32), np.float32(0.08)
-    jitter = jax.jit(aug._jitter)
+    jitter = jax.jit(operations._jitter)
     for order, place in [((0, 1, 2), 0), ((2, 0, 1), 1), ((1, 2, 0), 2), ((2, 1, 0), 3)]:
         expected = x
         for which in order[:place]:
@@ -209,7 +209,7 @@ def test_recipes(name, channels):
     slopes = np.median(out[:, :, 5 * size // 8, 0] - out[:, :, 2 * size // 8, 0], axis=1)
     assert np.all(slopes > 0) == (channels == 1)  # digits are never mirrored, photographs are
 
-    mean, std = (aug.CIFAR_MEAN, aug.CIFAR_STD) if channels == 3 else (aug.DIGITS_MEAN, aug.DIGITS_STD)
+    mean, std = (recipes.CIFAR_MEAN, recipes.CIFAR_STD) if channels == 3 else (recipes.DIGITS_MEAN, recipes.DIGITS_STD)
     expected = (images / 255 - np.array(mean)) / np.array(std)
     np.testing.assert_allclose(aug.evaluate_batch(augment, images), expected, atol=1e-5)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lt_noisy.data import image_ops
+from lt_noisy.augment import image_ops
 from lt_noisy.errors import UserError
 
 LUMA = np.array([0.299, 0.587, 0.114])

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.config.spec import bind
-from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES, Outputs, info_nce, negative_cosine, nt_xent

@@ -11,9 +11,9 @@ import optax
 import pytest
 
 from lt_noisy import mixnn, parallel, stages
+from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.spec import bind
-from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.data.batches import Resident
 from lt_noisy.errors import UserError
 from lt_noisy.losses import LOSSES

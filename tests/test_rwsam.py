@@ -12,10 +12,10 @@ import optax
 import pytest
 
 from lt_noisy import parallel
+from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.durations import DURATIONS
 from lt_noisy.config.spec import bind
-from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.errors import UserError
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.optim import ASCENTS, OPTIMIZERS, SCHEDULES, descend

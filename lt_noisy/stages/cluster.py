@@ -4,8 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from lt_noisy import files
+from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import Field, Fields
-from lt_noisy.data.augment import evaluate_batch
 from lt_noisy.errors import UserError
 from lt_noisy.partition import PARTITIONS, describe
 from lt_noisy.stages import common, features, self_supervised

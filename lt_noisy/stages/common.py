@@ -12,10 +12,10 @@ import numpy as np
 import optax
 
 from lt_noisy import parallel, rng
+from lt_noisy.augment import AUGMENTS
 from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.config.durations import DURATIONS, Clock
 from lt_noisy.config.fields import Field, Fields
-from lt_noisy.data.augment import AUGMENTS
 from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError

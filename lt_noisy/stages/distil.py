@@ -10,9 +10,9 @@ import numpy as np
 import optax
 
 from lt_noisy import rng
+from lt_noisy.augment.base import Augment, augment_batch
 from lt_noisy.collectives import positions
 from lt_noisy.config.fields import Field, Fields
-from lt_noisy.data.augment import Augment, augment_batch
 from lt_noisy.data.batches import Resident, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy import evaluate
+from lt_noisy.augment.base import Augment, evaluate_batch
 from lt_noisy.checkpoint import read_final
-from lt_noisy.data.augment import Augment, evaluate_batch
 from lt_noisy.errors import UserError
 from lt_noisy.stages import common
 from lt_noisy.state import TrainState, transfer

@@ -22,9 +22,9 @@ import optax
 from sklearn.metrics import roc_auc_score
 
 from lt_noisy import mix, mixnn, rng
+from lt_noisy.augment.base import augment_batch, evaluate_batch
 from lt_noisy.collectives import AXIS, gather, positions
 from lt_noisy.config.fields import Field, Fields
-from lt_noisy.data.augment import augment_batch, evaluate_batch
 from lt_noisy.data.batches import fetch
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError

@@ -12,9 +12,9 @@ import numpy as np
 import optax
 
 from lt_noisy import rng
+from lt_noisy.augment.base import Augment
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.config.fields import Field, Fields
-from lt_noisy.data.augment import Augment
 from lt_noisy.data.batches import Batches, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context

@@ -12,10 +12,10 @@ import numpy as np
 import optax
 
 from lt_noisy import evaluate, rng, selection
+from lt_noisy.augment.base import Augment, augment_batch, evaluate_batch
 from lt_noisy.checkpoint import read_final
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.config.fields import Field, Fields
-from lt_noisy.data.augment import Augment, augment_batch, evaluate_batch
 from lt_noisy.data.batches import Batches, Resident, fetch
 from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.errors import UserError

@@ -1,65 +1,18 @@
-"""Augmentation on the device: random per-example image operations, recipes and batches, in pure JAX.
-
-An `Augment` is a pair: `train(key, image)` for one example, and `evaluate(image)`, its deterministic part
-(normalisation; the identity for everything random), so that test images are always prepared as the training
-images were. Images are float32 [H, W, C] with C = 3 or 1; colour operations expect values in [0, 1]. An
-example's key depends on its position in the global batch only: batch splits and device counts change no draw.
-"""
+"""Random image operations, each an `Augment` of its own: what draws the parameters of `image_ops`."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lt_noisy import rng
-from lt_noisy.data import image_ops
+from lt_noisy.augment import image_ops
+from lt_noisy.augment.base import Augment, random_only
 from lt_noisy.errors import UserError
 
-CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR_STD = (0.2023, 0.1994, 0.2010)
-DIGITS_MEAN = (0.305,)  # of scikit-learn's 8x8 digits, scaled to [0, 1]
-DIGITS_STD = (0.376,)
 
-
-class Augment(NamedTuple):
-    """`train(key, image) -> image` and its deterministic part `evaluate(image) -> image`, both [H, W, C]."""
-
-    train: Callable[[jax.Array, jax.Array], jax.Array]
-    evaluate: Callable[[jax.Array], jax.Array]
-
-
-def _random(train: Callable[[jax.Array, jax.Array], jax.Array]) -> Augment:
-    return Augment(train, lambda image: image)
-
-
-def _check_probability(p: float) -> None:
+def check_probability(p: float) -> None:
     if not 0 <= p <= 1:
         raise UserError(f"p={p} must be a probability, in [0, 1]")
-
-
-def none() -> Augment:
-    """No augmentation: pixels in [0, 1] as they are."""
-    return _random(lambda key, image: image)
-
-
-def compose(*ops: Augment) -> Augment:
-    """Applies `ops` from left to right, each with a key of its own."""
-    if not ops:
-        raise UserError("compose() needs at least one operation; for no augmentation write none()")
-
-    def train(key: jax.Array, image: jax.Array) -> jax.Array:
-        for i, op in enumerate(ops):
-            image = op.train(jax.random.fold_in(key, i), image)
-        return image
-
-    def evaluate(image: jax.Array) -> jax.Array:
-        for op in ops:
-            image = op.evaluate(image)
-        return image
-
-    return Augment(train, evaluate)
 
 
 def normalise(mean: tuple, std: tuple) -> Augment:
@@ -88,13 +41,13 @@ def crop(pad: int = 4) -> Augment:
         down, right = jax.random.randint(key, (2,), -pad, pad + 1)
         return image_ops.translate(image, down, right)
 
-    return _random(train)
+    return random_only(train)
 
 
 def flip(p: float = 0.5) -> Augment:
     """Mirrors left and right with probability `p`."""
-    _check_probability(p)
-    return _random(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.flip(image), image))
+    check_probability(p)
+    return random_only(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.flip(image), image))
 
 
 def _draw_box(
@@ -142,7 +95,7 @@ def resized_crop(
         box = _draw_box(draws[:10], draws[10], image.shape[:2], (min_area, max_area), (min_aspect, max_aspect))
         return image_ops.resized_box(image, *box)
 
-    return _random(train)
+    return random_only(train)
 
 
 def _jitter(
@@ -175,7 +128,7 @@ def jitter(brightness: float, contrast: float, saturation: float, hue: float, p:
     Brightness, contrast and saturation factors are uniform in [max(0, 1 - x), 1 + x]; hue turns are uniform
     in [-hue, hue] of the HSV circle. On one channel saturation and hue change nothing.
     """
-    _check_probability(p)
+    check_probability(p)
     for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
         if not 0 <= value < math.inf:
             raise UserError(f"{name}={value} must be 0 or more")
@@ -193,18 +146,18 @@ def jitter(brightness: float, contrast: float, saturation: float, hue: float, p:
         turns = jnp.where(chosen, hue * (2 * draws[3] - 1), 0.0)
         return _jitter(image, factors, jnp.argsort(draws[4:7]), turns, jnp.floor(4 * draws[7]))
 
-    return _random(train)
+    return random_only(train)
 
 
 def grey(p: float = 0.2) -> Augment:
     """Replaces colour by luma (0.299, 0.587, 0.114) with probability `p`; identity on one channel."""
-    _check_probability(p)
-    return _random(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.grey(image), image))
+    check_probability(p)
+    return random_only(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.grey(image), image))
 
 
 def blur(sigma_min: float = 0.1, sigma_max: float = 2.0, p: float = 0.5, kernel: int = 23) -> Augment:
     """Gaussian blur with probability `p`, sigma uniform in pixels; SimCLR's 23 taps are for 224 pixels."""
-    _check_probability(p)
+    check_probability(p)
     if not 0 < sigma_min <= sigma_max < math.inf:
         raise UserError(f"sigma_min={sigma_min}, sigma_max={sigma_max} must satisfy 0 < sigma_min <= sigma_max")
     if kernel < 1 or kernel % 2 == 0:
@@ -215,12 +168,12 @@ def blur(sigma_min: float = 0.1, sigma_max: float = 2.0, p: float = 0.5, kernel:
         sigma = sigma_min + (sigma_max - sigma_min) * position
         return jnp.where(apply < p, image_ops.gaussian_blur(image, sigma, kernel), image)
 
-    return _random(train)
+    return random_only(train)
 
 
 def rotate90() -> Augment:
     """Rotates a square image by 0, 90, 180 or 270 degrees, equally likely."""
-    return _random(lambda key, image: image_ops.rot90(image, jax.random.randint(key, (), 0, 4)))
+    return random_only(lambda key, image: image_ops.rot90(image, jax.random.randint(key, (), 0, 4)))
 
 
 def cutout(size: int) -> Augment:
@@ -236,86 +189,4 @@ def cutout(size: int) -> Augment:
         row, column = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
         return image_ops.hole(image, row, column, size)
 
-    return _random(train)
-
-
-def cifar() -> Augment:
-    """The supervised CIFAR recipe: pad-4 crop, flip, normalise.
-
-    CIFAR-10's usual constants, for CIFAR-100 too, as in the code of LDAM and of the papers that build on it.
-    """
-    return compose(crop(4), flip(), normalise(CIFAR_MEAN, CIFAR_STD))
-
-
-def simclr_cifar() -> Augment:
-    """Self-supervised views at 32 pixels: SimCLR's for CIFAR (Chen et al. 2020, B.9), which has no blur.
-
-    Boxes cover at least 0.2 of the image, as SimSiam and later work have it on CIFAR (SimCLR: 0.08).
-    """
-    return compose(
-        resized_crop(0.2, 1.0),
-        flip(),
-        jitter(0.4, 0.4, 0.4, 0.1, p=0.8),
-        grey(0.2),
-        normalise(CIFAR_MEAN, CIFAR_STD),
-    )
-
-
-def digits() -> Augment:
-    """8x8 digits, one channel, mild: a shift by one pixel, a little light. No flip: it would break labels."""
-    return compose(crop(1), jitter(0.2, 0.2, 0.0, 0.0), normalise(DIGITS_MEAN, DIGITS_STD))
-
-
-def simclr_digits() -> Augment:
-    """8x8 digits, one channel, as self-supervised views: gentle box, shift, light, small hole; no flip."""
-    return compose(
-        resized_crop(0.5, 1.0),
-        crop(1),
-        jitter(0.4, 0.4, 0.0, 0.0),
-        normalise(DIGITS_MEAN, DIGITS_STD),
-        cutout(2),
-    )
-
-
-AUGMENTS: dict[str, Callable[..., Augment]] = {
-    "none": none,
-    "compose": compose,
-    "normalise": normalise,
-    "crop": crop,
-    "flip": flip,
-    "resized_crop": resized_crop,
-    "jitter": jitter,
-    "grey": grey,
-    "blur": blur,
-    "rotate90": rotate90,
-    "cutout": cutout,
-    "cifar": cifar,
-    "simclr_cifar": simclr_cifar,
-    "digits": digits,
-    "simclr_digits": simclr_digits,
-}
-
-
-def _unit(images: jax.Array) -> jax.Array:
-    """uint8 -> float32 in [0, 1]; anything else would be scaled wrongly without a sound."""
-    if images.dtype != jnp.uint8:
-        raise TypeError(f"images must be uint8, not {images.dtype}")
-    return images.astype(jnp.float32) / 255
-
-
-def augment_batch(augment: Augment, key: jax.Array, images: Any, positions: jax.Array) -> jax.Array:
-    """Augments uint8 [B, H, W, C] at `positions` int [B] of the global batch -> float32 [B, H, W, C].
-
-    Raises TypeError if the images are not uint8.
-    """
-    return jax.vmap(augment.train)(rng.per_example(key, positions), _unit(images))
-
-
-def views(augment: Augment, key: jax.Array, images: Any, positions: jax.Array, count: int = 2) -> tuple[jax.Array, ...]:
-    """`count` independent augmentations of uint8 [B, H, W, C]: a tuple of float32 [B, H, W, C]."""
-    return tuple(augment_batch(augment, jax.random.fold_in(key, i), images, positions) for i in range(count))
-
-
-def evaluate_batch(augment: Augment, images: Any) -> jax.Array:
-    """The deterministic part of `augment` on uint8 [B, H, W, C] -> float32 [B, H, W, C]."""
-    return jax.vmap(augment.evaluate)(_unit(images))
+    return random_only(train)
