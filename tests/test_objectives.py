@@ -12,7 +12,10 @@ from lt_noisy.collectives import AXIS, positions
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context
-from lt_noisy.objectives import OBJECTIVES, Outputs, info_nce, negative_cosine, nt_xent
+from lt_noisy.objectives import OBJECTIVES
+from lt_noisy.objectives.base import Outputs
+from lt_noisy.objectives.contrastive import info_nce, nt_xent
+from lt_noisy.objectives.siamese import negative_cosine
 
 
 def _on_devices(fn, count):

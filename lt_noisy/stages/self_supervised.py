@@ -18,7 +18,8 @@ from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.batches import Batches, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context
-from lt_noisy.objectives import OBJECTIVES, Decay, Objective, Outputs
+from lt_noisy.objectives import OBJECTIVES
+from lt_noisy.objectives.base import Decay, Objective, Outputs
 from lt_noisy.optim import ASCENTS, Ascent, descend, ema
 from lt_noisy.parallel import Step
 from lt_noisy.stages import common

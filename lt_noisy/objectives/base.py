@@ -1,0 +1,105 @@
+"""Self-supervised objectives: views of each image in, one loss per image out.
+
+A table entry is a factory that returns an `Objective`: how the views are made and which of them go through the
+network and its target, the heads it needs, and the `Method` on their `Outputs`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lt_noisy.augment.base import Augment, views
+from lt_noisy.errors import UserError
+from lt_noisy.method import Context, Method, State
+
+Build = Callable[..., nn.Module]  # build(dtype, norm_axis) -> module
+# (augment, key, images uint8 [B, H, W, C], positions [B]) -> (views float32 [B, H, W, C], targets int32 [B] or None)
+Views = Callable[[Augment, jax.Array, jax.Array, jax.Array], tuple[tuple[jax.Array, ...], jax.Array | None]]
+Decay = Callable[[jax.Array], jax.Array | float]
+
+
+class Outputs(NamedTuple):
+    """What the networks make of the views: tuples of float32 [B, D], in the objective's order of views.
+
+    Attributes:
+      projections: of the trained network, for the views `Objective.online`.
+      predictions: of its predictor on them; None without one.
+      targets: projections of the target network, for the views `Objective.target`; no gradient flows into them.
+    """
+
+    projections: tuple[jax.Array, ...]
+    predictions: tuple[jax.Array, ...] | None = None
+    targets: tuple[jax.Array, ...] = ()
+
+
+def two_views(augment: Augment, key: jax.Array, images: jax.Array, at: jax.Array) -> tuple:
+    return views(augment, key, images, at), None
+
+
+def _nothing(state: State, step: int) -> dict[str, float]:
+    return {}
+
+
+class Objective(NamedTuple):
+    """A self-supervised objective.
+
+    Attributes:
+      method: the loss on `Outputs` and the views' targets.
+      projector: builds the head on the encoder's features.
+      predictor: builds the head on the projection, or None.
+      views: makes the views of a batch, and targets where the task has some.
+      online: which views go through the network.
+      joint: they go in one pass, sharing BatchNorm statistics; else one by one.
+      target: which views go through the target network, one by one; empty where there is none. It trains by no
+        gradient: its parameters are an exponential moving average, its BatchNorm uses batch statistics of its own.
+      decay: `decay(total_steps) -> (step -> decay of that average)`.
+      watch: `watch(method state on the host, step) -> figures` for the metrics file.
+    """
+
+    method: Method
+    projector: Build
+    predictor: Build | None = None
+    views: Views = two_views
+    online: tuple[int, ...] = (0, 1)
+    joint: bool = False
+    target: tuple[int, ...] = ()
+    decay: Callable[[int], Decay] | None = None
+    watch: Callable[[State, int], dict[str, float]] = _nothing
+
+
+def normalise(x: jax.Array) -> jax.Array:
+    """x / ||x|| along the last axis, float32; about 0, and with gradient 0, at the zero vector."""
+    # rsqrt of a clamped square has gradient 0 at the zero vector, where x / ||x|| has NaN.
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
+
+
+def stateless(loss: Callable[[Outputs, jax.Array | None], jax.Array], least: int = 1) -> Method:
+    def init(context: Context) -> dict:
+        if context.batch_size < least:
+            raise UserError(f"it takes batches of at least {least} images, not {context.batch_size}")
+        return {}
+
+    def apply(state, outputs, targets, rows, step):
+        return loss(outputs, targets), state
+
+    return Method(init, apply)
+
+
+def check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"{name} is at least 1, not {size}")
+
+
+def check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise UserError(f"temperature is positive, not {temperature}")
+
+
+def check_momentum(momentum: float) -> None:
+    if not 0 <= momentum <= 1:
+        raise UserError(f"momentum is in [0, 1], not {momentum}")

@@ -1,0 +1,41 @@
+"""Which way up an image is, as a pretext task."""
+
+import jax
+import jax.numpy as jnp
+
+from lt_noisy.augment import image_ops
+from lt_noisy.augment.base import Augment, augment_batch
+from lt_noisy.collectives import global_size
+from lt_noisy.models.heads import MLP
+from lt_noisy.objectives.base import Objective, Outputs, stateless
+
+
+def rotation(every: bool = False) -> Objective:
+    """Rotation prediction (Gidaris et al. 2018): cross-entropy of which of four right angles an image was turned by.
+
+    The image is augmented, then turned. One rotation an image (as Yang & Xu 2020 pre-train): labels are a
+    random permutation of 0, 1, 2, 3, 0, ... over the global batch, so that all are as frequent. `every`: all
+    four of each image in one pass (as Gidaris et al. do), and the mean of the four losses. The head is linear.
+    """
+
+    def turned(augment: Augment, key: jax.Array, images: jax.Array, at: jax.Array):
+        x = augment_batch(augment, jax.random.fold_in(key, 0), images, at)
+        if every:
+            return tuple(jax.vmap(lambda image, k=k: image_ops.rot90(image, k))(x) for k in range(4)), None
+        labels = jnp.arange(global_size(len(x))) % 4
+        labels = jax.random.permutation(jax.random.fold_in(key, 1), labels)[at]
+        return (jax.vmap(image_ops.rot90)(x, labels),), labels
+
+    def loss(outputs: Outputs, targets: jax.Array | None) -> jax.Array:
+        per_angle = [-jax.nn.log_softmax(logits) for logits in outputs.projections]
+        if every:
+            return sum(losses[:, angle] for angle, losses in enumerate(per_angle)) / 4
+        return jnp.take_along_axis(per_angle[0], targets[:, None], axis=1)[:, 0]
+
+    return Objective(
+        method=stateless(loss),
+        projector=lambda dtype, norm_axis: MLP((4,), norm=False, dtype=dtype, norm_axis=norm_axis),
+        views=turned,
+        online=(0, 1, 2, 3) if every else (0,),
+        joint=True,
+    )
