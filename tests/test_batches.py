@@ -5,7 +5,7 @@ import pytest
 
 from lt_noisy.data.batches import batches, grouped, steps_per_epoch
 from lt_noisy.errors import UserError
-from lt_noisy.rebalance import class_balanced
+from lt_noisy.rebalance.sampling import class_balanced
 
 
 def _rows(at, steps):

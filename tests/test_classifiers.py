@@ -9,10 +9,10 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.neighbors import NearestCentroid
 
-from lt_noisy.classifiers import CLASSIFIERS, TAUS, Head, Known, Rebalanced, Rebalancing, tune
 from lt_noisy.config.resolve import default, section
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
+from lt_noisy.rebalance.posthoc import CLASSIFIERS, TAUS, Head, Known, Rebalanced, Rebalancing, tune
 from lt_noisy.run import run
 from lt_noisy.stages import classifier
 

@@ -3,7 +3,7 @@ import pytest
 
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.rebalance import SAMPLERS, WEIGHTINGS
+from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
 
 LABELS = np.repeat([0, 1, 3], [5, 4, 1])  # class 2 has no example
 

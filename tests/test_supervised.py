@@ -9,7 +9,7 @@ from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context
-from lt_noisy.rebalance import SAMPLERS, WEIGHTINGS
+from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
 from lt_noisy.stages import supervised
 
 JOB = SimpleNamespace(name="joint", seed=0, dataset=SimpleNamespace(observed=np.zeros(60, np.int32)))

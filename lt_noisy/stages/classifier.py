@@ -7,10 +7,10 @@ import numpy as np
 from sklearn.preprocessing import normalize
 
 from lt_noisy import evaluate
-from lt_noisy.classifiers import CLASSIFIERS, Head, Known, tune
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import Cosine
+from lt_noisy.rebalance.posthoc import CLASSIFIERS, Head, Known, tune
 from lt_noisy.stages import common, supervised, transition
 from lt_noisy.stages.features import encoder_features, part_variables
 

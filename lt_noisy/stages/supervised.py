@@ -25,7 +25,7 @@ from lt_noisy.mix import MIXES, Mix
 from lt_noisy.models.heads import HEADS
 from lt_noisy.optim import descend
 from lt_noisy.parallel import Step
-from lt_noisy.rebalance import SAMPLERS, WEIGHTINGS
+from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
 from lt_noisy.stages import common, transition, unlabelled
 from lt_noisy.stages.features import part_variables
 from lt_noisy.stages.quality import write_quality

@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 
 from lt_noisy.errors import UserError, check_finite, nearest
 from lt_noisy.losses import log_prior
-from lt_noisy.rebalance import class_balanced
+from lt_noisy.rebalance.sampling import class_balanced
 from lt_noisy.selection import balanced
 
 _NEVER = -50.0  # the cosine, in [-1, 1] otherwise, of a class that has no mean

@@ -1,0 +1,1 @@
+"""Class re-balancing: while training (`sampling`) and after it (`posthoc`)."""
