@@ -10,13 +10,14 @@ import pytest
 from jax.sharding import PartitionSpec
 from sklearn.neighbors import NearestNeighbors
 
-from lt_noisy import mix, mixnn, parallel, stages
+from lt_noisy import parallel, stages
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.fields import bind_section, new_section
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
+from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixture import clean_probability
 from lt_noisy.neighbours import nearest, nearest_in_set
 from lt_noisy.stages import common
@@ -119,7 +120,7 @@ def test_mixup_mixes_images_targets_and_weights_alike():
     weights[3] = 0
 
     def mixed(images, targets, weights):
-        return mix.mixup(alpha=1.0)(jax.random.key(3), images, targets, weights)
+        return mixup.mixup(alpha=1.0)(jax.random.key(3), images, targets, weights)
 
     x, t, w = map(np.asarray, _on(1, mixed, images, targets, weights))
     lam = jax.random.beta(jax.random.fold_in(jax.random.key(3), 1), 1.0, 1.0)
@@ -137,7 +138,7 @@ def test_mixup_mixes_images_targets_and_weights_alike():
     ("table", "text", "said"),
     [
         (mixnn.NEIGHBOURS, "in_batch(k=1)", "from 2 to 64"),
-        (mix.MIXES, "mixup(alpha=0.0)", "alpha is above 0"),
+        (mixup.MIXES, "mixup(alpha=0.0)", "alpha is above 0"),
     ],
 )
 def test_bad_input(table, text, said):

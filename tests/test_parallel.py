@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from lt_noisy import mixnn, parallel, stages
+from lt_noisy import parallel, stages
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.spec import bind
@@ -18,7 +18,8 @@ from lt_noisy.data.batches import Resident
 from lt_noisy.errors import UserError
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context
-from lt_noisy.mix import MIXES
+from lt_noisy.mixing import mixnn
+from lt_noisy.mixing.mixup import MIXES
 from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.optim import ASCENTS

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from sklearn.metrics import roc_auc_score
 
-from lt_noisy import mix, mixnn, rng
+from lt_noisy import rng
 from lt_noisy.augment.base import augment_batch, evaluate_batch
 from lt_noisy.collectives import AXIS, gather, positions
 from lt_noisy.config.fields import Field, Fields
@@ -30,6 +30,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.errors import nearest as nearest_name
 from lt_noisy.losses.memory import check_memory
+from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixture import clean_probability
 from lt_noisy.models.heads import HEADS
 from lt_noisy.neighbours import nearest, nearest_in_set
@@ -140,7 +141,7 @@ def make_steps(
 
     def mixed_up(state: TrainState, x: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         key = rng.stream(state.seed, f"{name}/mix", state.step)
-        x, targets, _ = mix.mixup(section.alpha)(key, x, targets, jnp.ones(len(x)))
+        x, targets, _ = mixup.mixup(section.alpha)(key, x, targets, jnp.ones(len(x)))
         return x, targets
 
     def unmixed(state: TrainState, x: jax.Array) -> tuple[TrainState, jax.Array, jax.Array]:

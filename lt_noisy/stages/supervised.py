@@ -21,7 +21,7 @@ from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.errors import UserError
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context, Method
-from lt_noisy.mix import MIXES, Mix
+from lt_noisy.mixing.mixup import MIXES, Mix
 from lt_noisy.models.heads import HEADS
 from lt_noisy.optim import descend
 from lt_noisy.parallel import Step
