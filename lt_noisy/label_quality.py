@@ -14,8 +14,8 @@ from scipy.special import log_softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lt_noisy.errors import UserError, check_range
+from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.evaluate import checked_logits, class_groups
-from lt_noisy.mixture import clean_probability
 
 Arrays = Mapping[str, np.ndarray]
 

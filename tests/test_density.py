@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lt_noisy import density
 from lt_noisy.config.spec import bind
-from lt_noisy.density import ESTIMATORS, class_oracle, describe, gaussian, importance
 from lt_noisy.errors import UserError
+from lt_noisy.estimate import density
+from lt_noisy.estimate.density import ESTIMATORS, class_oracle, describe, gaussian, importance
 
 RNG = np.random.default_rng(0)
 NO_LABELS = np.zeros(0, int)

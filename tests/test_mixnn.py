@@ -17,9 +17,9 @@ from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
+from lt_noisy.estimate.clean_probability import clean_probability
+from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.mixing import mixnn, mixup
-from lt_noisy.mixture import clean_probability
-from lt_noisy.neighbours import nearest, nearest_in_set
 from lt_noisy.stages import common
 from lt_noisy.train import Phase
 

@@ -6,7 +6,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from lt_noisy.errors import UserError
-from lt_noisy.mixture import clean_probability
+from lt_noisy.estimate.clean_probability import clean_probability
 
 WEIGHTS, MEANS, SCALES = np.array([0.7, 0.3]), np.array([1.0, 5.0]), np.array([0.5, 1.0])
 

@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.partition import PARTITIONS, describe, kmeans, random
+from lt_noisy.estimate.clusters import PARTITIONS, describe, kmeans, random
 
 RNG = np.random.default_rng(0)
 

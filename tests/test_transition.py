@@ -13,9 +13,9 @@ from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.noise import transition_matrix
 from lt_noisy.errors import UserError
+from lt_noisy.estimate.transition import TRANSITIONS, Estimate, clean_prior, confident_joint, describe
 from lt_noisy.stages import common
 from lt_noisy.stages import transition as stage
-from lt_noisy.transition import TRANSITIONS, Estimate, clean_prior, confident_joint, describe
 
 RNG = np.random.default_rng(0)
 T = np.array([[0.8, 0.2, 0.0], [0.1, 0.6, 0.3], [0.2, 0.0, 0.8]])

@@ -7,7 +7,7 @@ from lt_noisy import files
 from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
-from lt_noisy.partition import PARTITIONS, describe
+from lt_noisy.estimate.clusters import PARTITIONS, describe
 from lt_noisy.stages import common, features, self_supervised
 
 FIELDS: Fields = {

@@ -5,8 +5,8 @@ from typing import Any
 
 from lt_noisy import files
 from lt_noisy.config.fields import Field, Fields
-from lt_noisy.density import ESTIMATORS, describe, importance
 from lt_noisy.errors import UserError
+from lt_noisy.estimate.density import ESTIMATORS, describe, importance
 from lt_noisy.stages import common
 from lt_noisy.stages.features import encoder_features
 

@@ -29,11 +29,11 @@ from lt_noisy.data.batches import fetch
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.errors import nearest as nearest_name
+from lt_noisy.estimate.clean_probability import clean_probability
+from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.losses.memory import check_memory
 from lt_noisy.mixing import mixnn, mixup
-from lt_noisy.mixture import clean_probability
 from lt_noisy.models.heads import HEADS
-from lt_noisy.neighbours import nearest, nearest_in_set
 from lt_noisy.optim import descend
 from lt_noisy.parallel import Step
 from lt_noisy.stages import common, supervised

@@ -9,8 +9,8 @@ import numpy as np
 from lt_noisy import files
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
+from lt_noisy.estimate.transition import TRANSITIONS, describe
 from lt_noisy.stages import common
-from lt_noisy.transition import TRANSITIONS, describe
 
 FIELDS: Fields = {
     "init": Field("base"),  # the stage whose predictions for the training set are used
