@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import arguments
 
-from lt_noisy import files, parallel
+from lt_noisy import files
 from lt_noisy.config.resolve import resolve, section
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
@@ -29,8 +29,9 @@ from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.manifest import build
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources.base import Source, Split
-from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import make_job, run_card
+from lt_noisy.training import parallel
+from lt_noisy.training.interrupt import Interrupts
 
 STEPS = {  # named as benchmarks/ssl_table.py names the methods
     "supervised": {},

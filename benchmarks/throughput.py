@@ -28,17 +28,19 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import arguments
 
-from lt_noisy import files, metrics, parallel, rng
+from lt_noisy import files, rng
 from lt_noisy.augment.base import augment_batch
-from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.collectives import positions
 from lt_noisy.config import command_line
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.batches import fetch, grouped
 from lt_noisy.errors import UserError
-from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import load_dataset, make_job, run_card, training_set
-from lt_noisy.train import Phase, train
+from lt_noisy.training import parallel
+from lt_noisy.training.checkpoint import Checkpoints
+from lt_noisy.training.interrupt import Interrupts
+from lt_noisy.training.loop import Phase, train
+from lt_noisy.training.writer import Writer
 
 ROUNDS = 5
 ENOUGH = 20  # steps a round, for the overhead of the loop to be more than chance
@@ -132,7 +134,7 @@ def loop(job, ready, data) -> float:
             ready.plan,
             job.devices,
             Checkpoints(path / "checkpoints", {}),
-            metrics.Writer(path, False),
+            Writer(path, False),
             lambda state: {},
             Interrupts(),
         )

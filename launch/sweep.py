@@ -40,9 +40,9 @@ from lt_noisy.config.identity import identity_sha256, run_sha256
 from lt_noisy.config.resolve import resolve
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
-from lt_noisy.interrupt import Interrupts
 from lt_noisy.jobs import Child, Planned, run_all
 from lt_noisy.revision import distinct
+from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.workdir import locked, planned_sources
 
 MAIN = ROOT / "main.py"

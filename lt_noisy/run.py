@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lt_noisy import __version__, parallel, report, revision
+from lt_noisy import __version__, report, revision
 from lt_noisy.config.identity import identity_sha256, stage_identity
 from lt_noisy.config.resolve import NORM_AXES, PRECISIONS, Resolved, Stage, resolve
 from lt_noisy.data import manifest as manifests
@@ -20,8 +20,9 @@ from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
-from lt_noisy.interrupt import Interrupts
 from lt_noisy.stages.common import Input, Job
+from lt_noisy.training import parallel
+from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.workdir import (
     claim,
     default_workdir,

@@ -12,7 +12,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import main
-from lt_noisy import checkpoint, run, train
+from lt_noisy import run
+from lt_noisy.training import checkpoint, loop
 
 
 def _die():
@@ -56,17 +57,17 @@ def _on_replace(suffix, number=1, before=True):
 
 MOMENTS = {
     "inside the manifest write": lambda: _on_replace("manifest.json"),
-    "mid-epoch": lambda: _on_call(train, "grouped", 14),
+    "mid-epoch": lambda: _on_call(loop, "grouped", 14),
     "during a save": lambda: _on_call(checkpoint.Checkpoints, "save", 2, before=False),
     "between the last step and the summary": lambda: _on_replace("pretrain/summary.json"),
     "between stages": lambda: _on_replace("pretrain/summary.json", before=False),
-    "in the second stage": lambda: _on_call(train, "grouped", 30),
+    "in the second stage": lambda: _on_call(loop, "grouped", 30),
 }
 
 if __name__ == "__main__":
     assert run.run is main.run
     if sys.argv[1].startswith("before step "):  # counted over all stages, in this process
-        _on_call(train, "grouped", int(sys.argv[1].removeprefix("before step ")))
+        _on_call(loop, "grouped", int(sys.argv[1].removeprefix("before step ")))
     else:
         MOMENTS[sys.argv[1]]()
     sys.exit(main.main(["main.py", *sys.argv[2:]]))

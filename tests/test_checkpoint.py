@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lt_noisy.checkpoint import Checkpoints, read, read_final
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import array_sha256, arrays_sha256
-from lt_noisy.state import flatten, unflatten
+from lt_noisy.training.checkpoint import Checkpoints, read, read_final
+from lt_noisy.training.state import flatten, unflatten
 
 
 def _tree(seed):

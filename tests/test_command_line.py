@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from conftest import CONFIG, NO_RECIPE, ROOT, SSL
 
-from lt_noisy import parallel, sweeps
+from lt_noisy import sweeps
 from lt_noisy.config import command_line
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.pools import Own
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
-from lt_noisy.interrupt import Interrupts
 from lt_noisy.run import make_job
+from lt_noisy.training import parallel
+from lt_noisy.training.interrupt import Interrupts
 
 
 @pytest.mark.parametrize(

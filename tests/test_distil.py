@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from lt_noisy import parallel
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.spec import bind
@@ -18,6 +17,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.stages import common, distil, self_supervised
 from lt_noisy.stages.distil import Teachers, distillation
+from lt_noisy.training import parallel
 
 BATCH, SIZE = 6, 4
 CLUSTERS = np.array([0, 1, 1, 0, 2, 1])

@@ -7,7 +7,7 @@ import pytest
 
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
-from lt_noisy.metrics import Writer, means, refuse_nonfinite
+from lt_noisy.training.writer import Writer, means, refuse_nonfinite
 
 
 def test_truncate_keeps_each_step_once(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from sklearn.neighbors import NearestNeighbors
 
-from lt_noisy import parallel, stages
+from lt_noisy import stages
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.fields import bind_section, new_section
 from lt_noisy.config.spec import bind
@@ -21,7 +21,8 @@ from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.stages import common
-from lt_noisy.train import Phase
+from lt_noisy.training import parallel
+from lt_noisy.training.loop import Phase
 
 GENERATOR = np.random.default_rng(0)
 

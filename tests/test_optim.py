@@ -8,7 +8,7 @@ import pytest
 
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.optim import ASCENTS, OPTIMIZERS, SCHEDULES, by_part, ema
+from lt_noisy.training.optim import ASCENTS, OPTIMIZERS, SCHEDULES, by_part, ema
 
 
 def _schedule(text, total):

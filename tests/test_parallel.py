@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from lt_noisy import parallel, stages
+from lt_noisy import stages
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.spec import bind
@@ -22,9 +22,10 @@ from lt_noisy.mixing import mixnn
 from lt_noisy.mixing.mixup import MIXES
 from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.objectives import OBJECTIVES
-from lt_noisy.optim import ASCENTS
 from lt_noisy.stages import common, distil, self_supervised, supervised
-from lt_noisy.state import TrainState
+from lt_noisy.training import parallel
+from lt_noisy.training.optim import ASCENTS
+from lt_noisy.training.state import TrainState
 
 BATCH = 16
 AUGMENT = "compose(crop(pad=1), flip())"

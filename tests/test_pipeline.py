@@ -157,7 +157,7 @@ def test_a_saved_manifest_replaces_the_recipe(env, finished, tmp_path):
 
 
 def test_frozen_encoder_stays_as_pretrained(env, finished, tmp_path):
-    from lt_noisy.checkpoint import read_final
+    from lt_noisy.training.checkpoint import read_final
 
     shutil.copytree(finished[0] / "pretrain", tmp_path / "pretrain")
     done = run(env, tmp_path, "--config.finetune.freeze_encoder=True")

@@ -9,8 +9,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from lt_noisy import revision, train
+from lt_noisy import revision
 from lt_noisy.config.resolve import default, resolve, section
+from lt_noisy.training import loop
 from lt_noisy.workdir import planned_sources, stage_sources
 
 # A pre-training and a fine-tuning of two steps each, as a sweep of one cell.
@@ -180,10 +181,10 @@ def test_code_in_a_few_characters():
 
 def test_a_checkpoint_of_other_code_is_gone_on_from_with_a_note(capsys):
     card = {"sources_sha256": "a", "code": {"commit": "3bfb9e0d819b", "changed": False, "sources_sha256": "a"}}
-    train._warn_if_elsewhere(card, {**card, "code": {"commit": "7bc1f0d"}})  # a commit of nothing that the stage runs
+    loop._warn_if_elsewhere(card, {**card, "code": {"commit": "7bc1f0d"}})  # a commit of nothing that the stage runs
     assert capsys.readouterr().out == ""
     edited = {"sources_sha256": "b", "code": {**card["code"], "changed": True, "sources_sha256": "c877a7a16774"}}
-    train._warn_if_elsewhere(card, edited)
+    loop._warn_if_elsewhere(card, edited)
     note = capsys.readouterr().out
     assert "written with other code (code: 3bfb9e0 -> 3bfb9e0, changed (sources c877a7a)); the run goes on" in note
 

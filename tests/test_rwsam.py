@@ -11,16 +11,16 @@ import numpy as np
 import optax
 import pytest
 
-from lt_noisy import parallel
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.durations import DURATIONS
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.objectives import OBJECTIVES
-from lt_noisy.optim import ASCENTS, OPTIMIZERS, SCHEDULES, descend
 from lt_noisy.stages import common, self_supervised
-from lt_noisy.state import TrainState
+from lt_noisy.training import parallel
+from lt_noisy.training.optim import ASCENTS, OPTIMIZERS, SCHEDULES, descend
+from lt_noisy.training.state import TrainState
 
 LR, RHO = 0.1, 0.5
 

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lt_noisy import parallel, rng
+from lt_noisy import rng
 from lt_noisy.augment import AUGMENTS
-from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.config.durations import DURATIONS, Clock
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
@@ -21,11 +20,13 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.files import load_arrays
 from lt_noisy.hashing import arrays_sha256
-from lt_noisy.interrupt import Interrupts
-from lt_noisy.metrics import Writer
-from lt_noisy.optim import OPTIMIZERS, SCHEDULES, by_part
-from lt_noisy.state import TrainState, flatten
-from lt_noisy.train import Phase, Plan, Refresh, Trained, train
+from lt_noisy.training import parallel
+from lt_noisy.training.checkpoint import Checkpoints
+from lt_noisy.training.interrupt import Interrupts
+from lt_noisy.training.loop import Phase, Plan, Refresh, Trained, train
+from lt_noisy.training.optim import OPTIMIZERS, SCHEDULES, by_part
+from lt_noisy.training.state import TrainState, flatten
+from lt_noisy.training.writer import Writer
 
 PyTree = Any
 T = TypeVar("T")

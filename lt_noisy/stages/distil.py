@@ -17,10 +17,10 @@ from lt_noisy.data.batches import Resident, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
-from lt_noisy.optim import descend
-from lt_noisy.parallel import Step
 from lt_noisy.stages import common, features, self_supervised
-from lt_noisy.state import TrainState
+from lt_noisy.training.optim import descend
+from lt_noisy.training.parallel import Step
+from lt_noisy.training.state import TrainState
 
 PyTree = Any
 

@@ -8,9 +8,9 @@ import numpy as np
 from lt_noisy import evaluate
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError, nearest
-from lt_noisy.optim import Schedule
 from lt_noisy.stages import common, self_supervised
 from lt_noisy.stages.features import features_of
+from lt_noisy.training.optim import Schedule
 
 FIELDS: Fields = {
     "clusters": Field("cluster"),  # a `cluster` stage

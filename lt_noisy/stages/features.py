@@ -12,10 +12,10 @@ import numpy as np
 
 from lt_noisy import evaluate
 from lt_noisy.augment.base import Augment, evaluate_batch
-from lt_noisy.checkpoint import read_final
 from lt_noisy.errors import UserError
 from lt_noisy.stages import common
-from lt_noisy.state import TrainState, transfer
+from lt_noisy.training.checkpoint import read_final
+from lt_noisy.training.state import TrainState, transfer
 
 PyTree = Any
 Features = Callable[[np.ndarray], np.ndarray]  # images uint8 [N, H, W, C] -> float32 [N, D], on the host

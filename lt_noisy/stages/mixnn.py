@@ -34,11 +34,11 @@ from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.losses.memory import check_memory
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.models.heads import HEADS
-from lt_noisy.optim import descend
-from lt_noisy.parallel import Step
 from lt_noisy.stages import common, supervised
-from lt_noisy.state import TrainState
-from lt_noisy.train import Phase, Refresh
+from lt_noisy.training.loop import Phase, Refresh
+from lt_noisy.training.optim import descend
+from lt_noisy.training.parallel import Step
+from lt_noisy.training.state import TrainState
 
 FIELDS: Fields = {
     "init": Field("none()"),  # or the name of an earlier stage

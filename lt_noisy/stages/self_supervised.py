@@ -20,12 +20,12 @@ from lt_noisy.errors import UserError
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
-from lt_noisy.optim import ASCENTS, Ascent, descend, ema
-from lt_noisy.parallel import Step
 from lt_noisy.stages import common
 from lt_noisy.stages.features import MONITORS, Representation
-from lt_noisy.state import TrainState
-from lt_noisy.train import Plan
+from lt_noisy.training.loop import Plan
+from lt_noisy.training.optim import ASCENTS, Ascent, descend, ema
+from lt_noisy.training.parallel import Step
+from lt_noisy.training.state import TrainState
 
 PyTree = Any
 

@@ -13,7 +13,6 @@ import optax
 
 from lt_noisy import evaluate, rng, selection
 from lt_noisy.augment.base import Augment, augment_batch, evaluate_batch
-from lt_noisy.checkpoint import read_final
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.batches import Batches, Resident, fetch
@@ -23,13 +22,14 @@ from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context, Method
 from lt_noisy.mixing.mixup import MIXES, Mix
 from lt_noisy.models.heads import HEADS
-from lt_noisy.optim import descend
-from lt_noisy.parallel import Step
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
 from lt_noisy.stages import common, transition, unlabelled
 from lt_noisy.stages.features import part_variables
 from lt_noisy.stages.quality import write_quality
-from lt_noisy.state import TrainState, transfer
+from lt_noisy.training.checkpoint import read_final
+from lt_noisy.training.optim import descend
+from lt_noisy.training.parallel import Step
+from lt_noisy.training.state import TrainState, transfer
 
 FIELDS: Fields = {
     "init": Field("none()"),  # or the name of an earlier stage

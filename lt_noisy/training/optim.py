@@ -14,7 +14,7 @@ import optax
 
 from lt_noisy.collectives import AXIS, share
 from lt_noisy.errors import UserError
-from lt_noisy.state import TrainState
+from lt_noisy.training.state import TrainState
 
 PyTree = Any
 Schedule = Callable[[jax.Array], jax.Array]

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lt_noisy import metrics, parallel
-from lt_noisy.checkpoint import Checkpoints
 from lt_noisy.data.batches import Batches, grouped
 from lt_noisy.errors import UserError
-from lt_noisy.interrupt import Interrupts
-from lt_noisy.progress import Clock
 from lt_noisy.revision import describe
-from lt_noisy.state import TrainState
+from lt_noisy.training import parallel
+from lt_noisy.training.checkpoint import Checkpoints
+from lt_noisy.training.interrupt import Interrupts
+from lt_noisy.training.progress import Clock
+from lt_noisy.training.state import TrainState
+from lt_noisy.training.writer import Writer, means, refuse_nonfinite
 
 PyTree = Any
 
@@ -66,7 +67,7 @@ def train(
     plan: Plan,
     devices: parallel.Jit | parallel.Pmap,
     checkpoints: Checkpoints,
-    writer: metrics.Writer,
+    writer: Writer,
     evaluate: Callable[[TrainState], dict[str, float]],
     interrupts: Interrupts,
 ) -> Trained:
@@ -113,11 +114,11 @@ def train(
 
     def checked(begin: int, end: int, sums: PyTree) -> PyTree:
         sums = devices.fetch(sums)
-        metrics.refuse_nonfinite(sums, begin, end, name)
+        refuse_nonfinite(sums, begin, end, name)
         return sums
 
     def write(begin: int, end: int, sums: PyTree, evaluated: dict[str, float]) -> None:
-        values = metrics.means({k: v for k, v in checked(begin, end, sums).items() if k != "nonfinite"})
+        values = means({k: v for k, v in checked(begin, end, sums).items() if k != "nonfinite"})
         writer.write(end, {**values, **evaluated, "seconds": clock.seconds()})
         print(clock.line(end, plan.total, {**values, **evaluated}), flush=True)
 

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.hashing import array_sha256
-from lt_noisy.state import flatten, unflatten
+from lt_noisy.training.state import flatten, unflatten
 
 PyTree = Any
 
