@@ -27,8 +27,8 @@ import arguments
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
+from lt_noisy.evaluation.probes import relative_gap
 from lt_noisy.files import write_json
-from lt_noisy.probes import relative_gap
 from lt_noisy.revision import distinct
 from lt_noisy.workdir import finished
 

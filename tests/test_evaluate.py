@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from lt_noisy import evaluate
 from lt_noisy.errors import UserError
-from lt_noisy.evaluate import (
-    accuracies,
-    balanced_bank,
-    classification,
-    collapse,
-    effective_rank,
-    expected_calibration_error,
-    knn_predict,
-    label_noise,
-)
+from lt_noisy.evaluation import representation
+from lt_noisy.evaluation.classification import accuracies, classification, expected_calibration_error, label_noise
+from lt_noisy.evaluation.representation import balanced_bank, collapse, effective_rank, knn_predict
 
 RNG = np.random.default_rng(0)
 
@@ -207,7 +199,7 @@ def brute_force(bank, bank_labels, queries, num_classes, k, temperature):
 
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (7, 0.1), (7, 5.0), (200, 0.5)])
 def test_knn_against_brute_force_in_several_blocks(k, temperature, monkeypatch):
-    monkeypatch.setattr(evaluate, "_BLOCK", 150)  # 3 queries at a time
+    monkeypatch.setattr(representation, "_BLOCK", 150)  # 3 queries at a time
     bank, queries = RNG.normal(size=(50, 4)), RNG.normal(size=(32, 4))
     bank_labels = RNG.integers(3, size=50)
     got = knn_predict(bank, bank_labels, queries, 3, k, temperature)

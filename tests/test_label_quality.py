@@ -13,7 +13,7 @@ from lt_noisy import run
 from lt_noisy.config.resolve import default, section
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
-from lt_noisy.label_quality import confident_learning, quality, score
+from lt_noisy.evaluation.label_quality import confident_learning, quality, score
 from lt_noisy.report import final_table
 from lt_noisy.stages import STAGES, cross_fit, supervised
 from lt_noisy.stages.quality import write_quality

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from lt_noisy import evaluate, probes, rng
+from lt_noisy import rng
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.probes import LINEAR, evaluate_probes, few_shot, logistic, relative_gap, sgd
+from lt_noisy.evaluation import probes
+from lt_noisy.evaluation.classification import accuracies, classification
+from lt_noisy.evaluation.probes import LINEAR, evaluate_probes, few_shot, logistic, relative_gap, sgd
+from lt_noisy.evaluation.representation import knn_predict
 
 RNG = np.random.default_rng(0)
 
@@ -83,7 +86,7 @@ def test_classes_without_examples_are_not_predicted(factory, present):
     assert (logits[:, missing].max(-1) < logits.max(-1)).all()
     if factory is logistic:
         np.testing.assert_allclose(logits[:, missing].max(-1), logits[:, list(present)].min(-1) - 50)
-    report = evaluate.classification(logits, test[1], np.ones(5), [str(c) for c in range(5)])
+    report = classification(logits, test[1], np.ones(5), [str(c) for c in range(5)])
     assert report["accuracy"] == 1.0
 
 
@@ -201,7 +204,7 @@ def test_bad_input_to_few_shot(labels, shots, says):
 # --- all of them ----------------------------------------------------------------------------------
 
 
-KNN = functools.partial(evaluate.knn_predict, k=3, temperature=0.1)
+KNN = functools.partial(knn_predict, k=3, temperature=0.1)
 
 
 def noisy_problem():
@@ -229,8 +232,8 @@ def test_evaluate_probes_is_its_parts():
     about_classes = problem["train_counts"], problem["class_names"]
     assert report["all"] == {
         "train_size": 42,
-        "linear": evaluate.classification(logistic()(x, y, queries, 3, 5), labels, *about_classes),
-        "knn": evaluate.accuracies(KNN(x, y, queries, 3), labels, *about_classes),
+        "linear": classification(logistic()(x, y, queries, 3, 5), labels, *about_classes),
+        "knn": accuracies(KNN(x, y, queries, 3), labels, *about_classes),
     }
     assert report["all"]["linear"]["groups"]["few"]["num_classes"] == 1
 

@@ -14,9 +14,9 @@ from conftest import ROOT
 from lt_noisy.config.identity import identity_sha256
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
-from lt_noisy.evaluate import knn_predict
+from lt_noisy.evaluation.probes import evaluate_probes, logistic
+from lt_noisy.evaluation.representation import knn_predict
 from lt_noisy.files import write_json
-from lt_noisy.probes import evaluate_probes, logistic
 
 SCRIPT = ROOT / "benchmarks" / "relative_gap.py"
 TEN = "exponential(ratio=10.0, n_max=0, subset='seeded')"

@@ -10,7 +10,7 @@ from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import hold_out, whole
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
-from lt_noisy.selection import balanced, selected
+from lt_noisy.evaluation.selection import balanced, selected
 
 
 @pytest.fixture(scope="module")

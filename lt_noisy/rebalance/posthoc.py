@@ -14,9 +14,9 @@ from scipy.special import log_softmax
 from sklearn.preprocessing import normalize
 
 from lt_noisy.errors import UserError, check_finite, nearest
+from lt_noisy.evaluation.selection import balanced
 from lt_noisy.losses import log_prior
 from lt_noisy.rebalance.sampling import class_balanced
-from lt_noisy.selection import balanced
 
 _NEVER = -50.0  # the cosine, in [-1, 1] otherwise, of a class that has no mean
 _PRIORS = ("observed", "corrected")

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from lt_noisy import evaluate
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
+from lt_noisy.evaluation.classification import classification, label_noise
 from lt_noisy.models.heads import Cosine
 from lt_noisy.rebalance.posthoc import CLASSIFIERS, Head, Known, tune
 from lt_noisy.stages import common, supervised, transition
@@ -49,7 +49,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     groups = np.bincount(dataset.clean, minlength=dataset.num_classes)
 
     def on_test(logits: np.ndarray) -> dict[str, Any]:
-        return evaluate.classification(logits, dataset.test_labels, groups, dataset.class_names)
+        return classification(logits, dataset.test_labels, groups, dataset.class_names)
 
     rebalanced, before = section.method.fit(known), on_test(known.head.logits(test_features))
     summary = {
@@ -58,7 +58,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
         "classifier": rebalanced.details,
         "base_test": {name: before[name] for name in ("balanced_accuracy", "last_three_classes")},
         "test": on_test(rebalanced.logits(test_features)),
-        "train": evaluate.label_noise(rebalanced.logits(train_features), dataset.observed, dataset.clean),
+        "train": label_noise(rebalanced.logits(train_features), dataset.observed, dataset.clean),
     }
     held_out = dataset.validation
     if held_out is not None and section.method.at is not None:

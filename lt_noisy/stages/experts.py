@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy import evaluate
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError, nearest
+from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import common, self_supervised
 from lt_noisy.stages.features import features_of
 from lt_noisy.training.optim import Schedule
@@ -86,5 +86,5 @@ def _train(
     trained = common.run_training(trained_on, ready, lambda state: {})
     predict = common.compile_predict(own, features_of(ready.net, mine.augment))
     features = predict(common.variables(trained.device_state), own.dataset.train_images)
-    figures = {"images": len(own.dataset.ids), **evaluate.collapse(features)}
+    figures = {"images": len(own.dataset.ids), **collapse(features)}
     return {**common.summarise(job, trained, ready.plan, figures), "stage": f"expert_{k}"}

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_noisy import evaluate
 from lt_noisy.augment.base import Augment, evaluate_batch
 from lt_noisy.errors import UserError
+from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_predict
 from lt_noisy.stages import common
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.state import TrainState, transfer
@@ -25,7 +25,7 @@ def knn(k: int = 200, temperature: float = 0.1) -> Callable[..., np.ndarray]:
     """Weighted kNN: cosine similarity, weights exp(sim / temperature), `k` neighbours (Wu et al. 2018)."""
     if k < 1 or not temperature > 0:
         raise UserError(f"k is at least 1 and temperature positive, not {k}, {temperature}")
-    return lambda bank, labels, queries, classes: evaluate.knn_predict(bank, labels, queries, classes, k, temperature)
+    return lambda bank, labels, queries, classes: knn_predict(bank, labels, queries, classes, k, temperature)
 
 
 MONITORS = {"knn": knn}
@@ -82,7 +82,7 @@ class Representation:
         )
         dataset = job.dataset
         full = dataset.source.train
-        rows = evaluate.balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
+        rows = balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
         self._bank, self._bank_labels = full.images(rows), full.labels[rows]
         self._features = common.once_per_step(job, self._test_and_bank)
 
@@ -98,7 +98,7 @@ class Representation:
     def figures(self, state: TrainState) -> dict[str, Any]:
         """kNN accuracy and collapse of a state on the devices."""
         queries, bank = self._features(state)
-        return {"knn_balanced_bank": self._knn(queries, bank, self._bank_labels), **evaluate.collapse(queries)}
+        return {"knn_balanced_bank": self._knn(queries, bank, self._bank_labels), **collapse(queries)}
 
     def summary(self, first: TrainState, last: TrainState) -> dict[str, Any]:
         """The figures of the `last` state, with a long-tailed bank too, beside two baselines.

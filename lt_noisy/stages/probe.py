@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy import evaluate
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.errors import UserError
-from lt_noisy.probes import LINEAR, evaluate_probes
+from lt_noisy.evaluation.probes import LINEAR, evaluate_probes
+from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import common
 from lt_noisy.stages.features import MONITORS, encoder_features
 
@@ -61,5 +61,5 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
         "train_images": len(dataset.ids),
         "train_classes": len(np.unique(dataset.observed)),
         "probes": probes,
-        "collapse": evaluate.collapse(test),
+        "collapse": collapse(test),
     }

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from lt_noisy import evaluate
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError, nearest
+from lt_noisy.evaluation.classification import accuracies, class_groups
 from lt_noisy.hashing import array_sha256
 from lt_noisy.stages import common, supervised, unlabelled
 
@@ -118,10 +118,9 @@ def describe(
         "counts": counts.tolist(),
         "precision": precision,
         "group_precision": {
-            name: _mean([precision[c] for c in classes])
-            for name, classes in evaluate.class_groups(train_counts).items()
+            name: _mean([precision[c] for c in classes]) for name, classes in class_groups(train_counts).items()
         },
-        "labels": evaluate.accuracies(predictions[judged], labels[judged], train_counts, dataset.class_names)
+        "labels": accuracies(predictions[judged], labels[judged], train_counts, dataset.class_names)
         if judged.any()
         else None,
     }

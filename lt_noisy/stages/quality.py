@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy import files, label_quality
+from lt_noisy import files
+from lt_noisy.evaluation import label_quality
 from lt_noisy.stages import common
 
 

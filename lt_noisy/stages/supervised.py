@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lt_noisy import evaluate, rng, selection
+from lt_noisy import rng
 from lt_noisy.augment.base import Augment, augment_batch, evaluate_batch
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.batches import Batches, Resident, fetch
 from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.errors import UserError
+from lt_noisy.evaluation import selection
+from lt_noisy.evaluation.classification import classification, label_noise
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context, Method
 from lt_noisy.mixing.mixup import MIXES, Mix
@@ -284,7 +286,7 @@ def train_and_evaluate(
 
     def on_test(state: TrainState) -> dict[str, Any]:
         logits = predict(common.variables(state), dataset.test_images)
-        return evaluate.classification(logits, dataset.test_labels, clean_counts, dataset.class_names)
+        return classification(logits, dataset.test_labels, clean_counts, dataset.class_names)
 
     report = common.once_per_step(job, on_test)
 
@@ -300,7 +302,7 @@ def train_and_evaluate(
     results = {
         "test": report(trained.device_state),
         "selection": selection.selected(job.directory / "metrics.jsonl"),
-        "train": evaluate.label_noise(logits, dataset.observed, dataset.clean),
+        "train": label_noise(logits, dataset.observed, dataset.clean),
         "label_quality": write_quality(job, logits),
         **more(trained.state),
     }

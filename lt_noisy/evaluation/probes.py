@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lt_noisy import rng
 from lt_noisy.errors import UserError, check_finite, check_range
-from lt_noisy.evaluate import accuracies, classification
+from lt_noisy.evaluation.classification import accuracies, classification
 
 # (train_x [M, D], train_y int [M], test_x [Q, D], num_classes, seed) -> logits [Q, C], all finite
 Linear = Callable[[np.ndarray, np.ndarray, np.ndarray, int, int], np.ndarray]

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lt_noisy.errors import UserError, check_range
 from lt_noisy.estimate.clean_probability import clean_probability
-from lt_noisy.evaluate import checked_logits, class_groups
+from lt_noisy.evaluation.classification import checked_logits, class_groups
 
 Arrays = Mapping[str, np.ndarray]
 
