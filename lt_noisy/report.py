@@ -9,7 +9,7 @@ import numpy as np
 from lt_noisy.config.resolve import Resolved
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.manifest import Manifest
-from lt_noisy.stages.common import Job
+from lt_noisy.stages.base import Job
 
 
 def _counts(counts: np.ndarray) -> str:

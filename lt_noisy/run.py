@@ -20,7 +20,7 @@ from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
-from lt_noisy.stages.common import Input, Job
+from lt_noisy.stages.base import Input, Job
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.workdir import (

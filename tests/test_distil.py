@@ -15,8 +15,9 @@ from lt_noisy.config.spec import bind
 from lt_noisy.data.batches import Resident
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
-from lt_noisy.stages import common, distil, self_supervised
+from lt_noisy.stages import distil, self_supervised, training
 from lt_noisy.stages.distil import Teachers, distillation
+from lt_noisy.stages.prediction import variables_of
 from lt_noisy.training import parallel
 
 BATCH, SIZE = 6, 4
@@ -92,7 +93,7 @@ SHAPE = (4, 4, 1)
 
 def _teachers():
     """A base and two experts; their statistics are not those of any batch, and leave no unit dead."""
-    trees = [common.variables(common.initial_state(TEACHER, SHAPE, seed, "teacher", {})) for seed in (1, 2, 3)]
+    trees = [variables_of(training.initial_state(TEACHER, SHAPE, seed, "teacher", {})) for seed in (1, 2, 3)]
     for tree in trees:
         tree["batch_stats"] = jax.tree.map(lambda x: x - np.float32(0.5), tree["batch_stats"])
     return Teachers(trees[0], tuple(trees[1:]))
@@ -109,7 +110,7 @@ class _Run:
             lambda grads, state, params: (jax.tree.map(lambda g: -0.1 * g, grads), grads),
         )
         self.step = distil.make_step(self.net, TEACHER, record, bind("none()", AUGMENTS, "augment"), "distil")
-        first = common.initial_state(self.net, SHAPE, 0, "distil", {})
+        first = training.initial_state(self.net, SHAPE, 0, "distil", {})
         self.first = first.replace(opt_state=jax.tree.map(np.zeros_like, first.params))
         self.images = np.random.default_rng(0).integers(0, 256, (12, *SHAPE), dtype=np.uint8)
         self.devices = parallel.make("jit", 1)
@@ -139,7 +140,7 @@ def test_step_is_the_loss_of_the_batch(run):
     rows, clusters, teachers = np.array([7, 2, 9, 4]), np.arange(12) % 2, _teachers()
     _, sums, _ = run(rows, clusters, teachers)
     x = run.images[rows].astype(np.float32) / 255
-    variables = common.variables(run.first)
+    variables = variables_of(run.first)
     student = lambda x: run.net.apply(variables, x, train=True, mutable=["batch_stats"])[0]  # noqa: E731
     heads = jax.vmap(student, axis_name=AXIS)(x[None])
     told = [np.asarray(TEACHER.apply(t, x, False, method="project"), np.float64) for t in teachers[1]]

@@ -22,7 +22,8 @@ from lt_noisy.mixing import mixnn
 from lt_noisy.mixing.mixup import MIXES
 from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.objectives import OBJECTIVES
-from lt_noisy.stages import common, distil, self_supervised, supervised
+from lt_noisy.stages import distil, self_supervised, supervised, training
+from lt_noisy.stages.prediction import EVAL_BATCH, compile_predict, variables_of
 from lt_noisy.training import parallel
 from lt_noisy.training.optim import ASCENTS
 from lt_noisy.training.state import TrainState
@@ -62,7 +63,7 @@ def _objective(text, augment=AUGMENT, ascent="none()"):
     step = self_supervised.make_step(net, objective, _recording(0.1), augment, "pretrain", decay, ascent)
     first = _first(net, objective.method.init(_context()))
     if objective.target:
-        groups = common.variables(first).items()
+        groups = variables_of(first).items()
         parts = {
             group: {part: tree[part] for part in ("encoder", "projector") if part in tree} for group, tree in groups
         }
@@ -102,7 +103,7 @@ def _distillation():
     """A base and two experts teach three heads."""
     projector = MLP((8, 6), norm=False, dtype=np.float32, norm_axis=AXIS)
     teacher = self_supervised.Network(_encoder(), projector, None)
-    base = common.variables(common.initial_state(teacher, (8, 8, 1), 1, "teacher", {}))
+    base = variables_of(training.initial_state(teacher, (8, 8, 1), 1, "teacher", {}))
     experts = tuple(jax.tree.map(lambda x, shift=shift: x + np.float32(shift), base) for shift in (0.1, 0.2))
     head = MLP((8, 6), norm=True, dtype=np.float32, norm_axis=AXIS)
     net = distil.Student(_encoder(), projector, tuple(head.clone() for _ in range(3)))
@@ -133,7 +134,7 @@ def _context():
 
 
 def _first(net, method):
-    state = common.initial_state(net, (8, 8, 1), 0, "stage", method)
+    state = training.initial_state(net, (8, 8, 1), 0, "stage", method)
     return state.replace(opt_state=jax.tree.map(np.zeros_like, state.params))
 
 
@@ -257,8 +258,8 @@ def test_map_covers_uneven_sets():
     class Job:
         devices = parallel.make("jit", 4)
 
-    predict = common.compile_predict(Job, lambda variables, images: images.sum((1, 2, 3)) * variables["params"])
-    images = np.random.default_rng(0).integers(0, 9, (common.EVAL_BATCH + 7, 2, 2, 1), dtype=np.uint8)
+    predict = compile_predict(Job, lambda variables, images: images.sum((1, 2, 3)) * variables["params"])
+    images = np.random.default_rng(0).integers(0, 9, (EVAL_BATCH + 7, 2, 2, 1), dtype=np.uint8)
 
     predicted = predict({"params": np.float32(2)}, images)
     np.testing.assert_allclose(predicted, 2.0 * images.sum((1, 2, 3), dtype=np.float64))

@@ -15,7 +15,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.report import final_table
 from lt_noisy.stages import pseudo_label, unlabelled
-from lt_noisy.stages.common import Input
+from lt_noisy.stages.base import Input
 
 LOGITS = np.log([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.5, 0.0001], [0.2, 0.2, 0.6]]).astype(np.float32)
 

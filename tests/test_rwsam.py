@@ -17,7 +17,8 @@ from lt_noisy.config.durations import DURATIONS
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.objectives import OBJECTIVES
-from lt_noisy.stages import common, self_supervised
+from lt_noisy.stages import self_supervised
+from lt_noisy.stages.base import Input
 from lt_noisy.training import parallel
 from lt_noisy.training.optim import ASCENTS, OPTIMIZERS, SCHEDULES, descend
 from lt_noisy.training.state import TrainState
@@ -312,7 +313,7 @@ def _spread(a, b):
 def test_weights_follow_their_rows(tmp_path):
     weights = np.random.default_rng(0).uniform(1, 70, 24).astype(np.float32)
     section = _section("simclr(hidden=8, size=4)", "sam()", "density")
-    job = _job(ascent_weights=common.Input(tmp_path, None, {}, {}))
+    job = _job(ascent_weights=Input(tmp_path, None, {}, {}))
     np.savez(tmp_path / "weights.npz", ids=np.arange(24), weights=weights)
     ready = self_supervised.prepare(job, section)
     for step in (0, 4):

@@ -14,8 +14,8 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.noise import transition_matrix
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.transition import TRANSITIONS, Estimate, clean_prior, confident_joint, describe
-from lt_noisy.stages import common
 from lt_noisy.stages import transition as stage
+from lt_noisy.stages.base import Input, read_arrays
 
 RNG = np.random.default_rng(0)
 T = np.array([[0.8, 0.2, 0.0], [0.1, 0.6, 0.3], [0.2, 0.0, 0.8]])
@@ -273,7 +273,7 @@ def a_job(directory, clean, observed, data="manifest()"):
     ids = np.arange(len(clean), dtype=np.int64) * 3
     names = ("a", "b", "c")
     dataset = Dataset(images, observed, clean, ids, images, clean, names, SimpleNamespace())
-    base = common.Input(directory / "base", SimpleNamespace(), {"data": data}, {})
+    base = Input(directory / "base", SimpleNamespace(), {"data": data}, {})
     for name in ("base", "noise"):
         (directory / name).mkdir(exist_ok=True)
     return SimpleNamespace(name="noise", directory=directory / "noise", seed=7, dataset=dataset, inputs={"init": base})
@@ -298,7 +298,7 @@ def test_the_stage_writes_what_the_estimator_says_and_how_good_it_is(tmp_path, t
     expected = section.estimator.estimate(p, observed, clean)
     np.testing.assert_array_equal(matrix, expected.matrix)
     np.testing.assert_array_equal(clean_counts, expected.clean_counts)
-    np.testing.assert_array_equal(common.read_arrays(job, job.directory, "transition", "clean_counts"), clean_counts)
+    np.testing.assert_array_equal(read_arrays(job, job.directory, "transition", "clean_counts"), clean_counts)
     assert (summary["stage"], summary["seed"]) == ("noise", 7)
     assert summary["transition"]["oracle"] == ("oracle" in text)
     assert summary["transition"]["realised_rate"] == pytest.approx(0.26)

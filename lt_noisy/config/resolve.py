@@ -20,7 +20,8 @@ from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError, nearest
 from lt_noisy.models.resnet import MODELS
-from lt_noisy.stages import STAGES, Kind
+from lt_noisy.stages import STAGES
+from lt_noisy.stages.base import Kind
 from lt_noisy.training.parallel import MODES
 
 RUN_FIELDS: Fields = {

@@ -1,10 +1,7 @@
 """Stage kinds: what a run is made of. A kind has fields, says what it reads, and runs."""
 
-from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
 
-from lt_noisy.config.fields import Fields
 from lt_noisy.stages import (
     classifier,
     cluster,
@@ -19,47 +16,7 @@ from lt_noisy.stages import (
     supervised,
     transition,
 )
-from lt_noisy.stages.common import Job, Prepared
-
-
-class Reads(NamedTuple):
-    """What a field that names an earlier stage may name.
-
-    Attributes:
-      kinds: stages of these kinds.
-      optional: or none at all.
-      label_free: only stages that read no labels of the training set, nor were made of one that did.
-    """
-
-    kinds: tuple[str, ...]
-    optional: bool = False
-    label_free: bool = False
-
-
-class Kind(NamedTuple):
-    """One kind of stage.
-
-    Attributes:
-      fields: of its config section.
-      labels: those of the training set that a bound section reads, `observed` and `clean`: part of its identity.
-      inputs: the fields that name the earlier stages it reads.
-      check: `check(job, bound_section)` raises `UserError` on what only the data can tell, before any stage runs, and
-        returns what the identity needs of it, such as {"steps": 1000}.
-      run: `run(job, bound_section) -> summary`.
-      prepare: `prepare(job, bound_section) -> Prepared`, what `run` trains, where that is one network; benchmarks time
-        it alone.
-      revision: raised when a change of the code changes what an unchanged config computes: what finished before is then
-        another stage.
-    """
-
-    fields: Fields
-    labels: Callable[[SimpleNamespace], tuple[str, ...]]
-    inputs: Mapping[str, Reads]
-    check: Callable[[Job, SimpleNamespace], dict[str, Any]]
-    run: Callable[[Job, SimpleNamespace], dict[str, Any]]
-    prepare: Callable[[Job, SimpleNamespace], Prepared] | None = None
-    revision: int = 1
-
+from lt_noisy.stages.base import Kind, Reads
 
 ENCODERS = ("self_supervised", "supervised", "mixnn", "distil")  # kinds whose checkpoint holds an encoder
 WITH_HEAD = ("supervised", "mixnn")  # kinds whose checkpoint holds a classifier on it too

@@ -11,7 +11,8 @@ from lt_noisy.errors import UserError
 from lt_noisy.evaluation.classification import classification, label_noise
 from lt_noisy.models.heads import Cosine
 from lt_noisy.rebalance.posthoc import CLASSIFIERS, Head, Known, tune
-from lt_noisy.stages import common, supervised, transition
+from lt_noisy.stages import supervised, transition
+from lt_noisy.stages.base import Input, Job
 from lt_noisy.stages.features import encoder_features, part_variables
 
 FIELDS: Fields = {
@@ -21,7 +22,7 @@ FIELDS: Fields = {
 }
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses a classifier of other data than the manifest, a missing prior, and one that nothing reads."""
     data = job.inputs["init"].texts.get("data", "manifest()")
     if data != "manifest()":
@@ -33,7 +34,7 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     return {}
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Re-balances and evaluates; returns the summary. The test set is only looked at, it selects nothing.
 
     The headline `test` has the method as it was asked for. Where the run holds out a validation split and the method
@@ -68,7 +69,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     return summary
 
 
-def read_head(job: common.Job, stage: common.Input) -> Head:
+def read_head(job: Job, stage: Input) -> Head:
     """The head of a finished classifier; a cosine one as a linear one on features of length 1."""
     net = supervised.classifier(job, stage.section)
     params = part_variables(job, net, stage.directory, ("head",))["params"]["head"]

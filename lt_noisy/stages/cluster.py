@@ -8,7 +8,9 @@ from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clusters import PARTITIONS, describe
-from lt_noisy.stages import common, features, self_supervised
+from lt_noisy.stages import features, self_supervised
+from lt_noisy.stages.base import Job
+from lt_noisy.stages.prediction import compile_predict
 
 FIELDS: Fields = {
     "init": Field("pretrain"),  # a `self_supervised` stage
@@ -16,7 +18,7 @@ FIELDS: Fields = {
 }
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses a base whose projector has no hidden layer, and more clusters than images."""
     objective = job.inputs["init"].section.objective
     if len(objective.projector(job.dtype, job.norm_axis).sizes) < 2:
@@ -28,7 +30,7 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     return {}
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Writes `clusters.npz` (ids [N], clusters int32 [N]); returns their sizes and purity.
 
     The layer is the projector's hidden one, on un-augmented images (Tian et al. 2021, "Divide and Contrast").
@@ -36,7 +38,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     dataset, base = job.dataset, job.inputs["init"]
     net = self_supervised.build(job.encoder(job.dtype, job.norm_axis), base.section.objective, job.dtype, job.norm_axis)
     weights = job.devices.replicate(features.part_variables(job, net, base.directory, self_supervised.TARGET_PARTS))
-    predict = common.compile_predict(
+    predict = compile_predict(
         job,
         lambda v, images: net.apply(v, evaluate_batch(base.section.augment, images), method=type(net).hidden),
     )

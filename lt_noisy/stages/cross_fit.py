@@ -8,7 +8,9 @@ import numpy as np
 from lt_noisy import rng
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
-from lt_noisy.stages import common, supervised
+from lt_noisy.stages import supervised, training
+from lt_noisy.stages.base import Job
+from lt_noisy.stages.prediction import variables_of
 from lt_noisy.stages.quality import write_quality
 
 # An earlier stage must not have seen the labels that are judged: `init` may name only one that has not (`label_free` in
@@ -37,7 +39,7 @@ def assign_folds(observed: np.ndarray, ids: np.ndarray, folds: int, seed: int, p
     return assigned
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses what does not fit the smallest of the training sets; returns the length on it.
 
     Each network takes the section's length on its own images, in a multiple of steps_per_call, which is therefore part
@@ -50,7 +52,7 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     return {**supervised.check(smallest, section), "multiple": job.multiple}
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Trains one network per fold on the other folds, each under `fold_<k>/`; returns how well they find wrong labels.
 
     A fold's images are predicted, in evaluation mode, by the network that was not trained on them. The predictions of
@@ -66,33 +68,33 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     return {
         "stage": job.name,
         "seed": job.seed,
-        **common.summed(networks),
+        **training.summed(networks),
         "networks": networks,
         "label_quality": {**write_quality(job, logits, fold), "folds": section.folds},
     }
 
 
-def _folds(job: common.Job, section: SimpleNamespace) -> np.ndarray:
+def _folds(job: Job, section: SimpleNamespace) -> np.ndarray:
     return assign_folds(job.dataset.observed, job.dataset.ids, section.folds, job.seed, f"{job.name}/folds")
 
 
-def _without(job: common.Job, fold: np.ndarray, k: int) -> common.Job:
+def _without(job: Job, fold: np.ndarray, k: int) -> Job:
     """The job on all images but those of fold k."""
     return job._replace(dataset=job.dataset.rows(np.flatnonzero(fold != k)))
 
 
-def _train(job: common.Job, section: SimpleNamespace, fold: np.ndarray, k: int) -> tuple[np.ndarray, dict[str, Any]]:
+def _train(job: Job, section: SimpleNamespace, fold: np.ndarray, k: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Logits [n, C] of the images of fold k by a network trained on the others, and that network's summary."""
     own = _without(job, fold, k)._replace(name=f"{job.name}/fold_{k}", directory=job.directory / f"fold_{k}")
     held_out = job.dataset.rows(np.flatnonzero(fold == k))
     ready = supervised.prepare(own, section)
     own.directory.mkdir(exist_ok=True)
-    trained = common.run_training(own, ready, lambda state: {})
+    trained = training.run_training(own, ready, lambda state: {})
     predict = supervised.predict_logits(own, ready.net, section.augment)
-    logits = predict(common.variables(trained.device_state), held_out.train_images)
+    logits = predict(variables_of(trained.device_state), held_out.train_images)
     figures = {
         "images": len(own.dataset.ids),
         "held_out_images": len(held_out.ids),
         "held_out_accuracy_observed": float((logits.argmax(-1) == held_out.observed).mean()),
     }
-    return logits, {**common.summarise(own, trained, ready.plan, figures), "stage": f"fold_{k}"}
+    return logits, {**training.summarise(own, trained, ready.plan, figures), "stage": f"fold_{k}"}

@@ -7,7 +7,7 @@ from lt_noisy import files
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.density import ESTIMATORS, describe, importance
-from lt_noisy.stages import common
+from lt_noisy.stages.base import Job
 from lt_noisy.stages.features import encoder_features
 
 FIELDS: Fields = {
@@ -23,7 +23,7 @@ def labels(section: SimpleNamespace) -> tuple[str, ...]:
     return ("clean",) if section.estimator.oracle else ()
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses weights that make no sense, and an estimator that wants more images than there are."""
     if not section.alpha >= 0 or not section.clip >= 1:
         raise UserError(
@@ -36,7 +36,7 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     return {}
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Writes `weights.npz` (ids [N], log_density [N], weights [N]); returns what they look like.
 
     Weights are density^-alpha, divided by their minimum and clipped to [1, clip]. Clean labels go to the figures

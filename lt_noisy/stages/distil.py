@@ -17,7 +17,8 @@ from lt_noisy.data.batches import Resident, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
-from lt_noisy.stages import common, features, self_supervised
+from lt_noisy.stages import features, self_supervised, training
+from lt_noisy.stages.base import Input, Job, Prepared, read_arrays
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
@@ -29,8 +30,8 @@ FIELDS: Fields = {
     "experts": Field("experts"),  # an `experts` stage; or 'none()', a control
     "hidden": Field(512),  # of the regression heads
     "monitor": Field("knn()", features.MONITORS),
-    **common.TRAINING_FIELDS,
-    "augment": Field("simclr_cifar()", common.TRAINING_FIELDS["augment"].table),
+    **training.TRAINING_FIELDS,
+    "augment": Field("simclr_cifar()", training.TRAINING_FIELDS["augment"].table),
 }
 
 
@@ -129,7 +130,7 @@ def make_step(
     return step
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses teachers that do not fit each other or the data; returns the stage's length."""
     if not job.inputs:
         raise UserError(f"config.{job.name}: base and experts are both 'none()', so that nothing teaches")
@@ -138,27 +139,27 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
         raise UserError(f"config.{job.name}: base and experts differ in their objective: {' and '.join(sorted(said))}")
     if section.hidden < 1:
         raise UserError(f"config.{job.name}.hidden is at least 1, not {section.hidden}")
-    return {"steps": common.check(job, section).total}
+    return {"steps": training.check(job, section).total}
 
 
-def _teachers(job: common.Job, net: self_supervised.Network) -> tuple[Teachers, np.ndarray]:
+def _teachers(job: Job, net: self_supervised.Network) -> tuple[Teachers, np.ndarray]:
     """The finished networks, and the cluster int32 [N] of each image (zeros without experts)."""
 
-    def read(stage: common.Input) -> PyTree:
+    def read(stage: Input) -> PyTree:
         return features.part_variables(job, net, stage.directory, self_supervised.TARGET_PARTS)
 
     base = read(job.inputs["base"]) if "base" in job.inputs else None
     if "experts" not in job.inputs:
         return Teachers(base, ()), np.zeros(len(job.dataset.ids), np.int32)
     experts = job.inputs["experts"]
-    clusters = common.read_arrays(job, experts.inputs["clusters"].directory, "clusters")
+    clusters = read_arrays(job, experts.inputs["clusters"].directory, "clusters")
     each = [experts._replace(directory=experts.directory / f"expert_{k}") for k in range(clusters.max() + 1)]
     return Teachers(base, tuple(read(expert) for expert in each)), clusters
 
 
-def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
+def prepare(job: Job, section: SimpleNamespace) -> Prepared:
     """Reads the teachers; builds the student (encoder and projector as theirs, from scratch) and its step."""
-    plan = common.make_plan(job, section)
+    plan = training.make_plan(job, section)
     encoder = job.encoder(job.dtype, job.norm_axis)
     objective = next(iter(job.inputs.values())).section.objective
     teacher = self_supervised.build(encoder, objective, job.dtype, job.norm_axis)
@@ -167,13 +168,13 @@ def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
     count = len(teachers.experts) + (teachers.base is not None)
     head = MLP((section.hidden, size), norm=True, dtype=job.dtype, norm_axis=job.norm_axis)
     net = Student(encoder, teacher.projector, tuple(head.clone() for _ in range(count)))
-    state = common.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, {})
-    state, tx = common.with_optimizer(state, section, plan.total)
+    state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, {})
+    state, tx = training.with_optimizer(state, section, plan.total)
     step = make_step(net, teacher, tx, section.augment, job.name)
-    data = Data(common.resident(job), clusters, teachers)
-    return common.Prepared(net, state, step, common.order(job, plan.batch_size), plan, data)
+    data = Data(training.resident(job), clusters, teachers)
+    return Prepared(net, state, step, training.order(job, plan.batch_size), plan, data)
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Trains the student, watches its representation; returns the summary."""
     return self_supervised.train_and_watch(job, section, prepare(job, section), lambda method, step: {})

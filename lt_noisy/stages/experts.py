@@ -8,8 +8,10 @@ import numpy as np
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError, nearest
 from lt_noisy.evaluation.representation import collapse
-from lt_noisy.stages import common, self_supervised
+from lt_noisy.stages import self_supervised, training
+from lt_noisy.stages.base import Job, read_arrays
 from lt_noisy.stages.features import features_of
+from lt_noisy.stages.prediction import compile_predict, variables_of
 from lt_noisy.training.optim import Schedule
 
 FIELDS: Fields = {
@@ -21,7 +23,7 @@ FIELDS: Fields = {
 TRAIN_ON = ("cluster", "all")
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses what does not fit the whole training set; returns the length that the experts share.
 
     Each takes a multiple of steps_per_call, which is therefore part of the identity.
@@ -40,7 +42,7 @@ def batch_size(images: int, asked: int) -> int:
     return asked if asked <= quarter else 2 ** (quarter.bit_length() - 1) if quarter else 0
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Trains the experts one after the other, each under `expert_<k>/`; returns their sizes and costs.
 
     The images that one network would see in the stage's length are shared in proportion to cluster size, to the nearest
@@ -48,7 +50,7 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     the template, Divide and Contrast, does not say). With `train_on='all'` an expert takes the same steps, on images of
     all clusters. A killed stage goes on inside the expert it was in.
     """
-    clusters = common.read_arrays(job, job.inputs["clusters"].directory, "clusters")
+    clusters = read_arrays(job, job.inputs["clusters"].directory, "clusters")
     sizes = np.bincount(clusters)
     batches = [batch_size(n, section.batch_size) for n in sizes]
     for k, batch in enumerate(batches):
@@ -57,13 +59,13 @@ def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
                 f"config.{job.name}: cluster {k} has {sizes[k]} images, too few for batches that "
                 f"{job.devices.num_devices} device(s) share; ask for fewer clusters"
             )
-    seen = common.make_plan(job, section).total * section.batch_size
+    seen = training.make_plan(job, section).total * section.batch_size
     steps = [max(round(seen * n / len(clusters) / b / job.multiple), 1) for n, b in zip(sizes, batches, strict=True)]
     experts = [_train(job, section, clusters, k, batches[k], steps[k] * job.multiple) for k in range(len(sizes))]
     return {
         "stage": job.name,
         "seed": job.seed,
-        **common.summed(experts),
+        **training.summed(experts),
         "experts": experts,
     }
 
@@ -72,9 +74,7 @@ def _scaled(schedule: Schedule, rate: float) -> Schedule:
     return lambda step: rate * schedule(step)
 
 
-def _train(
-    job: common.Job, section: SimpleNamespace, clusters: np.ndarray, k: int, batch: int, steps: int
-) -> dict[str, Any]:
+def _train(job: Job, section: SimpleNamespace, clusters: np.ndarray, k: int, batch: int, steps: int) -> dict[str, Any]:
     job = job._replace(name=f"{job.name}/expert_{k}", directory=job.directory / f"expert_{k}")
     own = job._replace(dataset=job.dataset.rows(np.flatnonzero(clusters == k)))
     mine = SimpleNamespace(**vars(section))
@@ -83,8 +83,8 @@ def _train(
     trained_on = own if section.train_on == "cluster" else job
     ready = self_supervised.prepare_objective(trained_on, mine, ascent=None)
     job.directory.mkdir(exist_ok=True)
-    trained = common.run_training(trained_on, ready, lambda state: {})
-    predict = common.compile_predict(own, features_of(ready.net, mine.augment))
-    features = predict(common.variables(trained.device_state), own.dataset.train_images)
+    trained = training.run_training(trained_on, ready, lambda state: {})
+    predict = compile_predict(own, features_of(ready.net, mine.augment))
+    features = predict(variables_of(trained.device_state), own.dataset.train_images)
     figures = {"images": len(own.dataset.ids), **collapse(features)}
-    return {**common.summarise(job, trained, ready.plan, figures), "stage": f"expert_{k}"}
+    return {**training.summarise(job, trained, ready.plan, figures), "stage": f"expert_{k}"}

@@ -13,7 +13,8 @@ import numpy as np
 from lt_noisy.augment.base import Augment, evaluate_batch
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_predict
-from lt_noisy.stages import common
+from lt_noisy.stages.base import Input, Job
+from lt_noisy.stages.prediction import compile_predict, once_per_step, variables_of
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.state import TrainState, transfer
 
@@ -31,7 +32,7 @@ def knn(k: int = 200, temperature: float = 0.1) -> Callable[..., np.ndarray]:
 MONITORS = {"knn": knn}
 
 
-def part_variables(job: common.Job, net: nn.Module, directory: pathlib.Path, parts: tuple[str, ...]) -> PyTree:
+def part_variables(job: Job, net: nn.Module, directory: pathlib.Path, parts: tuple[str, ...]) -> PyTree:
     """Parameters and BatchNorm statistics of `parts` of a finished training's network, in the shape of `net`.
 
     Args:
@@ -58,12 +59,12 @@ class _Encoder(nn.Module):
         return self.encoder(x, train=train).astype(jnp.float32)
 
 
-def encoder_features(job: common.Job, stage: common.Input) -> Features:
+def encoder_features(job: Job, stage: Input) -> Features:
     """The features of a finished stage's encoder, in evaluation mode on un-augmented images."""
     net = _Encoder(job.encoder(job.dtype, job.norm_axis))
     weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder",)))
     augment = stage.section.augment
-    predict = common.compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
+    predict = compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
     return lambda images: predict(weights, images)
 
 
@@ -74,20 +75,20 @@ class Representation:
     from the full training split.
     """
 
-    def __init__(self, job: common.Job, section: SimpleNamespace, net: nn.Module):
+    def __init__(self, job: Job, section: SimpleNamespace, net: nn.Module):
         self._job, self._monitor = job, section.monitor
-        self._predict = common.compile_predict(job, features_of(net, section.augment))
-        self._pixels = common.compile_predict(
+        self._predict = compile_predict(job, features_of(net, section.augment))
+        self._pixels = compile_predict(
             job, lambda _, images: evaluate_batch(section.augment, images).reshape(len(images), -1)
         )
         dataset = job.dataset
         full = dataset.source.train
         rows = balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
         self._bank, self._bank_labels = full.images(rows), full.labels[rows]
-        self._features = common.once_per_step(job, self._test_and_bank)
+        self._features = once_per_step(job, self._test_and_bank)
 
     def _test_and_bank(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
-        variables = common.variables(state)
+        variables = variables_of(state)
         return self._predict(variables, self._job.dataset.test_images), self._predict(variables, self._bank)
 
     def _knn(self, queries: np.ndarray, bank: np.ndarray, labels: np.ndarray) -> float:
@@ -110,7 +111,7 @@ class Representation:
         """
         dataset = self._job.dataset
         queries, _ = self._features(last)
-        longtailed = self._predict(common.variables(last), dataset.train_images)
+        longtailed = self._predict(variables_of(last), dataset.train_images)
         initial = self._test_and_bank(self._job.devices.replicate(first))
         pixels = [self._pixels({}, images) for images in (dataset.test_images, self._bank)]
         return {

@@ -34,7 +34,9 @@ from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.losses.memory import check_memory
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.models.heads import HEADS
-from lt_noisy.stages import common, supervised
+from lt_noisy.stages import supervised, training
+from lt_noisy.stages.base import Job, Prepared
+from lt_noisy.stages.prediction import compile_predict, variables_of
 from lt_noisy.training.loop import Phase, Refresh
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
@@ -51,18 +53,18 @@ FIELDS: Fields = {
     "alpha": Field(1.0),  # of mixup's Beta(alpha, alpha)
     "neighbours": Field("in_batch(k=2)", mixnn.NEIGHBOURS),
     "history": Field(1),  # epochs whose losses the mixture sees averaged; 5 at noise 0.8
-    **common.TRAINING_FIELDS,
+    **training.TRAINING_FIELDS,
 }
 
 
-def _epoch(job: common.Job, section: SimpleNamespace) -> int:
+def _epoch(job: Job, section: SimpleNamespace) -> int:
     return len(job.dataset.ids) // section.batch_size
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses what does not fit; returns the stage's length."""
     where = f"config.{job.name}"
-    plan = common.check(job, section)
+    plan = training.check(job, section)
     epochs = -(-plan.total // _epoch(job, section))
     if section.warmup < 1 or (section.correct_from and not section.warmup <= section.correct_from < epochs):
         raise UserError(
@@ -91,26 +93,26 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     return {"steps": plan.total}
 
 
-def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
+def prepare(job: Job, section: SimpleNamespace) -> Prepared:
     """The classifier, its first state, the four phases, and the mixture at the start of each epoch."""
-    plan, epoch = common.make_plan(job, section), _epoch(job, section)
+    plan, epoch = training.make_plan(job, section), _epoch(job, section)
     net = supervised.classifier(job, section)
-    state = common.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, memory(job, section))
+    state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, memory(job, section))
     state = supervised.start(job, state)
-    state, tx = common.with_optimizer(state, section, plan.total)
+    state, tx = training.with_optimizer(state, section, plan.total)
     begins = [0, section.warmup - 1]
     if section.correct_from:
         begins += [section.correct_from - 1, section.correct_from]
     phases = [Phase(b * epoch, s) for b, s in zip(begins, make_steps(job, section, net, tx, epoch), strict=False)]
     # A phase of no epoch gives way to the one after it.
     phases = [p for p, after in zip(phases, [*phases[1:], None], strict=True) if after is None or p.begin < after.begin]
-    order = common.order(job, plan.batch_size)
-    data = common.resident(job)
+    order = training.order(job, plan.batch_size)
+    data = training.resident(job)
     refresh = make_refresh(job, section, net, epoch)
-    return common.Prepared(net, state, phases[0].step, order, plan, data, tuple(phases[1:]), refresh)
+    return Prepared(net, state, phases[0].step, order, plan, data, tuple(phases[1:]), refresh)
 
 
-def memory(job: common.Job, section: SimpleNamespace) -> dict[str, np.ndarray]:
+def memory(job: Job, section: SimpleNamespace) -> dict[str, np.ndarray]:
     """What the stage remembers of each example: soft `targets` [N, C], `clean` probability [N], `losses` [history, N].
 
     The losses are min-max normalised epoch by epoch, so that one epoch's few large ones do not outweigh the others.
@@ -130,7 +132,7 @@ def memory(job: common.Job, section: SimpleNamespace) -> dict[str, np.ndarray]:
 
 
 def make_steps(
-    job: common.Job, section: SimpleNamespace, net: supervised.Classifier, tx: optax.GradientTransformation, epoch: int
+    job: Job, section: SimpleNamespace, net: supervised.Classifier, tx: optax.GradientTransformation, epoch: int
 ) -> tuple[Step, Step, Step, Step]:
     """The per-device steps of warm-up, mixup, transition and MixNN."""
     augment, name = section.augment, job.name
@@ -146,7 +148,7 @@ def make_steps(
 
     def unmixed(state: TrainState, x: jax.Array) -> tuple[TrainState, jax.Array, jax.Array]:
         """The batch as it is, without gradient: state with its share of the running statistics, features, logits."""
-        variables = common.variables(state)
+        variables = variables_of(state)
         (features, logits), changed = net.apply(
             variables, x, train=True, mutable=["batch_stats"], method=type(net).features_and_logits
         )
@@ -218,13 +220,13 @@ def make_steps(
     return warm, mixing, transition, neighbour_mixing
 
 
-def make_refresh(job: common.Job, section: SimpleNamespace, net: supervised.Classifier, epoch: int) -> Refresh:
+def make_refresh(job: Job, section: SimpleNamespace, net: supervised.Classifier, epoch: int) -> Refresh:
     """At the start of each epoch from `warmup` on: the clean probabilities, and neighbours in the whole set.
 
     Losses are of un-augmented images in evaluation mode, to the current hard target, argmax t_i.
     """
     predict = supervised.predict_logits(job, net, section.augment)
-    featurise = common.compile_predict(
+    featurise = compile_predict(
         job,
         lambda v, images: net.apply(
             v, evaluate_batch(section.augment, images), train=False, method=type(net).features_and_logits
@@ -236,7 +238,7 @@ def make_refresh(job: common.Job, section: SimpleNamespace, net: supervised.Clas
         current = at // epoch + 1
         if at % epoch or current < section.warmup:
             return state
-        method, variables = job.devices.fetch(state.method), common.variables(state)
+        method, variables = job.devices.fetch(state.method), variables_of(state)
         logits = jax.nn.log_softmax(predict(variables, images))
         losses = -np.take_along_axis(np.asarray(logits), method["targets"].argmax(-1)[:, None], -1)[:, 0]
         span = np.ptp(losses) or 1.0
@@ -250,7 +252,7 @@ def make_refresh(job: common.Job, section: SimpleNamespace, net: supervised.Clas
     return refresh
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Trains and evaluates; returns the summary, with what became of the labels."""
     return supervised.train_and_evaluate(
         job, section, prepare(job, section), lambda state: {"correction": correction(state.method, job.dataset)}

@@ -10,7 +10,8 @@ from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.probes import LINEAR, evaluate_probes
 from lt_noisy.evaluation.representation import collapse
-from lt_noisy.stages import common
+from lt_noisy.stages import training
+from lt_noisy.stages.base import Job
 from lt_noisy.stages.features import MONITORS, encoder_features
 
 FIELDS: Fields = {
@@ -23,18 +24,18 @@ FIELDS: Fields = {
 }
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses shots that cannot be drawn, and images that the encoder cannot take."""
     whole = all(type(n) is int and n >= 0 for n in section.shots)
     if not section.shots or not whole or len(set(section.shots)) < len(section.shots):
         raise UserError(f"config.{job.name}.shots are different whole numbers, 0 for all images: not {section.shots}")
     if section.repeats < 1:
         raise UserError(f"config.{job.name}.repeats is at least 1, not {section.repeats}")
-    common.check_images(job, job.inputs["init"].section.augment.evaluate, f"config.{job.name}.data")
+    training.check_images(job, job.inputs["init"].section.augment.evaluate, f"config.{job.name}.data")
     return {}
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Evaluates the probes on the test set of their data; returns the summary. The test set selects nothing."""
     dataset = job.dataset
     features = encoder_features(job, job.inputs["init"])

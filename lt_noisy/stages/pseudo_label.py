@@ -17,7 +17,8 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError, nearest
 from lt_noisy.evaluation.classification import accuracies, class_groups
 from lt_noisy.hashing import array_sha256
-from lt_noisy.stages import common, supervised, unlabelled
+from lt_noisy.stages import supervised, unlabelled
+from lt_noisy.stages.base import Job
 
 FIELDS: Fields = {
     "init": Field("base"),  # the stage whose classifier labels the pool
@@ -29,7 +30,7 @@ FIELDS: Fields = {
 TARGETS = ("argmax", "soft")
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, str]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, str]:
     """Refuses a pool that cannot be drawn; returns the hash of its ids, true labels and images.
 
     Nothing is learnt from the true labels, but the summary reports on them.
@@ -50,7 +51,7 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, str]:
     return {"pool": hashlib.sha256("".join(hashes).encode()).hexdigest()}
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Writes `pseudo_labels.npz` (ids [M], targets, kept, confidence); returns how good the pseudo-labels are.
 
     The classifier is in evaluation mode, the images un-augmented. True labels go to the figures only.

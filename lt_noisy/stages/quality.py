@@ -8,10 +8,10 @@ import numpy as np
 
 from lt_noisy import files
 from lt_noisy.evaluation import label_quality
-from lt_noisy.stages import common
+from lt_noisy.stages.base import Job
 
 
-def write_quality(job: common.Job, logits: np.ndarray, fold: np.ndarray | None = None) -> dict[str, Any]:
+def write_quality(job: Job, logits: np.ndarray, fold: np.ndarray | None = None) -> dict[str, Any]:
     """Writes `label_quality.npz` and `suspects.csv` into the job's directory; returns `label_quality` of its summary.
 
     Args:
@@ -40,7 +40,7 @@ def write_quality(job: common.Job, logits: np.ndarray, fold: np.ndarray | None =
     }
 
 
-def _write_suspects(job: common.Job, arrays: label_quality.Arrays) -> None:
+def _write_suspects(job: Job, arrays: label_quality.Arrays) -> None:
     dataset, names = job.dataset, job.dataset.class_names
     train = dataset.source.train
     files = dict(zip(train.ids.tolist(), train.files, strict=True)) if train.files else {}

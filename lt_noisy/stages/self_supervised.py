@@ -20,8 +20,10 @@ from lt_noisy.errors import UserError
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
-from lt_noisy.stages import common
+from lt_noisy.stages import training
+from lt_noisy.stages.base import Job, Prepared, read_arrays
 from lt_noisy.stages.features import MONITORS, Representation
+from lt_noisy.stages.prediction import variables_of
 from lt_noisy.training.loop import Plan
 from lt_noisy.training.optim import ASCENTS, Ascent, descend, ema
 from lt_noisy.training.parallel import Step
@@ -34,8 +36,8 @@ FIELDS: Fields = {
     "ascent": Field("none()", ASCENTS),
     "ascent_weights": Field("none()"),  # or the name of a `density` stage
     "monitor": Field("knn()", MONITORS),
-    **common.TRAINING_FIELDS,
-    "augment": Field("simclr_cifar()", common.TRAINING_FIELDS["augment"].table),
+    **training.TRAINING_FIELDS,
+    "augment": Field("simclr_cifar()", training.TRAINING_FIELDS["augment"].table),
 }
 
 TARGET_PARTS = ("encoder", "projector")
@@ -144,12 +146,12 @@ def make_step(
     return step
 
 
-def _context(job: common.Job, plan: Plan) -> Context:
+def _context(job: Job, plan: Plan) -> Context:
     dataset = job.dataset
     return Context(dataset.num_classes, len(dataset.ids), plan.batch_size, np.zeros(dataset.num_classes, np.int64))
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses what does not fit the data; returns the stage's length."""
     if section.ascent is None and section.ascent_weights != "none()":
         raise UserError(
@@ -158,9 +160,9 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     return {"steps": check_objective(job, section).total}
 
 
-def check_objective(job: common.Job, section: SimpleNamespace) -> Plan:
+def check_objective(job: Job, section: SimpleNamespace) -> Plan:
     """The plan of a training, once its objective is known to fit the data."""
-    plan = common.check(job, section)
+    plan = training.check(job, section)
     try:
         section.objective.method.init(_context(job, plan))
         one = jax.ShapeDtypeStruct((1, 1, *job.dataset.train_images.shape[1:]), jnp.uint8)  # one device, one image
@@ -171,28 +173,28 @@ def check_objective(job: common.Job, section: SimpleNamespace) -> Plan:
     return plan
 
 
-def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
+def prepare(job: Job, section: SimpleNamespace) -> Prepared:
     """Builds the network the objective needs, its first state and its step."""
     return prepare_objective(job, section, section.ascent)
 
 
-def prepare_objective(job: common.Job, section: SimpleNamespace, ascent: Ascent | None) -> common.Prepared:
+def prepare_objective(job: Job, section: SimpleNamespace, ascent: Ascent | None) -> Prepared:
     """The same for any section with an objective and the training fields."""
-    dataset, objective, plan = job.dataset, section.objective, common.make_plan(job, section)
+    dataset, objective, plan = job.dataset, section.objective, training.make_plan(job, section)
     net = build(job.encoder(job.dtype, job.norm_axis), objective, job.dtype, job.norm_axis)
     method = objective.method.init(_context(job, plan))
-    state = common.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, method)
+    state = training.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, method)
     if objective.target:
-        groups = common.variables(state).items()
+        groups = variables_of(state).items()
         parts = {group: {part: tree[part] for part in TARGET_PARTS if part in tree} for group, tree in groups}
         state = state.replace(target=jax.tree.map(np.copy, parts))  # donated beside the parameters: no shared buffer
-    state, tx = common.with_optimizer(state, section, plan.total)
+    state, tx = training.with_optimizer(state, section, plan.total)
     decay = objective.decay and objective.decay(plan.total)
     step = make_step(net, objective, tx, section.augment, job.name, decay, ascent)
-    order = common.order(job, plan.batch_size)
+    order = training.order(job, plan.batch_size)
     if "ascent_weights" in job.inputs:
-        order = _weighted(order, common.read_arrays(job, job.inputs["ascent_weights"].directory, "weights"))
-    return common.Prepared(net, state, step, order, plan, common.resident(job))
+        order = _weighted(order, read_arrays(job, job.inputs["ascent_weights"].directory, "weights"))
+    return Prepared(net, state, step, order, plan, training.resident(job))
 
 
 def _weighted(order: Batches, weights: np.ndarray) -> Batches:
@@ -203,13 +205,13 @@ def _weighted(order: Batches, weights: np.ndarray) -> Batches:
     return at
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Trains, watches kNN accuracy and collapse; returns the summary."""
     return train_and_watch(job, section, prepare(job, section), section.objective.watch)
 
 
 def train_and_watch(
-    job: common.Job, section: SimpleNamespace, ready: common.Prepared, watch: Callable[[Any, int], dict[str, float]]
+    job: Job, section: SimpleNamespace, ready: Prepared, watch: Callable[[Any, int], dict[str, float]]
 ) -> dict[str, Any]:
     """The rest of a stage without labels: trains what is `ready`, watches its representation, sums up.
 
@@ -223,6 +225,6 @@ def train_and_watch(
         watched = watch(job.devices.fetch(state.method), int(job.devices.fetch(state.step)))
         return {**{k: now[k] for k in ("knn_balanced_bank", "channel_std", "effective_rank")}, **watched}
 
-    trained = common.run_training(job, ready, monitor)
+    trained = training.run_training(job, ready, monitor)
     results = {"representation": representation.summary(ready.state, trained.device_state)}
-    return common.summarise(job, trained, ready.plan, results)
+    return training.summarise(job, trained, ready.plan, results)

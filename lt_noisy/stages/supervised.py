@@ -25,8 +25,10 @@ from lt_noisy.method import Context, Method
 from lt_noisy.mixing.mixup import MIXES, Mix
 from lt_noisy.models.heads import HEADS
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
-from lt_noisy.stages import common, transition, unlabelled
+from lt_noisy.stages import training, transition, unlabelled
+from lt_noisy.stages.base import Input, Job, Prepared
 from lt_noisy.stages.features import part_variables
+from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, variables_of
 from lt_noisy.stages.quality import write_quality
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.optim import descend
@@ -45,7 +47,7 @@ FIELDS: Fields = {
     "mix": Field("none()", MIXES),
     "sampler": Field("uniform()", SAMPLERS),
     "reweight": Field("none()", WEIGHTINGS),
-    **common.TRAINING_FIELDS,
+    **training.TRAINING_FIELDS,
 }
 
 
@@ -95,7 +97,7 @@ class Examples(NamedTuple):
         return np.rint(self.targets[self.kept].sum(0, dtype=np.float64)).astype(np.int64)
 
 
-def examples(job: common.Job) -> Examples:
+def examples(job: Job) -> Examples:
     """The job's training set, and the pool of its `pseudo` stage where there is one."""
     dataset = job.dataset
     every = np.ones(len(dataset.ids), bool)
@@ -153,7 +155,7 @@ def make_step(
     return step
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Refuses what does not fit the data; returns the stage's length, and the hash of a file that its loss reads."""
     where = f"config.{job.name}"
     if not section.encoder_rate > 0:
@@ -171,7 +173,7 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     if section.data is not Part.MANIFEST and job.inputs.keys() & {"pseudo", "transition"}:
         raise UserError(f"{where}.data: pseudo-labels and transition matrices are of the manifest; set 'manifest()'")
     more = unlabelled.size(job, job.inputs["pseudo"]) if "pseudo" in job.inputs else 0
-    plan = common.check(job, section, more)
+    plan = training.check(job, section, more)
     counts = np.bincount(job.dataset.observed, minlength=job.dataset.num_classes)
     unknown = None
     if "transition" in job.inputs:  # its figures are not there yet: any of their shape will do
@@ -188,10 +190,10 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
     return {"steps": plan.total, **read}
 
 
-def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
+def prepare(job: Job, section: SimpleNamespace) -> Prepared:
     """Builds the classifier, its first state (from the `init` stage's encoder, where there is one) and its step."""
     dataset, train = job.dataset, examples(job)
-    plan = common.make_plan(job, section, len(train.kept) - len(dataset.ids))
+    plan = training.make_plan(job, section, len(train.kept) - len(dataset.ids))
     context = Context(
         dataset.num_classes,
         len(train.kept),
@@ -201,34 +203,34 @@ def prepare(job: common.Job, section: SimpleNamespace) -> common.Prepared:
         *(transition.read(job.inputs["transition"].directory) if "transition" in job.inputs else ()),
     )
     net = classifier(job, section)
-    state = common.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context))
+    state = training.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context))
     state = start(job, state)
     rate = 0.0 if section.freeze_encoder else section.encoder_rate
-    state, tx = common.with_optimizer(state, section, plan.total, {} if rate == 1.0 else {"encoder": rate})
+    state, tx = training.with_optimizer(state, section, plan.total, {} if rate == 1.0 else {"encoder": rate})
     step = make_step(net, section.loss, tx, section.augment, job.name, section.mix)
     order = balanced_order(job, section, train, context)
-    return common.Prepared(net, state, step, order, plan, Resident(train.images, train.targets))
+    return Prepared(net, state, step, order, plan, Resident(train.images, train.targets))
 
 
-def classifier(job: common.Job, section: SimpleNamespace) -> Classifier:
+def classifier(job: Job, section: SimpleNamespace) -> Classifier:
     """The network of a section with a head."""
     head = section.head(job.dataset.num_classes)
     return Classifier(job.encoder(job.dtype, job.norm_axis), head, getattr(section, "freeze_encoder", False))
 
 
-def start(job: common.Job, state: TrainState) -> TrainState:
+def start(job: Job, state: TrainState) -> TrainState:
     """`state`, or that with the encoder (parameters and BatchNorm statistics) of the job's `init` stage."""
     if "init" not in job.inputs:
         return state
     arrays = read_final(job.inputs["init"].directory)
     parts = {
         group: {**tree, "encoder": transfer(tree["encoder"], arrays, f"state.{group}.encoder")}
-        for group, tree in common.variables(state).items()
+        for group, tree in variables_of(state).items()
     }
     return state.replace(**parts)
 
 
-def balanced_order(job: common.Job, section: SimpleNamespace, train: Examples, context: Context) -> Batches:
+def balanced_order(job: Job, section: SimpleNamespace, train: Examples, context: Context) -> Batches:
     """The stage's batches of kept examples, drawn by its sampler and weighted by its weighting, each from its start on.
 
     The stage's length counts all examples, kept or not: it has to be known before any stage runs.
@@ -239,7 +241,7 @@ def balanced_order(job: common.Job, section: SimpleNamespace, train: Examples, c
     class_weights = section.reweight.weights(context.counts)
     by_class = class_weights[train.targets] if train.targets.ndim == 1 else train.targets @ class_weights
     probabilities = section.sampler.probabilities(train.labels[kept], context.num_classes)
-    plain, drawn = (common.order(job, size, p, len(kept)) for p in (None, probabilities))
+    plain, drawn = (training.order(job, size, p, len(kept)) for p in (None, probabilities))
     starts = [round(choice.start * context.steps) for choice in (section.sampler, section.reweight)]
 
     def at(step: int) -> dict[str, np.ndarray]:
@@ -251,27 +253,27 @@ def balanced_order(job: common.Job, section: SimpleNamespace, train: Examples, c
     return at
 
 
-def predict_logits(job: common.Job, net: Classifier, augment: Augment) -> common.Predict:
+def predict_logits(job: Job, net: Classifier, augment: Augment) -> Predict:
     """Compiles `predict(variables, images uint8 [N, ...]) -> logits float32 [N, C]`, in evaluation mode."""
-    return common.compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
+    return compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
 
 
-def load(job: common.Job, stage: common.Input) -> common.Predict:
+def load(job: Job, stage: Input) -> Predict:
     """A finished stage's classifier: `predict(images uint8 [N, ...]) -> logits float32 [N, C]`."""
     net = classifier(job, stage.section)
     weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder", "head")))
     return functools.partial(predict_logits(job, net, stage.section.augment), weights)
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Trains and evaluates; returns the summary. The test set is only looked at, it selects nothing."""
     return train_and_evaluate(job, section, prepare(job, section))
 
 
 def train_and_evaluate(
-    job: common.Job,
+    job: Job,
     section: SimpleNamespace,
-    ready: common.Prepared,
+    ready: Prepared,
     more: Callable[[TrainState], dict[str, Any]] = lambda state: {},
 ) -> dict[str, Any]:
     """The rest of a stage that trains a classifier: the loop, test and validation figures, label quality.
@@ -285,20 +287,20 @@ def train_and_evaluate(
     clean_counts = np.bincount(dataset.clean, minlength=dataset.num_classes)
 
     def on_test(state: TrainState) -> dict[str, Any]:
-        logits = predict(common.variables(state), dataset.test_images)
+        logits = predict(variables_of(state), dataset.test_images)
         return classification(logits, dataset.test_labels, clean_counts, dataset.class_names)
 
-    report = common.once_per_step(job, on_test)
+    report = once_per_step(job, on_test)
 
     def monitor(state: TrainState) -> dict[str, float]:
         figures = {f"test_{k}": report(state)[k] for k in ("accuracy", "balanced_accuracy", "nll")}
         if dataset.validation is None:
             return figures
-        logits = predict(common.variables(state), dataset.validation.images)
+        logits = predict(variables_of(state), dataset.validation.images)
         return {**figures, "validation_balanced_accuracy": selection.balanced(logits, dataset.validation.observed)}
 
-    trained = common.run_training(job, ready, monitor)
-    logits = predict(common.variables(trained.device_state), dataset.train_images)
+    trained = training.run_training(job, ready, monitor)
+    logits = predict(variables_of(trained.device_state), dataset.train_images)
     results = {
         "test": report(trained.device_state),
         "selection": selection.selected(job.directory / "metrics.jsonl"),
@@ -306,4 +308,4 @@ def train_and_evaluate(
         "label_quality": write_quality(job, logits),
         **more(trained.state),
     }
-    return common.summarise(job, trained, ready.plan, results)
+    return training.summarise(job, trained, ready.plan, results)

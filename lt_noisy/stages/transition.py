@@ -10,7 +10,7 @@ from lt_noisy import files
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.transition import TRANSITIONS, describe
-from lt_noisy.stages import common
+from lt_noisy.stages.base import Job, read_arrays
 
 FIELDS: Fields = {
     "init": Field("base"),  # the stage whose predictions for the training set are used
@@ -23,7 +23,7 @@ def labels(section: SimpleNamespace) -> tuple[str, ...]:
     return ("observed", "clean") if section.estimator.oracle else ("observed",)
 
 
-def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """Refuses the predictions of a stage that was trained on other data than the run's."""
     data = job.inputs["init"].texts.get("data", "manifest()")
     if data != "manifest()":
@@ -31,13 +31,13 @@ def check(job: common.Job, section: SimpleNamespace) -> dict[str, int]:
     return {}
 
 
-def run(job: common.Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     """Writes `transition.npz` (ids [N], matrix [C, C], clean_counts [C]); returns how good the estimate is.
 
     Clean labels go to the figures only, unless the estimator is an oracle.
     """
     dataset = job.dataset
-    probabilities = common.read_arrays(job, job.inputs["init"].directory, "label_quality", "probabilities")
+    probabilities = read_arrays(job, job.inputs["init"].directory, "label_quality", "probabilities")
     try:
         estimate = section.estimator.estimate(probabilities, dataset.observed, dataset.clean)
     except UserError as error:

@@ -14,7 +14,7 @@ from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.pools import IRRELEVANT, POOLS, draw
 from lt_noisy.data.sources.base import Split
 from lt_noisy.errors import UserError
-from lt_noisy.stages import common
+from lt_noisy.stages.base import Input, Job
 
 POOL_FIELDS: Fields = {
     "pool": Field("left_out()", POOLS),
@@ -53,7 +53,7 @@ class Extra(NamedTuple):
     kept: np.ndarray
 
 
-def pool(job: common.Job, section: SimpleNamespace, name: str) -> Split:
+def pool(job: Job, section: SimpleNamespace, name: str) -> Split:
     """The pool of the `pseudo_label` stage `name`: a function of its section, the run's training set and the seed."""
     try:
         return draw(
@@ -74,7 +74,7 @@ def images(drawn: Split) -> np.ndarray:
     return drawn.images(np.arange(len(drawn.ids)))
 
 
-def size(job: common.Job, stage: common.Input) -> int:
+def size(job: Job, stage: Input) -> int:
     """How many images the pool of a `pseudo_label` stage has, kept or not; known before the stage has run."""
     return len(pool(job, stage.section, stage.directory.name).ids)
 
@@ -84,7 +84,7 @@ def write(directory: pathlib.Path, drawn: Split, said: PseudoLabels) -> None:
     files.write_arrays(directory / "pseudo_labels.npz", ids=drawn.ids, **said._asdict())
 
 
-def read(job: common.Job, stage: common.Input) -> Extra:
+def read(job: Job, stage: Input) -> Extra:
     """The pool of a finished `pseudo_label` stage and its targets, in the order of the pool.
 
     Raises:

@@ -1,9 +1,8 @@
-"""What the training stages share: their fields, what they are given, and how they predict, start and finish."""
+"""What the training stages share: their fields, how they start, run and finish."""
 
-import pathlib
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,21 +15,15 @@ from lt_noisy.augment import AUGMENTS
 from lt_noisy.config.durations import DURATIONS, Clock
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
-from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
-from lt_noisy.files import load_arrays
 from lt_noisy.hashing import arrays_sha256
-from lt_noisy.training import parallel
+from lt_noisy.stages.base import Job, Prepared, PyTree
 from lt_noisy.training.checkpoint import Checkpoints
-from lt_noisy.training.interrupt import Interrupts
-from lt_noisy.training.loop import Phase, Plan, Refresh, Trained, train
+from lt_noisy.training.loop import Phase, Plan, Trained, train
 from lt_noisy.training.optim import OPTIMIZERS, SCHEDULES, by_part
 from lt_noisy.training.state import TrainState, flatten
 from lt_noisy.training.writer import Writer
 
-PyTree = Any
-T = TypeVar("T")
-EVAL_BATCH = 512
 TRAINING_FIELDS: Fields = {
     "length": Field("epochs(100)", DURATIONS),
     "batch_size": Field(128),
@@ -41,71 +34,6 @@ TRAINING_FIELDS: Fields = {
     "eval_every": Field("percent(10)", DURATIONS, identity=False),
     "save_every": Field("percent(10)", DURATIONS, identity=False),
 }
-
-
-class Input(NamedTuple):
-    """An earlier stage that a stage reads: directory, bound section and its texts, and the stages it reads itself."""
-
-    directory: pathlib.Path
-    section: SimpleNamespace
-    texts: Mapping[str, Any]
-    inputs: Mapping[str, "Input"]
-
-
-class Job(NamedTuple):
-    """What a stage is given beside its own section.
-
-    Attributes:
-      name: the stage's name in the run; its random streams carry it.
-      directory: where its artefacts go.
-      seed: of the run.
-      encoder: builds the model, `encoder(dtype, norm_axis)`.
-      dtype: of the computation.
-      norm_axis: the axis name for synchronised BatchNorm, None for statistics per device.
-      devices: from `parallel.make`.
-      steps_per_call: of the training loop.
-      multiple: what every duration is a multiple of: steps_per_call as configured, on a CPU too.
-      dataset: images, observed and clean labels, test set.
-      training_set: the run's own, which `dataset` is too unless the stage chose another.
-      inputs: the finished stages it reads, by the field that names them.
-      card: what every checkpoint of the run says of itself.
-      tensorboard: whether to write TensorBoard files.
-      interrupts: signals seen.
-    """
-
-    name: str
-    directory: pathlib.Path
-    seed: int
-    encoder: Callable[[Any, str | None], nn.Module]
-    dtype: Any
-    norm_axis: str | None
-    devices: parallel.Jit | parallel.Pmap
-    steps_per_call: int
-    multiple: int
-    dataset: Dataset
-    training_set: Dataset
-    inputs: Mapping[str, Input]
-    card: Mapping[str, Any]
-    tensorboard: bool
-    interrupts: Interrupts
-
-
-class Prepared(NamedTuple):
-    """A training stage ready for the loop: network, initial state (host), step, batches, plan and data (host).
-
-    Attributes:
-      later: phases after the first, where the step changes.
-      refresh: what happens to the state between steps (`train.Refresh`).
-    """
-
-    net: nn.Module
-    state: TrainState
-    step: parallel.Step
-    batches: Batches
-    plan: Plan
-    data: PyTree
-    later: tuple[Phase, ...] = ()
-    refresh: Refresh | None = None
 
 
 def make_plan(job: Job, section: SimpleNamespace, more: int = 0) -> Plan:
@@ -192,62 +120,6 @@ def order(
         job.seed,
         f"{job.name}/order",
     )
-
-
-Predict = Callable[[PyTree, np.ndarray], np.ndarray]
-
-
-def variables(state: TrainState) -> PyTree:
-    """What `net.apply` takes of a state."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]) -> Predict:
-    """Compiles `fn(variables, images uint8 [B, ...]) -> [B, D]` once, for image sets of any size.
-
-    Returns:
-      `predict(variables, images uint8 [N, ...]) -> float32 [N, D]` on the host, `variables` on the devices.
-    """
-    size = -(-EVAL_BATCH // job.devices.num_devices) * job.devices.num_devices
-    forward = job.devices.compile_map(fn)
-
-    def predict(variables: PyTree, images: np.ndarray) -> np.ndarray:
-        blocks = []
-        for start in range(0, len(images), size):
-            block = images[start : start + size]
-            padding = [(0, size - len(block))] + [(0, 0)] * (images.ndim - 1)
-            blocks.append(forward(variables, np.pad(block, padding)))  # dispatched ahead, fetched below
-        return np.concatenate([job.devices.gather(block) for block in blocks])[: len(images)]
-
-    return predict
-
-
-def read_arrays(job: Job, directory: pathlib.Path, name: str, array: str = "") -> np.ndarray:
-    """The array `array` [N, ...] (`name`, unless given) of `<directory>/<name>.npz`, in the order of the job's rows.
-
-    Raises:
-      UserError: the file is missing or damaged, or was written for other images.
-    """
-    path = directory / f"{name}.npz"
-    ids, values = load_arrays(path, "ids", array or name)
-    if not np.array_equal(ids, job.dataset.ids):
-        raise UserError(f"config.{job.name}: {path} is of another training set")
-    return values
-
-
-def once_per_step(job: Job, compute: Callable[[TrainState], T]) -> Callable[[TrainState], T]:
-    """`compute` of a state on the devices, done once for the last step, which is both watched and summarised."""
-    latest: dict[int, T] = {}
-
-    def cached(state: TrainState) -> T:
-        step = int(job.devices.fetch(state.step))
-        if step not in latest:
-            result = compute(state)
-            latest.clear()
-            latest[step] = result
-        return latest[step]
-
-    return cached
 
 
 def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dict[str, float]]) -> Trained:
