@@ -11,7 +11,7 @@ import jax
 
 from lt_noisy.config.command_line import USAGE, parse
 from lt_noisy.errors import UserError
-from lt_noisy.run import run
+from lt_noisy.runs.run import run
 
 
 def main(argv: list[str]) -> int:

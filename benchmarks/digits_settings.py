@@ -13,7 +13,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from lt_noisy.config import recipes
-from lt_noisy.sweeps import Cell, axis, product
+from lt_noisy.runs.sweeps.cells import Cell, axis, product
 
 _PATH = pathlib.Path(__file__).resolve().parent.parent / "configs" / "digits_lt_noise.py"
 _SPEC = importlib.util.spec_from_file_location("digits_lt_noise", _PATH)

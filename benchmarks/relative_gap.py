@@ -30,7 +30,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.evaluation.probes import relative_gap
 from lt_noisy.files import write_json
 from lt_noisy.revision import distinct
-from lt_noisy.workdir import finished
+from lt_noisy.runs.workdir import finished
 
 
 class Probed(NamedTuple):

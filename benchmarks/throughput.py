@@ -35,7 +35,7 @@ from lt_noisy.config import command_line
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.batches import fetch, grouped
 from lt_noisy.errors import UserError
-from lt_noisy.run import load_dataset, make_job, run_card, training_set
+from lt_noisy.runs.run import load_dataset, make_job, run_card, training_set
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
 from lt_noisy.training.interrupt import Interrupts

@@ -18,10 +18,10 @@ Measured: `short`, seed 0, README and results/cifar10_lt_short.json. The full ru
 
 from ml_collections import ConfigDict
 
-from lt_noisy import sweeps
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, section
-from lt_noisy.sweeps import Cell, axis, product
+from lt_noisy.runs.sweeps import tables
+from lt_noisy.runs.sweeps.cells import Cell, axis, product
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -49,7 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 BASELINE = {"loss": "CE"}
-FIGURES = {**sweeps.FIGURES, "selection.oracle_best_on_test.test_balanced_accuracy": "best epoch on test, an oracle"}
+FIGURES = {**tables.FIGURES, "selection.oracle_best_on_test.test_balanced_accuracy": "best epoch on test, an oracle"}
 
 
 def sweep(variant: str = "") -> list[Cell]:

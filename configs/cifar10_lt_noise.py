@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, default, section
-from lt_noisy.sweeps import Cell
+from lt_noisy.runs.sweeps.cells import Cell
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, section
-from lt_noisy.sweeps import Cell, axis, product
+from lt_noisy.runs.sweeps.cells import Cell, axis, product
 
 
 def get_config(variant: str = "") -> ConfigDict:

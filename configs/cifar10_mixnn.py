@@ -18,7 +18,7 @@ Measured, small variant: README, results/cifar10_mixnn_small.json. The full run 
 from ml_collections import ConfigDict
 
 from lt_noisy.config.resolve import check_variant, default, section
-from lt_noisy.sweeps import Cell, axis, chain, product
+from lt_noisy.runs.sweeps.cells import Cell, axis, chain, product
 
 RECIPE = {
     "length": "epochs(300)",

@@ -34,16 +34,17 @@ if __name__ == "__main__":  # quiet while libraries load; handlers that stop the
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lt_noisy import sweeps
 from lt_noisy.config.command_line import parse
 from lt_noisy.config.identity import identity_sha256, run_sha256
 from lt_noisy.config.resolve import resolve
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
-from lt_noisy.jobs import Child, Planned, run_all
 from lt_noisy.revision import distinct
+from lt_noisy.runs.sweeps import tables
+from lt_noisy.runs.sweeps.cells import Cell, arguments, slug
+from lt_noisy.runs.sweeps.jobs import Child, Planned, run_all
+from lt_noisy.runs.workdir import locked, planned_sources
 from lt_noisy.training.interrupt import Interrupts
-from lt_noisy.workdir import locked, planned_sources
 
 MAIN = ROOT / "main.py"
 
@@ -51,7 +52,7 @@ MAIN = ROOT / "main.py"
 class Sweep(NamedTuple):
     """What a config file says of its sweep."""
 
-    cells: list[sweeps.Cell]
+    cells: list[Cell]
     baseline: dict[str, Any] | None
     figures: dict[str, str]
 
@@ -75,13 +76,13 @@ def read_sweep(config: str) -> Sweep:
         raise
     except Exception as error:  # a slip in the file, of any kind
         raise UserError(f"{path}: {type(error).__name__}: {error}") from None
-    found = Sweep(cells, getattr(module, "BASELINE", None), getattr(module, "FIGURES", sweeps.FIGURES))
-    sweeps.check(*found)
+    found = Sweep(cells, getattr(module, "BASELINE", None), getattr(module, "FIGURES", tables.FIGURES))
+    tables.check(*found)
     return found
 
 
 def plan(
-    cells: list[sweeps.Cell], config: str, root: pathlib.Path, store: pathlib.Path, overrides: list[str]
+    cells: list[Cell], config: str, root: pathlib.Path, store: pathlib.Path, overrides: list[str]
 ) -> list[Planned]:
     """Binds the config of every cell, from the arguments that its process will get.
 
@@ -95,7 +96,7 @@ def plan(
             raise UserError(f"{override} has no effect: every cell of the sweep sets {field}")
     planned: dict[str, Planned] = {}
     for cell in cells:
-        own = [f"--config={config}", *overrides, *sweeps.arguments(cell.overrides)]
+        own = [f"--config={config}", *overrides, *arguments(cell.overrides)]
         try:
             resolved = resolve(parse(["main.py", *own])[0])
         except UserError as error:
@@ -104,7 +105,7 @@ def plan(
         sha256 = identity_sha256({"config": run_sha256(resolved), "sources": sources})
         if sha256 in planned:
             raise UserError(f"cell {cell}: the same config as cell {planned[sha256].cell}")
-        directory = root / "cells" / f"{sweeps.slug(cell)}-{sha256[:8]}"
+        directory = root / "cells" / f"{slug(cell)}-{sha256[:8]}"
         command = [str(MAIN), own[0], f"--workdir={directory}", f"--store={store}", *own[1:]]
         planned[sha256] = Planned(cell, directory, sources, sha256, command)
     return list(planned.values())
@@ -142,7 +143,7 @@ def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts:
             write_json(child.planned.directory / "cell.json", mark)
             summary = finished(child.planned)
         if summary is not None:
-            said = sweeps.headline(sweeps.figures(summary, figures))
+            said = tables.headline(tables.figures(summary, figures))
         elif interrupts.pending is not None:
             said = "stopped"
         else:
@@ -165,7 +166,7 @@ def make_record(
     for each, summary in zip(planned, summaries, strict=True):
         cell = {"labels": each.cell.labels, "overrides": each.cell.overrides, "figures": None}
         if summary is not None:
-            cell["figures"] = sweeps.figures(summary, sweep.figures)
+            cell["figures"] = tables.figures(summary, sweep.figures)
             cell |= {key: summary.get(key) for key in ("params_sha256", "wall_seconds", "process_seconds")}
         cells.append(cell)
     return {
@@ -221,8 +222,8 @@ def read_record(path: pathlib.Path, option: str) -> dict[str, Any]:
 def write(root: pathlib.Path, record: dict[str, Any]) -> None:
     """record.json, table.md and table.csv."""
     write_json(root / "record.json", record)
-    (root / "table.md").write_text(sweeps.table(record) + "\n")
-    (root / "table.csv").write_text(sweeps.table_csv(record))
+    (root / "table.md").write_text(tables.table(record) + "\n")
+    (root / "table.csv").write_text(tables.table_csv(record))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -274,9 +275,9 @@ def show(chosen: argparse.Namespace) -> None:
     record = read_record(chosen.show, "--show")
     try:
         if chosen.across:
-            text = sweeps.table_across(record, chosen.across.split(","), chosen.figure or "")
+            text = tables.table_across(record, chosen.across.split(","), chosen.figure or "")
         else:
-            text = sweeps.table_csv(record).rstrip() if chosen.csv else sweeps.table(record)
+            text = tables.table_csv(record).rstrip() if chosen.csv else tables.table(record)
     except UserError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -308,7 +309,7 @@ def run(chosen: argparse.Namespace) -> int:
         missing = [cell for cell in record["cells"] if cell["figures"] is None]
         if chosen.record is not None and not missing:
             write_json(chosen.record, record)
-        print(sweeps.table(record), flush=True)
+        print(tables.table(record), flush=True)
         for line in failed:
             print(f"failed: {line}", flush=True)
         if missing:

@@ -12,7 +12,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import main
-from lt_noisy import run
+from lt_noisy.runs import run
 from lt_noisy.training import checkpoint, loop
 
 

@@ -13,7 +13,7 @@ from lt_noisy.config.resolve import default, section
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.rebalance.posthoc import CLASSIFIERS, TAUS, Head, Known, Rebalanced, Rebalancing, tune
-from lt_noisy.run import run
+from lt_noisy.runs.run import run
 from lt_noisy.stages import classifier
 
 RNG = np.random.default_rng(0)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from conftest import CONFIG, NO_RECIPE, ROOT, SSL
 
-from lt_noisy import sweeps
 from lt_noisy.config import command_line
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.pools import Own
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
-from lt_noisy.run import make_job
+from lt_noisy.runs.run import make_job
+from lt_noisy.runs.sweeps import tables
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
 
@@ -195,11 +195,11 @@ def test_the_readme_says_what_ci_runs_and_what_was_measured():
 
     shown = {
         **{
-            f"digits_grid {figure}": sweeps.table_across(record("digits_grid"), ("noise", "ratio"), figure)
+            f"digits_grid {figure}": tables.table_across(record("digits_grid"), ("noise", "ratio"), figure)
             for figure in ("balanced accuracy", "gain", "last three classes")
         },
-        "cifar10_lt_short": sweeps.table(record("cifar10_lt_short")),
-        "cifar10_mixnn_small": sweeps.table(record("cifar10_mixnn_small")),
+        "cifar10_lt_short": tables.table(record("cifar10_lt_short")),
+        "cifar10_mixnn_small": tables.table(record("cifar10_mixnn_small")),
         "ssl_digits": ssl_table.show(record("ssl_digits")),
         "ssl_cifar10_small": ssl_table.show(record("ssl_cifar10_small")),
         "ssl_cost_cpu": ssl_cost.show(record("ssl_cost_cpu")),

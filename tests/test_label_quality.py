@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lt_noisy import run
 from lt_noisy.config.resolve import default, section
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.evaluation.label_quality import confident_learning, quality, score
-from lt_noisy.report import final_table
+from lt_noisy.runs import run
+from lt_noisy.runs.report import final_table
 from lt_noisy.stages import STAGES, cross_fit, supervised
 from lt_noisy.stages.quality import write_quality
 

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lt_noisy import run
 from lt_noisy.config.resolve import default, resolve, section
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
-from lt_noisy.report import final_table
+from lt_noisy.runs import run
+from lt_noisy.runs.report import final_table
 from lt_noisy.stages import pseudo_label, unlabelled
 from lt_noisy.stages.base import Input
 

@@ -1,6 +1,6 @@
 """What a run shows at its end."""
 
-from lt_noisy.report import final_table
+from lt_noisy.runs.report import final_table
 
 COLLAPSE = {"channel_std": 0.001, "channel_std_ideal": 0.125, "effective_rank": 1.2, "collapsed": True}
 TRAINED = {"parameters": 1234, "steps": 10, "train_seconds": 1.0, "images_per_second": 50.0}

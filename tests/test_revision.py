@@ -11,8 +11,8 @@ from conftest import ROOT
 
 from lt_noisy import revision
 from lt_noisy.config.resolve import default, resolve, section
+from lt_noisy.runs.workdir import planned_sources, stage_sources
 from lt_noisy.training import loop
-from lt_noisy.workdir import planned_sources, stage_sources
 
 # A pre-training and a fine-tuning of two steps each, as a sweep of one cell.
 CONFIG = """

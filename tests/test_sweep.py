@@ -13,7 +13,7 @@ import time
 import pytest
 from conftest import FAST_COMPILE, ROOT
 
-from lt_noisy import sweeps
+from lt_noisy.runs.sweeps import tables
 
 # Two stages of four steps, saved every two; `SWEEP` stands for the body of the file's sweep.
 CONFIG = """
@@ -182,9 +182,9 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
     assert record["cells"][1]["overrides"] == {"finetune.loss": "gce(q=0.7)"}
     for file in ("grid.json", "runs/grid/record.json"):
         assert sweep.main(["sweep.py", f"--show={file}"]) == 0
-        assert capsys.readouterr().out.strip() == sweeps.table(record)
+        assert capsys.readouterr().out.strip() == tables.table(record)
     assert (
-        pathlib.Path("runs/grid/table.md").read_text().strip() == sweeps.table(record) == out.split("\n", 1)[1].strip()
+        pathlib.Path("runs/grid/table.md").read_text().strip() == tables.table(record) == out.split("\n", 1)[1].strip()
     )
     assert sweep.main(["sweep.py", "--show=grid.json", "--csv"]) == 0
     assert capsys.readouterr().out == pathlib.Path("runs/grid/table.csv").read_text()

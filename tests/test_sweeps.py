@@ -9,11 +9,11 @@ import sys
 import pytest
 from conftest import ROOT
 
-from lt_noisy import sweeps
 from lt_noisy.config.command_line import parse
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
-from lt_noisy.sweeps import axis, chain, product, zipped
+from lt_noisy.runs.sweeps import cells, tables
+from lt_noisy.runs.sweeps.cells import axis, chain, product, zipped
 
 
 def test_helpers():
@@ -26,7 +26,7 @@ def test_helpers():
     assert [str(cell) for cell in chain(loss, seed)] == ["loss=CE", "loss=LA", "seed=0", "seed=1"]
     same = product(loss, axis("also", {"x": {"finetune.length": "steps(2)"}}))  # set twice, to the same
     assert same[1].overrides == loss[1].overrides
-    assert product() == [sweeps.Cell({}, {})]
+    assert product() == [cells.Cell({}, {})]
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_helpers():
         (lambda: zipped(axis("seed", range(2)), axis("a", {"x": {}})), "zipped lists have 2, 1 cells"),
         (lambda: axis("shots", [(0, 1)]), "(0, 1): not a label"),
         (lambda: axis("a", {"x": {"manifest": None}}), "manifest holds str, int, float, bool or tuple, not NoneType"),
-        (lambda: sweeps.check(axis("seed", [0, 1, 1]), None, sweeps.FIGURES), "two cells have the labels seed=1"),
-        (lambda: sweeps.check([], None, sweeps.FIGURES), "at least one"),
-        (lambda: sweeps.check(axis("a", [1]), None, {"x": "t", "y": "t"}), "no title twice"),
-        (lambda: sweeps.check(axis("loss", ["CE"]), {"los": "CE"}, sweeps.FIGURES), "BASELINE: no row"),
-        (lambda: sweeps.check(axis("seed", [0]), {"seed": 0}, sweeps.FIGURES), "BASELINE: no row"),
+        (lambda: tables.check(axis("seed", [0, 1, 1]), None, tables.FIGURES), "two cells have the labels seed=1"),
+        (lambda: tables.check([], None, tables.FIGURES), "at least one"),
+        (lambda: tables.check(axis("a", [1]), None, {"x": "t", "y": "t"}), "no title twice"),
+        (lambda: tables.check(axis("loss", ["CE"]), {"los": "CE"}, tables.FIGURES), "BASELINE: no row"),
+        (lambda: tables.check(axis("seed", [0]), {"seed": 0}, tables.FIGURES), "BASELINE: no row"),
         (
-            lambda: sweeps.check(
-                chain(axis("a", [1]), product(axis("a", [2]), axis("b", [1, 2]))), {"a": 2}, sweeps.FIGURES
+            lambda: tables.check(
+                chain(axis("a", [1]), product(axis("a", [2]), axis("b", [1, 2]))), {"a": 2}, tables.FIGURES
             ),
             "BASELINE: a=1 has two: a=2, b=1; a=2, b=2",
         ),
@@ -69,7 +69,7 @@ def test_every_type_of_override_survives_the_command_line_and_the_cells_come_las
         "tensorboard": False,
     }
     base = ["--config.seed=3", "--config.finetune.loss=cross_entropy()", "--config.finetune.batch_size=5"]
-    config, *_ = parse(["main.py", "--config=configs/digits_lt_noise.py", *base, *sweeps.arguments(overrides)])
+    config, *_ = parse(["main.py", "--config=configs/digits_lt_noise.py", *base, *cells.arguments(overrides)])
     found = {name: config for name in overrides}
     for name in found:
         for part in name.split("."):
@@ -106,9 +106,9 @@ def test_a_table_by_hand():
 | SSL | CE | no | 65.0 ± 7.1 |  | 5.0 ± 21.2 | 2 |
 | SSL | L\\|A | no | 85.0 ± 7.1 | 0.0 | 30.0 | 2 |"""
     made = record(cells, {"init": "scratch", "loss": "CE"})
-    assert sweeps.table(made) == by_hand
-    assert sweeps.table(json.loads(json.dumps(made))) == by_hand
-    rows = list(csv.DictReader(sweeps.table_csv(made).splitlines()))
+    assert tables.table(made) == by_hand
+    assert tables.table(json.loads(json.dumps(made))) == by_hand
+    rows = list(csv.DictReader(tables.table_csv(made).splitlines()))
     assert rows[1]["accuracy"] == "0.65" and rows[1]["accuracy, std"] == "0.0707107" and rows[1]["gain"] == "0.05"
     assert rows[2]["loss"] == "L|A" and rows[2]["memorised, std"] == "" and rows[2]["n"] == "2"
 
@@ -120,7 +120,7 @@ def test_a_table_of_complete_seeds_has_no_counts_and_gains_match_the_other_label
         for loss, gain in (("CE", 0.0), ("LA", 0.02))
     ]
     assert (
-        sweeps.table(record(cells, {"loss": "CE"}))
+        tables.table(record(cells, {"loss": "CE"}))
         == """\
 | ratio | loss | accuracy | gain |
 |---|---|---|---|
@@ -129,7 +129,7 @@ def test_a_table_of_complete_seeds_has_no_counts_and_gains_match_the_other_label
 | 50 | CE | 50.0 |  |
 | 50 | LA | 52.0 | 2.0 |"""
     )
-    assert "gain" not in sweeps.table(record(cells)) and sweeps.table(record([cell({"a": 1}, None)])).endswith(
+    assert "gain" not in tables.table(record(cells)) and tables.table(record([cell({"a": 1}, None)])).endswith(
         "| 1 | 0 |"
     )
 
@@ -146,26 +146,26 @@ def test_one_figure_across_conditions():
     ]
     made = record(cells, {"loss": "CE"})
     assert (
-        sweeps.table_across(made, ("noise", "ratio"))
+        tables.table_across(made, ("noise", "ratio"))
         == """\
 | loss | sym, 10 | sym, 50 | asym, 10 | asym, 50 |
 |---|---|---|---|---|
 | CE | 11.0 ± 1.4 | 51.0 ± 1.4 | 11.0 ± 1.4 | 51.0 ± 1.4 |
 | LA | 13.0 ± 1.4 | 53.0 ± 1.4 | 13.0 ± 1.4 |  |"""
     )
-    assert sweeps.table_across(made, ["ratio"], "gain").endswith("| asym | LA | 2.0 ± 0.0 |  |")
+    assert tables.table_across(made, ["ratio"], "gain").endswith("| asym | LA | 2.0 ± 0.0 |  |")
     for axes, figure, says in ((("nose",), "", "did you mean 'noise'"), (("noise",), "gains", "did you mean 'gain'")):
         with pytest.raises(UserError, match=says):
-            sweeps.table_across(made, axes, figure)
+            tables.table_across(made, axes, figure)
 
 
 def test_figures_are_what_a_summary_has():
     summary = {"test": {"balanced_accuracy": 0.25}, "train": {"memorised": None}, "probes": {"all": 1}}
-    found = sweeps.figures(summary, sweeps.FIGURES)
+    found = tables.figures(summary, tables.FIGURES)
     assert {title for title, value in found.items() if value is not None} == {"balanced accuracy"}
-    assert sweeps.headline(found) == "balanced accuracy 25.0 %" and sweeps.headline({}) == "no figure"
-    probed = sweeps.figures({"probes": {"all": {"linear": {"balanced_accuracy": 0.5}}}}, sweeps.FIGURES)
-    assert sweeps.headline(probed) == "linear probe 50.0 %"
+    assert tables.headline(found) == "balanced accuracy 25.0 %" and tables.headline({}) == "no figure"
+    probed = tables.figures({"probes": {"all": {"linear": {"balanced_accuracy": 0.5}}}}, tables.FIGURES)
+    assert tables.headline(probed) == "linear probe 50.0 %"
 
 
 def show(*arguments):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from lt_noisy import files, report
+from lt_noisy import files
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.noise import transition_matrix
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.transition import TRANSITIONS, Estimate, clean_prior, confident_joint, describe
+from lt_noisy.runs import report
 from lt_noisy.stages import transition as stage
 from lt_noisy.stages.base import Input, read_arrays
 

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from lt_noisy import run as runs
 from lt_noisy.config.identity import identity_sha256
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
-from lt_noisy.workdir import claim, link, waited_for
+from lt_noisy.runs import run as runs
+from lt_noisy.runs.workdir import claim, link, waited_for
 
 HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
 

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from lt_noisy.config.resolve import default, section
-from lt_noisy.sweeps import Cell, axis, chain, product
+from lt_noisy.runs.sweeps.cells import Cell, axis, chain, product
 
 
 def cifar10_lt() -> ConfigDict:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lt_noisy import __version__, report, revision
+from lt_noisy import __version__, revision
 from lt_noisy.config.identity import identity_sha256, stage_identity
 from lt_noisy.config.resolve import NORM_AXES, PRECISIONS, Resolved, Stage, resolve
 from lt_noisy.data import manifest as manifests
@@ -20,10 +20,8 @@ from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
-from lt_noisy.stages.base import Input, Job
-from lt_noisy.training import parallel
-from lt_noisy.training.interrupt import Interrupts
-from lt_noisy.workdir import (
+from lt_noisy.runs import report
+from lt_noisy.runs.workdir import (
     claim,
     default_workdir,
     finished,
@@ -33,6 +31,9 @@ from lt_noisy.workdir import (
     unlink_unused,
     waited_for,
 )
+from lt_noisy.stages.base import Input, Job
+from lt_noisy.training import parallel
+from lt_noisy.training.interrupt import Interrupts
 
 
 def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str = "") -> pathlib.Path:

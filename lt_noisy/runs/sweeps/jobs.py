@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import IO, NamedTuple
 
-from lt_noisy.sweeps import Cell
+from lt_noisy.runs.sweeps.cells import Cell
 from lt_noisy.training.interrupt import Interrupts
 
 POLL_SECONDS = 0.1

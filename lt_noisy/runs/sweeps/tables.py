@@ -1,33 +1,15 @@
-"""Sweeps: grids of overrides as lists of cells, and the table of what the cells gave.
-
-A config file with a `sweep(variant)` that returns a list of cells can be given to `launch/sweep.py`:
-
-    def sweep(variant):
-        losses = axis("loss", {"CE": {"finetune.loss": "cross_entropy()"}, "LA": {"finetune.loss": "logit_adjusted()"}})
-        scratch = axis("init", {"scratch": {"stages": ("finetune",), "finetune.init": "none()"}})
-        ssl = axis("init", {"SSL": {}})
-        frozen = axis("freeze", {"no": {}, "yes": {"finetune.freeze_encoder": True}})
-        return product(axis("seed", range(5)), chain(product(scratch, losses), product(ssl, frozen, losses)))
-
-It may also have `BASELINE`, labels of the cells that the table's gains are over, such as {"init": "scratch",
-"loss": "CE"}, and `FIGURES` in place of this module's. The label `seed` is what means and deviations are taken over.
-"""
+"""What the cells of a sweep gave: its record as a table."""
 
 import csv
 import io
-import itertools
 import json
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lt_noisy.errors import UserError, nearest
-
-Labels = Mapping[str, str | int | float | bool]
-
-SEED = "seed"
+from lt_noisy.runs.sweeps.cells import SEED, Cell, Labels
 
 # Where each figure is in the summary of a cell's last stage; the first that there is heads the table.
 FIGURES = {
@@ -38,74 +20,6 @@ FIGURES = {
     "probes.all.knn.balanced_accuracy": "kNN probe",
     "representation.knn_balanced_bank": "kNN",
 }
-
-
-class Cell(NamedTuple):
-    """One run of a sweep: its label on each axis, and the config fields it sets, by dotted name."""
-
-    labels: Labels
-    overrides: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        return ", ".join(f"{axis}={label}" for axis, label in self.labels.items())
-
-
-def axis(name: str, options: Mapping[Any, Mapping[str, Any]] | Iterable[Any]) -> list[Cell]:
-    """One cell per option.
-
-    Args:
-      name: of the axis: a column of the table.
-      options: {label: {field: value}}, or values of the field called `name`, which are their own labels:
-        `axis("seed", range(5))`.
-
-    Raises:
-      UserError: a label or a value of a type that a config cannot hold.
-    """
-    pairs = options.items() if isinstance(options, Mapping) else [(value, {name: value}) for value in options]
-    for label, overrides in pairs:
-        where = f"sweep: axis {name!r}, {label!r}"
-        if type(label) not in (str, int, float, bool):
-            raise UserError(
-                f"{where}: not a label; give {{label: {{field: value}}}} with text or a number as the label"
-            )
-        for field, value in overrides.items():
-            if type(value) not in (str, int, float, bool, tuple):
-                raise UserError(f"{where}: {field} holds str, int, float, bool or tuple, not {type(value).__name__}")
-    return [Cell({name: label}, dict(overrides)) for label, overrides in pairs]
-
-
-def product(*lists: list[Cell]) -> list[Cell]:
-    """Every combination of one cell from each list; the last list varies fastest."""
-    return [_merged(cells) for cells in itertools.product(*lists)]
-
-
-def zipped(*lists: list[Cell]) -> list[Cell]:
-    """The first cells of all lists in one, the second cells in one, and so on.
-
-    Raises:
-      UserError: lists of different lengths.
-    """
-    if len({len(cells) for cells in lists}) > 1:
-        raise UserError(f"sweep: zipped lists have {', '.join(str(len(cells)) for cells in lists)} cells")
-    return [_merged(cells) for cells in zip(*lists, strict=True)]
-
-
-def chain(*lists: list[Cell]) -> list[Cell]:
-    """The lists one after another."""
-    return list(itertools.chain(*lists))
-
-
-def _merged(cells: Iterable[Cell]) -> Cell:
-    labels: dict[str, Any] = {}
-    overrides: dict[str, Any] = {}
-    for cell in cells:
-        for what, merged, added in (("axis", labels, cell.labels), ("field", overrides, cell.overrides)):
-            for name, value in added.items():
-                if name in merged and (type(merged[name]), merged[name]) != (type(value), value):
-                    where = Cell({**labels, **cell.labels}, {})
-                    raise UserError(f"sweep: {where}: {what} {name} is both {merged[name]!r} and {value!r}")
-                merged[name] = value
-    return Cell(labels, overrides)
 
 
 def check(cells: Any, baseline: Any, paths: Any) -> None:
@@ -126,16 +40,6 @@ def check(cells: Any, baseline: Any, paths: Any) -> None:
             raise UserError(f"BASELINE: no row of the table has the labels {Cell(baseline, {})}")
         for row in rows:
             _baseline_of(row, rows, baseline)
-
-
-def slug(cell: Cell) -> str:
-    """The cell's labels as the name of a directory, at most 150 characters; other labels may share it."""
-    return re.sub(r"[^A-Za-z0-9._+=,-]+", "_", ",".join(f"{a}={label}" for a, label in cell.labels.items()))[:150]
-
-
-def arguments(overrides: Mapping[str, Any]) -> list[str]:
-    """Overrides as command-line arguments of main.py."""
-    return [f"--config.{name}={v if isinstance(v, str) else repr(v)}" for name, v in overrides.items()]
 
 
 def figures(summary: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, float | None]:

@@ -1,0 +1,1 @@
+"""A run and a sweep of runs: directories, reports, processes."""
