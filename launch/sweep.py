@@ -70,7 +70,9 @@ def read_sweep(config: str) -> Sweep:
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "sweep"):
-            raise UserError(f"{path} has no sweep(variant); it returns a list of cells, see lt_noisy/sweeps.py")
+            raise UserError(
+                f"{path} has no sweep(variant); it returns a list of cells, see lt_noisy/runs/sweeps/cells.py"
+            )
         cells = module.sweep(variant)
     except UserError:
         raise

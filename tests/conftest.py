@@ -33,11 +33,11 @@ CONFIG = [
 
 NO_RECIPE = ["--config.longtail=none()", "--config.noise=none()"]
 
-SSL = ["--config=tests/ssl_config.py"]  # every stage kind of self-supervised learning
+SSL = ["--config=tests/helpers/ssl_config.py"]  # every stage kind of self-supervised learning
 
-NOISY = ["--config=tests/noisy_config.py"]  # and every one of learning from noisy labels
+NOISY = ["--config=tests/helpers/noisy_config.py"]  # and every one of learning from noisy labels
 
-KILLER = ROOT / "tests" / "killer.py"
+KILLER = ROOT / "tests" / "helpers" / "killer.py"
 
 
 @pytest.fixture(scope="session")

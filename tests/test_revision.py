@@ -16,25 +16,25 @@ from lt_noisy.training import loop
 
 # A pre-training and a fine-tuning of two steps each, as a sweep of one cell.
 CONFIG = """
-from lt_noisy import config
-from lt_noisy.sweeps import axis
+from lt_noisy.config.resolve import default, section
+from lt_noisy.runs.sweeps.cells import axis
 
 def get_config(variant=""):
-    c = config.default()
+    c = default()
     c.dataset = "digits(test_per_class=20)"
     c.longtail = "exponential(ratio=10)"
     c.model = "resnet8(width=4)"
     c.devices = 1
     c.stages = ("pretrain", "finetune")
     values = {"length": "steps(2)", "batch_size": 32, "eval_every": "percent(100)"}
-    c.pretrain = config.section(
+    c.pretrain = section(
         "self_supervised",
         objective="simclr(hidden=16, size=8)",
         monitor="knn(k=5)",
         augment="simclr_digits()",
         **values,
     )
-    c.finetune = config.section("supervised", init="pretrain", augment="digits()", **values)
+    c.finetune = section("supervised", init="pretrain", augment="digits()", **values)
     return c
 
 def sweep(variant):
@@ -118,9 +118,12 @@ def test_what_a_stage_runs():
     supervised, pretraining, mixnn = (
         set(revision.closure(f"lt_noisy.stages.{kind}")) for kind in ("supervised", "self_supervised", "mixnn")
     )
-    assert {"lt_noisy.losses", "lt_noisy.losses.plain", "lt_noisy.train", "lt_noisy.data.augment"} <= supervised
-    assert {"lt_noisy", "lt_noisy.stages", "lt_noisy.stages.common", "lt_noisy.stages.supervised"} <= supervised
-    assert not {"lt_noisy.run", "lt_noisy.report", "lt_noisy.config", "lt_noisy.stages.mixnn"} & supervised
+    assert {"lt_noisy.losses", "lt_noisy.losses.plain", "lt_noisy.training.loop", "lt_noisy.augment"} <= supervised
+    assert {"lt_noisy", "lt_noisy.stages", "lt_noisy.stages.training", "lt_noisy.stages.supervised"} <= supervised
+    assert (
+        not {"lt_noisy.runs.run", "lt_noisy.runs.report", "lt_noisy.config.resolve", "lt_noisy.stages.mixnn"}
+        & supervised
+    )
     assert "lt_noisy.objectives" in pretraining - supervised
     assert not {"lt_noisy.losses", "lt_noisy.stages.supervised"} & pretraining
     assert supervised < mixnn  # which imports its network
@@ -234,7 +237,7 @@ def test_a_store_serves_what_the_same_sources_made_and_nothing_else(project, env
     assert summary["code"] == card["code"] == code
     assert len(summary["sources_sha256"]) == 64 and summary["sources_sha256"] == card["sources_sha256"]
 
-    edit(project / "lt_noisy" / "report.py", '"""What a run', '"""All that a run')
+    edit(project / "lt_noisy" / "runs" / "report.py", '"""What a run', '"""All that a run')
     out, second = sweep()
     assert out.startswith("1 cells, 1 finished already") and second == first
 

@@ -17,11 +17,11 @@ from lt_noisy.runs.sweeps import tables
 
 # Two stages of four steps, saved every two; `SWEEP` stands for the body of the file's sweep.
 CONFIG = """
-from lt_noisy import config
-from lt_noisy.sweeps import axis, chain, product, zipped
+from lt_noisy.config.resolve import default, section
+from lt_noisy.runs.sweeps.cells import axis, chain, product, zipped
 
 def get_config(variant=""):
-    c = config.default()
+    c = default()
     c.dataset = "digits(test_per_class=20)"
     c.longtail = "exponential(ratio=10)"
     c.model = "resnet8(width=4)"
@@ -29,8 +29,8 @@ def get_config(variant=""):
     c.stages = ("base", "finetune")
     values = {"length": "steps(4)", "batch_size": 32, "augment": "digits()", "save_every": "steps(2)"}
     values |= {"eval_every": "percent(100)"}
-    c.base = config.section("supervised", **values)
-    c.finetune = config.section("supervised", init="base", freeze_encoder=True, **values)
+    c.base = section("supervised", **values)
+    c.finetune = section("supervised", init="base", freeze_encoder=True, **values)
     return c
 
 def sweep(variant):
@@ -152,7 +152,7 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
     monkeypatch.setenv("XLA_FLAGS", FAST_COMPILE)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp().parent / "xla-cache"))
     write_config("return chain(loss, axis('loss', {'big': {'finetune.batch_size': 5000}}))")
-    killer = [sys.executable, str(ROOT / "tests" / "killer.py"), "before step 4", "--config=grid.py"]
+    killer = [sys.executable, str(ROOT / "tests" / "helpers" / "killer.py"), "before step 4", "--config=grid.py"]
     killed = subprocess.run([*killer, "--workdir=killed", "--store=runs/grid/stages"], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 

@@ -4,8 +4,8 @@ import inspect
 
 import numpy as np
 import pytest
+from helpers.tfds_files import examples, pictures, write_tfds
 from PIL import Image
-from test_tfds_reader import examples, pictures, write_tfds
 
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import hold_out, select

@@ -1,13 +1,12 @@
 """TFDS sets: read without TensorFlow, and one clear line where they cannot be."""
 
-import io
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tfds_files import examples, pictures, write_tfds
 from PIL import Image
 
 from lt_noisy.config import spec
@@ -25,83 +24,10 @@ def refused(text, match):
     assert "\n" not in str(caught.value)
 
 
-def pictures(n, height=6, width=6, channels=3, seed=0):
-    return np.random.RandomState(seed).randint(0, 256, (n, height, width, channels)).astype(np.uint8)
-
-
-def png(pixels):
-    out = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(out, "PNG")
-    return out.getvalue()
-
-
-def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="array_record", version="1.0.0"):
-    """A prepared set in TFDS's own layout. splits: name -> list of (id bytes or None, pixels, label)."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.proto import tf_example_generated_pb2 as proto
-
-    place = root / name / version
-    place.mkdir(parents=True)
-    infos = []
-    for split, examples in splits.items():
-        infos.append(
-            {
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "name": split,
-                "numBytes": "1",
-                "shardLengths": [str(len(examples))],
-            }
-        )
-        path = str(place / f"{name}-{split}.{file_format}-00000-of-00001")
-        if file_format != "array_record":
-            Path(path).write_bytes(b"")
-            continue
-        writer = ArrayRecordWriter(path, "group_size:1")
-        for identity, pixels, number in examples:
-            example = proto.Example()
-            feature = example.features.feature
-            feature["image"].bytes_list.value.append(png(pixels))
-            feature["label"].int64_list.value.append(number)
-            if identity is not None:
-                feature["id"].bytes_list.value.append(identity)
-            writer.write(example.SerializeToString())
-        writer.close()
-    module = "tensorflow_datasets.core.features."
-    image_feature = {
-        "pythonClassName": module + "image_feature.Image",
-        "image": {"dtype": "uint8", "shape": {"dimensions": [str(d) for d in shape]}},
-    }
-    features = {"image": image_feature}
-    if label:
-        features["label"] = {
-            "pythonClassName": module + "class_label_feature.ClassLabel",
-            "classLabel": {"numClasses": "3"},
-        }
-        (place / "label.labels.txt").write_text("cat\ndog\nemu\n")
-    if any(identity is not None for examples in splits.values() for identity, _, _ in examples):
-        features["id"] = {"pythonClassName": module + "text_feature.Text", "text": {}}
-    (place / "features.json").write_text(
-        json.dumps(
-            {
-                "pythonClassName": module + "features_dict.FeaturesDict",
-                "featuresDict": {"features": features},
-            }
-        )
-    )
-    (place / "dataset_info.json").write_text(
-        json.dumps({"name": name, "version": version, "fileFormat": file_format, "splits": infos})
-    )
-
-
 @pytest.fixture
 def tfds_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     return tmp_path
-
-
-def examples(pixels, prefix=b"train_"):
-    numbers = np.random.RandomState(4).permutation(len(pixels)) + 40
-    return [(prefix + b"%05d" % i, p, int(i) % 3) for i, p in zip(numbers, pixels, strict=True)]
 
 
 def test_tfds_reads_ids_labels_and_the_rows_asked_for(tfds_dir):

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
+from helpers.loss_cases import CONTEXT, LABELS, LOGITS, SOFT, C, at, gradient, log_p, numeric_gradient, run, values
 from jax.sharding import AxisType, PartitionSpec
-from loss_cases import CONTEXT, LABELS, LOGITS, SOFT, C, at, gradient, log_p, numeric_gradient, run, values
 
 from lt_noisy import collectives
 from lt_noisy.config.spec import bind

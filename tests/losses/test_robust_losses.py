@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special as sp
-from jax.sharding import AxisType, PartitionSpec
-from loss_cases import (
+from helpers.loss_cases import (
     CONTEXT,
     COUNTS,
     LABELS,
@@ -23,6 +22,7 @@ from loss_cases import (
     run,
     values,
 )
+from jax.sharding import AxisType, PartitionSpec
 
 from lt_noisy import collectives
 from lt_noisy.config.spec import bind

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loss_cases import (
+from helpers.loss_cases import (
     CONTEXT,
     COUNTS,
     LABELS,
