@@ -11,7 +11,7 @@ class UserError(ValueError):
     """Something the user can put right. The message is one line: what, where, what would be right."""
 
 
-def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+def did_you_mean(name: str, known: Mapping[str, Any] | list[str]) -> str:
     """`", did you mean 'x'?"` for the closest known name, or the empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""

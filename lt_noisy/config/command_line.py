@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 
 USAGE = """\
 python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] [--config.FIELD=VALUE ...]
@@ -42,7 +42,7 @@ def _refuse_override(argv: list[str], error: Exception) -> None:
                 raise UserError(f"{flag}: {node} is {at!r} and has no fields")
             if name not in at:
                 known = sorted(at.keys())
-                raise UserError(f"{flag}: {node} has no {name!r}{nearest(name, known)} (it has {', '.join(known)})")
+                raise UserError(f"{flag}: {node} has no {name!r}{did_you_mean(name, known)} (it has {', '.join(known)})")
             node, at = f"{node}.{name}", at[name]
         if str(error).startswith(f"flag {override}:"):  # absl names the one that it cannot parse
             if isinstance(at, ConfigDict):

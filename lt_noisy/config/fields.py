@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from lt_noisy.config.spec import Table, bind, canonical
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 
 
 class Field(NamedTuple):
@@ -32,7 +32,7 @@ def new_section(fields: Fields, values: Mapping[str, Any], what: str) -> ConfigD
     """A section with all its defaults, then `values`; a name that is not a field is refused."""
     for name in values:
         if name not in fields:
-            raise UserError(f"{what} has no field {name!r}{nearest(name, fields)} (known: {', '.join(fields)})")
+            raise UserError(f"{what} has no field {name!r}{did_you_mean(name, fields)} (known: {', '.join(fields)})")
     return ConfigDict({name: values.get(name, field.default) for name, field in fields.items()})
 
 
@@ -50,7 +50,7 @@ def bind_section(section: Mapping[str, Any], fields: Fields, where: str) -> tupl
             raise UserError(f"{where}.{name} is missing (a section must keep all its fields)")
     for name in section:
         if name not in fields:
-            raise UserError(f"{where} has no field {name!r}{nearest(name, fields)} (known: {', '.join(fields)})")
+            raise UserError(f"{where} has no field {name!r}{did_you_mean(name, fields)} (known: {', '.join(fields)})")
     bound, texts = {}, {}
     for name, field in fields.items():
         value, place = section[name], f"{where}.{name}"

@@ -18,7 +18,7 @@ from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.manifest import MANIFESTS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.models.resnet import MODELS
 from lt_noisy.stages import STAGES
 from lt_noisy.stages.base import Kind
@@ -79,7 +79,7 @@ def section(kind: str, **values: Any) -> ConfigDict:
 def _kind(name: Any, where: str) -> Kind:
     if name not in STAGES:
         raise UserError(
-            f"{where}: unknown stage kind {name!r}{nearest(str(name), STAGES)} (known: {', '.join(STAGES)})"
+            f"{where}: unknown stage kind {name!r}{did_you_mean(str(name), STAGES)} (known: {', '.join(STAGES)})"
         )
     return STAGES[name]
 
@@ -104,7 +104,7 @@ def resolve(config: ConfigDict) -> Resolved:
     ):
         if texts[field] not in table:
             raise UserError(
-                f"config.{field}: unknown value {texts[field]!r}{nearest(texts[field], table)} "
+                f"config.{field}: unknown value {texts[field]!r}{did_you_mean(texts[field], table)} "
                 f"(known: {', '.join(table)})"
             )
     for field, least in (("seed", 0), ("devices", 0), ("steps_per_call", 1)):
@@ -119,7 +119,7 @@ def resolve(config: ConfigDict) -> Resolved:
     for name in fields.stages:
         if name not in sections:
             raise UserError(
-                f"config.stages: no section {name!r}{nearest(str(name), sections)} (sections: {', '.join(sections)})"
+                f"config.stages: no section {name!r}{did_you_mean(str(name), sections)} (sections: {', '.join(sections)})"
             )
     bound = {name: _bind_stage(name, value) for name, value in sections.items()}
     stages = tuple(bound[name] for name in fields.stages)
@@ -163,5 +163,5 @@ def check_variant(variant: str, known: tuple[str, ...] = ("small",)) -> None:
     """Refuses a `--config=file.py:variant` that the config file does not have."""
     if variant and variant not in known:
         raise UserError(
-            f"--config: unknown variant {variant!r}{nearest(variant, list(known))} (known: {', '.join(known)})"
+            f"--config: unknown variant {variant!r}{did_you_mean(variant, list(known))} (known: {', '.join(known)})"
         )

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 
 Table = Mapping[str, Callable[..., Any]]
 _LITERAL_TYPES = (bool, int, float, str, tuple)
@@ -92,7 +92,7 @@ def _resolve(call: Call, table: Table, where: str) -> tuple[Callable[..., Any], 
     """Looks `call` up and binds its arguments (defaults applied), nested specs still unbound."""
     if call.name not in table:
         raise UserError(
-            f"{where}: unknown name {call.name!r}{nearest(call.name, table)} (known: {', '.join(sorted(table))})"
+            f"{where}: unknown name {call.name!r}{did_you_mean(call.name, table)} (known: {', '.join(sorted(table))})"
         )
     factory = table[call.name]
     accepts = signature_text(call.name, factory)
@@ -100,7 +100,7 @@ def _resolve(call: Call, table: Table, where: str) -> tuple[Callable[..., Any], 
     for name in call.kwargs:
         if name not in parameters:
             raise UserError(
-                f"{where}: {call.name} has no argument {name!r}{nearest(name, parameters)} (it accepts {accepts})"
+                f"{where}: {call.name} has no argument {name!r}{did_you_mean(name, parameters)} (it accepts {accepts})"
             )
     try:
         bound = inspect.signature(factory).bind(*call.args, **call.kwargs)

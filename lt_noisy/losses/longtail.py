@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.losses.common import at_target, log_complement, log_softmax
 from lt_noisy.method import Context, Method, State
 
@@ -28,7 +28,7 @@ def logit_adjusted(tau: float = 1.0, prior: str = "observed") -> Method:
     if not 0 <= tau < math.inf:
         raise UserError(f"tau must be a finite number, at least 0, not {tau!r}")
     if prior not in _PRIORS:
-        raise UserError(f"prior must be {' or '.join(_PRIORS)}, not {prior!r}{nearest(prior, _PRIORS)}")
+        raise UserError(f"prior must be {' or '.join(_PRIORS)}, not {prior!r}{did_you_mean(prior, _PRIORS)}")
 
     def init(context: Context) -> State:
         return {"log_prior": jnp.asarray(log_prior(_PRIORS[prior](context)), jnp.float32)}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy import collectives
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.method import Context, Method, State
 
 
@@ -38,7 +38,7 @@ def superloss(inner: Method, lam: float = 1.0, threshold: str = "log_classes") -
         raise UserError(f"lam must be a finite number above 0, not {lam!r}")
     if threshold not in _THRESHOLDS:
         known = " or ".join(_THRESHOLDS)
-        raise UserError(f"threshold must be {known}, not {threshold!r}{nearest(threshold, _THRESHOLDS)}")
+        raise UserError(f"threshold must be {known}, not {threshold!r}{did_you_mean(threshold, _THRESHOLDS)}")
     init_threshold, update_threshold = _THRESHOLDS[threshold]
 
     def init(context: Context) -> State:

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.preprocessing import normalize
 
-from lt_noisy.errors import UserError, check_finite, nearest
+from lt_noisy.errors import UserError, check_finite, did_you_mean
 from lt_noisy.evaluation.selection import balanced
 from lt_noisy.losses import log_prior
 from lt_noisy.rebalance.sampling import class_balanced
@@ -191,7 +191,7 @@ def posthoc(tau: float = 1.0, prior: str = "observed") -> Rebalancing:
     """
     _check_tau(tau)
     if prior not in _PRIORS:
-        raise UserError(f"prior must be {' or '.join(_PRIORS)}, not {prior!r}{nearest(prior, list(_PRIORS))}")
+        raise UserError(f"prior must be {' or '.join(_PRIORS)}, not {prior!r}{did_you_mean(prior, list(_PRIORS))}")
     corrected = prior == "corrected"
 
     def fit(known: Known) -> Rebalanced:

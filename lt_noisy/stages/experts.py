@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lt_noisy.config.fields import Field, Fields
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import self_supervised, training
 from lt_noisy.stages.base import Job, read_arrays
@@ -30,7 +30,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     """
     if section.train_on not in TRAIN_ON:
         raise UserError(
-            f"config.{job.name}.train_on: {section.train_on!r}{nearest(section.train_on, list(TRAIN_ON))} "
+            f"config.{job.name}.train_on: {section.train_on!r}{did_you_mean(section.train_on, list(TRAIN_ON))} "
             f"(known: {', '.join(TRAIN_ON)})"
         )
     return {"steps": self_supervised.check_objective(job, section).total, "multiple": job.multiple}

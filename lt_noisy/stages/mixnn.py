@@ -27,8 +27,7 @@ from lt_noisy.collectives import AXIS, gather, positions
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data.batches import fetch
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.errors import UserError
-from lt_noisy.errors import nearest as nearest_name
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.losses.memory import check_memory
@@ -80,7 +79,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     if section.mixup not in mixnn.MIXUP_LOSSES:
         known = mixnn.MIXUP_LOSSES
         raise UserError(
-            f"{where}.mixup is {' or '.join(known)}, not {section.mixup!r}{nearest_name(section.mixup, known)}"
+            f"{where}.mixup is {' or '.join(known)}, not {section.mixup!r}{did_you_mean(section.mixup, known)}"
         )
     kept = job.dataset.num_classes + 1 + section.history + section.neighbours.k - 1
     check_memory(where, len(job.dataset.ids), kept)

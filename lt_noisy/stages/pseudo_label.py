@@ -14,7 +14,7 @@ from scipy.special import softmax
 from lt_noisy.config.fields import Field, Fields
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.evaluation.classification import accuracies, class_groups
 from lt_noisy.hashing import array_sha256
 from lt_noisy.stages import supervised, unlabelled
@@ -38,7 +38,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, str]:
     where = f"config.{job.name}"
     if section.targets not in TARGETS:
         raise UserError(
-            f"{where}.targets: {section.targets!r}{nearest(section.targets, list(TARGETS))} "
+            f"{where}.targets: {section.targets!r}{did_you_mean(section.targets, list(TARGETS))} "
             f"(known: {', '.join(TARGETS)})"
         )
     if not 0 <= section.threshold <= 1:

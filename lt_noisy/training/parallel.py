@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lt_noisy.collectives import AXIS
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 
 PyTree = Any
 Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
@@ -147,7 +147,7 @@ MODES = {"jit": Jit, "pmap": Pmap}
 def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
     """The devices to run on: the first `num_devices` local ones, all of them for 0."""
     if mode not in MODES:
-        raise UserError(f"config.parallel: unknown mode {mode!r}{nearest(mode, MODES)} (known: jit, pmap)")
+        raise UserError(f"config.parallel: unknown mode {mode!r}{did_you_mean(mode, MODES)} (known: jit, pmap)")
     devices = jax.local_devices()
     if not 0 <= num_devices <= len(devices):
         raise UserError(f"config.devices: {num_devices} asked for, {len(devices)} present (0 takes them all)")

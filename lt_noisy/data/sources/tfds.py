@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lt_noisy.data.sources.base import Load, Source, Split
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 
 _CHUNK = 256  # records read and decoded at a time
 
@@ -45,7 +45,7 @@ def prepared_builder(name: str) -> Any:
         raise
     except tensorflow_datasets.core.registered.DatasetNotFoundError:
         known = tensorflow_datasets.list_builders(with_community_datasets=False)
-        raise UserError(f"TFDS has no data set {name!r}{nearest(re.split('[/:]', name)[0], known)}") from None
+        raise UserError(f"TFDS has no data set {name!r}{did_you_mean(re.split('[/:]', name)[0], known)}") from None
     except Exception as error:  # TFDS raises half a dozen kinds for a bad name, config, version or directory
         raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from None
 

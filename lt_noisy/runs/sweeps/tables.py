@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from lt_noisy.errors import UserError, nearest
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.runs.sweeps.cells import SEED, Cell, Labels
 
 # Where each figure is in the summary of a cell's last stage; the first that there is heads the table.
@@ -154,7 +154,7 @@ def table_across(record: Mapping[str, Any], across: Iterable[str], figure: str =
     across, figure = list(across), figure or titles[0]
     for name, known in ((figure, titles), *((axis, axes) for axis in across)):
         if name not in known:
-            raise UserError(f"the record has no {name!r}{nearest(name, known)} (it has {', '.join(known)})")
+            raise UserError(f"the record has no {name!r}{did_you_mean(name, known)} (it has {', '.join(known)})")
     rows: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
     for content in contents:
         labels = dict(zip(axes, content, strict=False))
