@@ -42,7 +42,9 @@ def _refuse_override(argv: list[str], error: Exception) -> None:
                 raise UserError(f"{flag}: {node} is {at!r} and has no fields")
             if name not in at:
                 known = sorted(at.keys())
-                raise UserError(f"{flag}: {node} has no {name!r}{did_you_mean(name, known)} (it has {', '.join(known)})")
+                raise UserError(
+                    f"{flag}: {node} has no {name!r}{did_you_mean(name, known)} (it has {', '.join(known)})"
+                )
             node, at = f"{node}.{name}", at[name]
         if str(error).startswith(f"flag {override}:"):  # absl names the one that it cannot parse
             if isinstance(at, ConfigDict):

@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lt_noisy.config.fields import Fields
-from lt_noisy.config.resolve import RUN_FIELDS, Resolved, Stage
+from lt_noisy.config.fields import fields_of
+from lt_noisy.config.resolve import Resolved, RunFields, Stage
 
 
 def stage_identity(
@@ -40,12 +40,13 @@ def stage_identity(
 
 def section_identity(stage: Stage) -> dict[str, Any]:
     """What of a stage's section belongs to its identity, and the revision of its kind once it has one."""
-    texts = identity_texts(stage.texts, stage.kind.fields)
+    texts = identity_texts(stage.texts, stage.kind.section)
     return texts | {"revision": stage.kind.revision} if stage.kind.revision > 1 else texts
 
 
-def identity_texts(texts: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+def identity_texts(texts: Mapping[str, Any], section: type) -> dict[str, Any]:
     """The canonical texts that belong to an identity (a section's `kind` among them)."""
+    fields = fields_of(section)
     return {name: text for name, text in texts.items() if name not in fields or fields[name].identity}
 
 
@@ -56,6 +57,6 @@ def identity_sha256(identity: Mapping[str, Any]) -> str:
 
 def run_sha256(resolved: Resolved) -> str:
     """The hash of everything in a config that changes what its stages compute (logging and cadence do not)."""
-    content = identity_texts(resolved.texts, RUN_FIELDS)
+    content = identity_texts(resolved.texts, RunFields)
     content |= {s.name: section_identity(s) for s in resolved.stages}
     return identity_sha256(content)

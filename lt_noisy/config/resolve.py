@@ -5,51 +5,57 @@ nothing. `resolve` binds every spec in the whole config against its table, so a 
 once, whichever stage it sits in.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from lt_noisy.collectives import AXIS
-from lt_noisy.config.fields import Field, Fields, bind_section, new_section
-from lt_noisy.data.longtail import LONGTAILS
+from lt_noisy.config.fields import NO_STAGE, bind_section, choice, fields_of, new_section, plain, spec
+from lt_noisy.data.longtail import LONGTAILS, Select
 from lt_noisy.data.manifest import MANIFESTS
-from lt_noisy.data.noise import NOISES
+from lt_noisy.data.noise import NOISES, Noise
 from lt_noisy.data.sources import SOURCES
+from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError, did_you_mean
-from lt_noisy.models.resnet import MODELS
+from lt_noisy.models.resnet import MODELS, EncoderBuilder
 from lt_noisy.stages import STAGES
 from lt_noisy.stages.base import Kind
 from lt_noisy.training.parallel import MODES
 
-RUN_FIELDS: Fields = {
-    "seed": Field(0),
-    "dataset": Field("digits()", SOURCES),
-    "longtail": Field("none()", LONGTAILS),
-    "noise": Field("none()", NOISES),
-    "manifest": Field("none()", MANIFESTS),
-    "validation": Field(0.0),  # share of the manifest held out, noisy as it is, to stop early or to tune by
-    "model": Field("resnet18()", MODELS),
-    "precision": Field("float32"),
-    "batch_norm": Field("global"),
-    "stages": Field(()),
-    "parallel": Field("jit", identity=False),
-    "devices": Field(0, identity=False),
-    "steps_per_call": Field(1, identity=False),
-    "tensorboard": Field(False, identity=False),
-}
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 NORM_AXES = {"global": AXIS, "device": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFields:
+    """What a run is told beside its stages."""
+
+    seed: int = plain(0)
+    dataset: Load = spec("digits()", SOURCES)
+    longtail: Select = spec("none()", LONGTAILS)
+    noise: Noise = spec("none()", NOISES)
+    manifest: str | None = spec("none()", MANIFESTS)
+    validation: float = plain(0.0)  # share of the manifest held out, noisy as it is, to stop early or to tune by
+    model: EncoderBuilder = spec("resnet18()", MODELS)
+    precision: DTypeLike = choice("float32", PRECISIONS)
+    batch_norm: str | None = choice("global", NORM_AXES)
+    stages: tuple[str, ...] = plain(())
+    parallel: str = choice("jit", tuple(MODES), identity=False)
+    devices: int = plain(0, identity=False)
+    steps_per_call: int = plain(1, identity=False)
+    tensorboard: bool = plain(False, identity=False)
 
 
 class Stage(NamedTuple):
     """One stage of a resolved config: bound section, canonical texts, and {field: the stage that it names}."""
 
     name: str
-    kind: Kind
-    section: SimpleNamespace
+    kind: Kind[Any]
+    section: Any
     texts: dict[str, Any]
     inputs: dict[str, str]
 
@@ -57,14 +63,14 @@ class Stage(NamedTuple):
 class Resolved(NamedTuple):
     """A checked config: bound fields of the run, their canonical texts, and the stages in order."""
 
-    fields: SimpleNamespace
+    fields: RunFields
     texts: dict[str, Any]
     stages: tuple[Stage, ...]
 
 
 def default() -> ConfigDict:
     """The fields of a run at their defaults, with no stage yet."""
-    return new_section(RUN_FIELDS, {}, "config")
+    return new_section(RunFields, {}, "config")
 
 
 def section(kind: str, **values: Any) -> ConfigDict:
@@ -73,10 +79,10 @@ def section(kind: str, **values: Any) -> ConfigDict:
     Raises:
       UserError: an unknown kind or field.
     """
-    return ConfigDict({"kind": kind, **new_section(_kind(kind, "kind").fields, values, kind)})
+    return ConfigDict({"kind": kind, **new_section(_kind(kind, "kind").section, values, kind)})
 
 
-def _kind(name: Any, where: str) -> Kind:
+def _kind(name: Any, where: str) -> Kind[Any]:
     if name not in STAGES:
         raise UserError(
             f"{where}: unknown stage kind {name!r}{did_you_mean(str(name), STAGES)} (known: {', '.join(STAGES)})"
@@ -92,21 +98,11 @@ def resolve(config: ConfigDict) -> Resolved:
     """
     sections = {name: value for name, value in config.items() if isinstance(value, Mapping | ConfigDict)}
     for name in sections:
-        if name in RUN_FIELDS:
+        if name in fields_of(RunFields):
             raise UserError(f"config.{name} is a field of the run, not a section: give the stage another name")
     fields, texts = bind_section(
-        {name: value for name, value in config.items() if name not in sections}, RUN_FIELDS, "config"
+        {name: value for name, value in config.items() if name not in sections}, RunFields, "config"
     )
-    for field, table in (
-        ("precision", PRECISIONS),
-        ("batch_norm", NORM_AXES),
-        ("parallel", MODES),
-    ):
-        if texts[field] not in table:
-            raise UserError(
-                f"config.{field}: unknown value {texts[field]!r}{did_you_mean(texts[field], table)} "
-                f"(known: {', '.join(table)})"
-            )
     for field, least in (("seed", 0), ("devices", 0), ("steps_per_call", 1)):
         if not least <= texts[field] < 2**32:
             raise UserError(f"config.{field} is at least {least} and below 2**32, not {texts[field]}")
@@ -119,7 +115,8 @@ def resolve(config: ConfigDict) -> Resolved:
     for name in fields.stages:
         if name not in sections:
             raise UserError(
-                f"config.stages: no section {name!r}{did_you_mean(str(name), sections)} (sections: {', '.join(sections)})"
+                f"config.stages: no section {name!r}{did_you_mean(str(name), sections)} "
+                f"(sections: {', '.join(sections)})"
             )
     bound = {name: _bind_stage(name, value) for name, value in sections.items()}
     stages = tuple(bound[name] for name in fields.stages)
@@ -153,9 +150,12 @@ def _bind_stage(name: str, value: Mapping[str, Any]) -> Stage:
         raise UserError(f"{where}.kind is missing (a section must keep all its fields)")
     kind = _kind(value["kind"], f"{where}.kind")
     fields = {k: v for k, v in value.items() if k != "kind"}
-    bound, texts = bind_section(fields, kind.fields, where)
-    named = {field: texts[field] for field in kind.inputs}
-    inputs = {f: read for f, read in named.items() if not (kind.inputs[f].optional and read == "none()")}
+    bound, texts = bind_section(fields, kind.section, where)
+    inputs = {
+        field: texts[field]
+        for field, reference in kind.inputs.items()
+        if not (reference.optional and texts[field] == NO_STAGE)
+    }
     return Stage(name, kind, bound, {"kind": value["kind"], **texts}, inputs)
 
 

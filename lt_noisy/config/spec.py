@@ -1,23 +1,28 @@
 """Specs: choices written as calls, such as ``superloss(logit_adjusted(tau=1.0), lam=0.25)``.
 
-A spec is parsed with `ast` (nothing is evaluated) and bound with `inspect.signature` to a factory in
-a plain dict table. The factory's signature *is* the documentation of what the user may write: its
-parameter names, annotations (`int`, `float`, `bool`, `str`, `tuple`; anything else is a nested
-spec) and defaults. Grammar: calls with literal arguments or nested specs. A bare name stands for its own
-text where the parameter is a `str`, and for a zero-argument spec elsewhere; text with ``/ : .`` is quoted.
-Ellipsis, ``*``, ``**`` and arithmetic are refused; a sign before a number is allowed.
+A spec is parsed with `ast` (nothing is evaluated) and bound with `inspect.signature` to a factory in a table made by
+`table`. The factory's signature *is* the documentation of what the user may write: its parameter names, annotations
+(`bool`, `int`, `float`, `str`, `tuple`, a `Literal` of texts; a class or a `Callable` is a nested spec) and defaults.
+Grammar: calls with literal arguments or nested specs. A bare name stands for its own text where the parameter is a
+`str` or a `Literal`, and for a zero-argument spec elsewhere; text with ``/ : .`` is quoted. Ellipsis, ``*``, ``**``
+and arithmetic are refused; a sign before a number is allowed.
 """
 
 import ast
+import functools
 import inspect
 import re
+import types
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from lt_noisy.errors import UserError, did_you_mean
 
-Table = Mapping[str, Callable[..., Any]]
-_LITERAL_TYPES = (bool, int, float, str, tuple)
+Factory = Callable[..., Any]
+Table = Mapping[str, Factory]
+
+_PLAIN = (bool, int, float, str, tuple)
+_NEVER = (list, dict, set, frozenset, bytes, bytearray, complex, object, type(None))
 _RIGHT = "write a call such as 'name(argument=1)'"
 
 
@@ -30,7 +35,36 @@ class Call(NamedTuple):
     bare: bool = False  # written without parentheses
 
 
-def parse(text: str) -> Call:
+class Bound(NamedTuple):
+    """What a spec describes: the `value` its factory built, and the `text` with every argument written out by name."""
+
+    value: Any
+    text: str
+
+
+def table(factories: Table) -> Table:
+    """`factories`, name -> factory, once it is known that a user can write every parameter of each.
+
+    Raises:
+      TypeError: an annotation that is neither a literal's type, nor a `Literal` of texts, nor a nested spec.
+    """
+    for name, factory in factories.items():
+        for parameter in _parameters(factory).values():
+            kind = parameter.annotation
+            union = get_origin(kind) in (Union, types.UnionType)
+            texts = get_origin(kind) is not Literal or all(isinstance(choice, str) for choice in get_args(kind))
+            if union or (get_origin(kind) or kind) in _NEVER or isinstance(kind, str) or not texts:
+                raise TypeError(f"{name}({parameter.name}: {kind}): no spec can be written for this annotation")
+    return factories
+
+
+@functools.cache
+def _parameters(factory: Factory) -> Mapping[str, inspect.Parameter]:
+    """A factory's parameters by name, with annotations evaluated."""
+    return inspect.signature(factory, eval_str=True).parameters
+
+
+def parse(text: Any) -> Call:
     """Parses one spec; raises `UserError` on anything outside the grammar."""
     if not isinstance(text, str):
         raise UserError(f"{text!r} is not a spec: {_RIGHT}")
@@ -69,7 +103,7 @@ def _value(node: ast.expr, text: str) -> Any:
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             if any(isinstance(arg, ast.Starred) for arg in args) or any(k.arg is None for k in keywords):
                 raise refuse("* or **")
-            kwargs = {k.arg: _value(k.value, text) for k in keywords}
+            kwargs = {k.arg: _value(k.value, text) for k in keywords if k.arg is not None}
             if len(kwargs) < len(keywords):
                 raise refuse("a repeated argument")
             return Call(name, tuple(_value(arg, text) for arg in args), kwargs)
@@ -77,10 +111,10 @@ def _value(node: ast.expr, text: str) -> Any:
             raise refuse(repr(ast.unparse(node)))
 
 
-def signature_text(name: str, factory: Callable[..., Any]) -> str:
+def signature_text(name: str, factory: Factory) -> str:
     """What the user may write for `factory`, e.g. ``gce(q=0.7)``."""
     parts = []
-    for p in inspect.signature(factory).parameters.values():
+    for p in _parameters(factory).values():
         if p.kind is p.VAR_POSITIONAL:
             parts.append(f"{p.name}, ...")
         else:
@@ -88,26 +122,43 @@ def signature_text(name: str, factory: Callable[..., Any]) -> str:
     return f"{name}({', '.join(parts)})"
 
 
-def _resolve(call: Call, table: Table, where: str) -> tuple[Callable[..., Any], inspect.BoundArguments]:
-    """Looks `call` up and binds its arguments (defaults applied), nested specs still unbound."""
-    if call.name not in table:
-        raise UserError(
-            f"{where}: unknown name {call.name!r}{did_you_mean(call.name, table)} (known: {', '.join(sorted(table))})"
-        )
-    factory = table[call.name]
-    accepts = signature_text(call.name, factory)
-    parameters = inspect.signature(factory).parameters
-    for name in call.kwargs:
-        if name not in parameters:
-            raise UserError(
-                f"{where}: {call.name} has no argument {name!r}{did_you_mean(name, parameters)} (it accepts {accepts})"
-            )
+def read(text: str | Call, table: Table, where: str) -> Bound:
+    """Builds what `text` describes: calls the factory with its nested specs built first.
+
+    Args:
+      text: the spec. Nested specs are looked up in the same table.
+      table: name -> factory.
+      where: the config field, for error messages.
+
+    Returns:
+      The value, and the canonical text: equal choices have equal text.
+
+    Raises:
+      UserError: text outside the grammar, unknown name, misspelt, missing or ill-typed argument, or a value the
+        factory refuses.
+    """
+    call = _parsed(text, table, where)
+    factory, arguments = _arguments(call, table, where)
+    positional, keyword, parts = [], {}, []
+    for parameter, value in arguments:
+        nested = read(value, table, where) if isinstance(value, Call) else Bound(value, repr(value))
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            keyword[parameter.name] = nested.value
+        else:
+            positional.append(nested.value)
+        varying = parameter.kind is parameter.VAR_POSITIONAL
+        parts.append(nested.text if varying else f"{parameter.name}={nested.text}")
     try:
-        bound = inspect.signature(factory).bind(*call.args, **call.kwargs)
-    except TypeError as error:
-        raise UserError(f"{where}: {call.name}: {error} (it accepts {accepts})") from None
-    bound.apply_defaults()
-    return factory, bound
+        value = factory(*positional, **keyword)
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if message.startswith(where) else f"{where}: {call.name}: {message}") from None
+    return Bound(value, f"{call.name}({', '.join(parts)})")
+
+
+def bind(text: str | Call, table: Table, where: str) -> Any:
+    """The value of `read`."""
+    return read(text, table, where).value
 
 
 def _parsed(spec: Any, table: Table, where: str) -> Call:
@@ -122,67 +173,55 @@ def _parsed(spec: Any, table: Table, where: str) -> Call:
         raise UserError(f"{where}: {error}{known}") from None
 
 
-def _argument(value: Any, parameter: inspect.Parameter, table: Table, where: str, name: str) -> Any:
-    """Checks one literal against the parameter's annotation; returns literals ready, specs as `Call`."""
-    kind = parameter.annotation
-    if kind not in _LITERAL_TYPES:  # a nested spec
+def _arguments(call: Call, table: Table, where: str) -> tuple[Factory, list[tuple[inspect.Parameter, Any]]]:
+    """The factory and its (parameter, value) pairs, defaults applied; var-positional values one by one.
+
+    Literals are checked, nested specs still `Call`s.
+    """
+    if call.name not in table:
+        raise UserError(
+            f"{where}: unknown name {call.name!r}{did_you_mean(call.name, table)} (known: {', '.join(sorted(table))})"
+        )
+    factory = table[call.name]
+    accepts, parameters = signature_text(call.name, factory), _parameters(factory)
+    for name in call.kwargs:
+        if name not in parameters:
+            raise UserError(
+                f"{where}: {call.name} has no argument {name!r}{did_you_mean(name, parameters)} (it accepts {accepts})"
+            )
+    try:
+        bound = inspect.signature(factory).bind(*call.args, **call.kwargs)
+    except TypeError as error:
+        raise UserError(f"{where}: {call.name}: {error} (it accepts {accepts})") from None
+    bound.apply_defaults()
+    pairs = []
+    for name, given in bound.arguments.items():
+        parameter = parameters[name]
+        values = given if parameter.kind is parameter.VAR_POSITIONAL else (given,)
+        place = f"{call.name}({name}=...)"
+        pairs += [(parameter, _argument(value, parameter.annotation, table, where, place)) for value in values]
+    return factory, pairs
+
+
+def _argument(value: Any, kind: Any, table: Table, where: str, place: str) -> Any:
+    """Checks one argument against its annotation; returns literals ready, specs as `Call`."""
+    shown = value.name if isinstance(value, Call) else repr(value)
+    if get_origin(kind) is Literal:
+        text, choices = value.name if isinstance(value, Call) and value.bare else value, get_args(kind)
+        if text not in choices:
+            hint = did_you_mean(text, choices) if isinstance(text, str) else ""
+            raise UserError(f"{where}: {place} is {' or '.join(choices)}, not {shown}{hint}")
+        return text
+    if kind not in _PLAIN:  # a nested spec
         if isinstance(value, str):
             value = _parsed(value, table, where)  # a default, or a quoted spec
         if not isinstance(value, Call):
-            raise UserError(f"{where}: {name}({parameter.name}=...) takes a spec, not {value!r}")
+            raise UserError(f"{where}: {place} takes a spec, not {shown}")
         return value
     if isinstance(value, Call) and value.bare and kind is str:
         return value.name
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int:
         return float(value)
-    if kind is tuple and isinstance(value, tuple):
-        return value
     if type(value) is not kind:
-        shown = value.name if isinstance(value, Call) else repr(value)
-        raise UserError(f"{where}: {name}({parameter.name}=...) takes {kind.__name__}, not {shown}")
+        raise UserError(f"{where}: {place} takes {kind.__name__}, not {shown}")
     return value
-
-
-def _bound_items(call: Call, table: Table, where: str) -> tuple[Callable[..., Any], list[tuple[str, Any, Any]]]:
-    """The factory and its (name, kind, value) arguments; var-positional ones are listed one by one."""
-    factory, bound = _resolve(call, table, where)
-    items = []
-    for key, value in bound.arguments.items():
-        parameter = bound.signature.parameters[key]
-        values = value if parameter.kind is parameter.VAR_POSITIONAL else (value,)
-        items += [(key, parameter.kind, _argument(v, parameter, table, where, call.name)) for v in values]
-    return factory, items
-
-
-def bind(text: str | Call, table: Table, where: str) -> Any:
-    """Builds what `text` describes: calls the factory with its nested specs built first.
-
-    Args:
-      text: the spec. Nested specs are looked up in the same table.
-      table: name -> factory.
-      where: the config field, for error messages.
-
-    Raises:
-      UserError: text outside the grammar, unknown name, misspelt, missing or ill-typed argument, or a value the
-        factory refuses.
-    """
-    call = _parsed(text, table, where)
-    factory, items = _bound_items(call, table, where)
-    built = [(k, kind, bind(v, table, where) if isinstance(v, Call) else v) for k, kind, v in items]
-    keyword = {k: v for k, kind, v in built if kind is inspect.Parameter.KEYWORD_ONLY}
-    try:
-        return factory(*[v for _, kind, v in built if kind is not inspect.Parameter.KEYWORD_ONLY], **keyword)
-    except UserError as error:
-        message = str(error)
-        raise UserError(message if message.startswith(where) else f"{where}: {call.name}: {message}") from None
-
-
-def canonical(text: str | Call, table: Table, where: str) -> str:
-    """`text` with every argument written out by name, so that equal choices have equal text."""
-    call = _parsed(text, table, where)
-    _, items = _bound_items(call, table, where)
-    parts = []
-    for key, kind, value in items:
-        shown = canonical(value, table, where) if isinstance(value, Call) else repr(value)
-        parts.append(shown if kind is inspect.Parameter.VAR_POSITIONAL else f"{key}={shown}")
-    return f"{call.name}({', '.join(parts)})"

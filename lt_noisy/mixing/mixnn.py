@@ -15,6 +15,8 @@ from lt_noisy.errors import UserError
 
 EPSILON = 1e-10
 
+MixupLoss = Callable[[jax.Array, jax.Array], jax.Array]  # (logits [B, C], targets [B, C]) -> float32 [B]
+
 
 class Neighbours(NamedTuple):
     """Where an example's neighbours are looked for.
@@ -77,7 +79,7 @@ def linear(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return -(targets * jax.nn.softmax(logits.astype(jnp.float32))).sum(-1)
 
 
-MIXUP_LOSSES = {"linear": linear, "ce": soft_cross_entropy}
+MIXUP_LOSSES: dict[str, MixupLoss] = {"linear": linear, "ce": soft_cross_entropy}
 
 
 def corrected(targets: jax.Array, rows: jax.Array, logits: jax.Array, momentum: float, now: jax.Array) -> jax.Array:

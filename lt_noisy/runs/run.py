@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from lt_noisy import __version__, revision
 from lt_noisy.config.identity import identity_sha256, stage_identity
-from lt_noisy.config.resolve import NORM_AXES, PRECISIONS, Resolved, Stage, resolve
+from lt_noisy.config.resolve import Resolved, Stage, resolve
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset, Part, choose, hold_out, select
 from lt_noisy.data.sources.base import Source
@@ -106,7 +106,7 @@ def _run_stages(
 
     summaries = {stage.name: _finish(stage, job, identity) for stage, job, identity in jobs}
     path = jobs[-1][1].directory / "summary.json"
-    print(report.final_table(summaries), flush=True)
+    print(report.final_table(resolved.stages, summaries), flush=True)
     print(f"summary: {path}", flush=True)
     return path
 
@@ -131,6 +131,8 @@ def _finish(stage: Stage, job: Job, identity: Mapping[str, Any]) -> dict[str, An
         claim(job.directory, identity)
         results = stage.kind.run(job, stage.section)
         summary = {
+            "stage": stage.name,
+            "seed": job.seed,
             **results,
             "wall_seconds": round(time.perf_counter() - began, 3),
             "identity_sha256": job.card["identity"],
@@ -175,8 +177,8 @@ def make_job(
         directory=workdir / stage.name,
         seed=fields.seed,
         encoder=fields.model,
-        dtype=PRECISIONS[fields.precision],
-        norm_axis=NORM_AXES[fields.batch_norm],
+        dtype=fields.precision,
+        norm_axis=fields.batch_norm,
         devices=devices,
         steps_per_call=1 if on_cpu else fields.steps_per_call,
         dataset=dataset,

@@ -2,30 +2,34 @@
 
 import pathlib
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
 import numpy as np
 
-from lt_noisy.config.fields import Fields
+from lt_noisy.config.fields import Reference, fields_of
 from lt_noisy.data.batches import Batches
-from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.dataset import Dataset, Part
 from lt_noisy.errors import UserError
 from lt_noisy.files import load_arrays
+from lt_noisy.stages.rows import Rows
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.training.loop import Phase, Plan, Refresh
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
+S = TypeVar("S")
+
+ENCODERS = ("self_supervised", "supervised", "mixnn", "distil")  # kinds whose checkpoint holds an encoder
+WITH_HEAD = ("supervised", "mixnn")  # kinds whose checkpoint holds a classifier on it too
 
 
 class Input(NamedTuple):
     """An earlier stage that a stage reads: directory, bound section and its texts, and the stages it reads itself."""
 
     directory: pathlib.Path
-    section: SimpleNamespace
+    section: Any
     texts: Mapping[str, Any]
     inputs: Mapping[str, "Input"]
 
@@ -68,6 +72,11 @@ class Job(NamedTuple):
     interrupts: Interrupts
 
 
+def made_elsewhere(stage: Input) -> str:
+    """What a stage is trained on, where that is not the run's training set; else the empty string."""
+    return "" if getattr(stage.section, "data", Part.MANIFEST) is Part.MANIFEST else stage.texts["data"]
+
+
 class Prepared(NamedTuple):
     """A training stage ready for the loop: network, initial state (host), step, batches, plan and data (host).
 
@@ -99,40 +108,47 @@ def read_arrays(job: Job, directory: pathlib.Path, name: str, array: str = "") -
     return values
 
 
-class Reads(NamedTuple):
-    """What a field that names an earlier stage may name.
+def no_labels(section: Any) -> tuple[str, ...]:
+    """The `Kind.labels` of a stage that reads none."""
+    return ()
+
+
+def observed_labels(section: Any) -> tuple[str, ...]:
+    """The `Kind.labels` of a stage that learns from the observed ones."""
+    return ("observed",)
+
+
+def nothing_to_check(job: Job, section: Any) -> dict[str, Any]:
+    """The `Kind.check` of a stage that works on any data."""
+    return {}
+
+
+class Kind(NamedTuple, Generic[S]):
+    """One kind of stage: each is the `KIND` at the end of its file.
 
     Attributes:
-      kinds: stages of these kinds.
-      optional: or none at all.
-      label_free: only stages that read no labels of the training set, nor were made of one that did.
-    """
-
-    kinds: tuple[str, ...]
-    optional: bool = False
-    label_free: bool = False
-
-
-class Kind(NamedTuple):
-    """One kind of stage.
-
-    Attributes:
-      fields: of its config section.
-      labels: those of the training set that a bound section reads, `observed` and `clean`: part of its identity.
-      inputs: the fields that name the earlier stages it reads.
-      check: `check(job, bound_section)` raises `UserError` on what only the data can tell, before any stage runs, and
-        returns what the identity needs of it, such as {"steps": 1000}.
-      run: `run(job, bound_section) -> summary`.
-      prepare: `prepare(job, bound_section) -> Prepared`, what `run` trains, where that is one network; benchmarks time
-        it alone.
+      section: the class of its config section.
+      run: `run(job, section) -> summary`.
+      rows: `rows(summary) -> Rows`: what the table at the end of a run shows of it.
+      check: `check(job, section)` raises `UserError` on what only the data can tell, before any stage runs, and returns
+        what the identity needs of it, such as {"steps": 1000}.
+      labels: those of the training set that a section reads, `observed` and `clean`: part of its identity.
+      prepare: `prepare(job, section) -> Prepared`, what `run` trains, where that is one network; benchmarks time it
+        alone.
       revision: raised when a change of the code changes what an unchanged config computes: what finished before is then
         another stage.
     """
 
-    fields: Fields
-    labels: Callable[[SimpleNamespace], tuple[str, ...]]
-    inputs: Mapping[str, Reads]
-    check: Callable[[Job, SimpleNamespace], dict[str, Any]]
-    run: Callable[[Job, SimpleNamespace], dict[str, Any]]
-    prepare: Callable[[Job, SimpleNamespace], Prepared] | None = None
+    section: type[S]
+    run: Callable[[Job, S], dict[str, Any]]
+    rows: Callable[[Mapping[str, Any]], Rows]
+    check: Callable[[Job, S], dict[str, Any]] = nothing_to_check
+    labels: Callable[[S], tuple[str, ...]] = no_labels
+    prepare: Callable[[Job, S], Prepared] | None = None
     revision: int = 1
+
+    @property
+    def inputs(self) -> dict[str, Reference]:
+        """The fields that name the earlier stages it reads."""
+        fields = fields_of(self.section).items()
+        return {name: field.reference for name, field in fields if field.reference is not None}

@@ -1,31 +1,36 @@
 """Stage `classifier`: a finished classifier re-balanced after training, on its own cached features."""
 
-from types import SimpleNamespace
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.classification import classification, label_noise
 from lt_noisy.models.heads import Cosine
-from lt_noisy.rebalance.posthoc import CLASSIFIERS, Head, Known, tune
+from lt_noisy.rebalance.posthoc import CLASSIFIERS, Head, Known, Rebalancing, tune
 from lt_noisy.stages import supervised, transition
-from lt_noisy.stages.base import Input, Job
+from lt_noisy.stages.base import WITH_HEAD, Input, Job, Kind, made_elsewhere, observed_labels
 from lt_noisy.stages.features import encoder_features, part_variables
-
-FIELDS: Fields = {
-    "init": Field("finetune"),  # the stage whose classifier is re-balanced
-    "method": Field("tau_normalised()", CLASSIFIERS),
-    "transition": Field("none()"),  # or a `transition` stage: what `posthoc(prior="corrected")` takes the prior from
-}
+from lt_noisy.stages.rows import Rows, percent, test_rows, train_rows
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What a `classifier` stage is told."""
+
+    init: str = stage_ref("finetune", WITH_HEAD)  # the stage whose classifier is re-balanced
+    method: Rebalancing = spec("tau_normalised()", CLASSIFIERS)
+    # A `transition` stage: what `posthoc(prior="corrected")` takes the prior from.
+    transition: str = stage_ref("none()", ("transition",), optional=True)
+
+
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses a classifier of other data than the manifest, a missing prior, and one that nothing reads."""
-    data = job.inputs["init"].texts.get("data", "manifest()")
-    if data != "manifest()":
+    if data := made_elsewhere(job.inputs["init"]):
         raise UserError(f"config.{job.name}.init: that stage is trained on {data}, not on the run's manifest()")
     if section.method.reads_clean_counts and "transition" not in job.inputs:
         raise UserError(f"config.{job.name}.transition: posthoc(prior='corrected') needs a `transition` stage")
@@ -34,7 +39,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     return {}
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Re-balances and evaluates; returns the summary. The test set is only looked at, it selects nothing.
 
     The headline `test` has the method as it was asked for. Where the run holds out a validation split and the method
@@ -54,8 +59,6 @@ def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
 
     rebalanced, before = section.method.fit(known), on_test(known.head.logits(test_features))
     summary = {
-        "stage": job.name,
-        "seed": job.seed,
         "classifier": rebalanced.details,
         "base_test": {name: before[name] for name in ("balanced_accuracy", "last_three_classes")},
         "test": on_test(rebalanced.logits(test_features)),
@@ -71,9 +74,29 @@ def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
 
 def read_head(job: Job, stage: Input) -> Head:
     """The head of a finished classifier; a cosine one as a linear one on features of length 1."""
-    net = supervised.classifier(job, stage.section)
+    net = supervised.classifier(job, stage.section.head)
     params = part_variables(job, net, stage.directory, ("head",))["params"]["head"]
     if isinstance(net.head, Cosine):
         kernel = net.head.scale * normalize(params["kernel"].astype(np.float64), axis=0)
         return Head(kernel, np.zeros(kernel.shape[1]), unit_features=True)
     return Head(params["dense"]["kernel"].astype(np.float64), params["dense"]["bias"].astype(np.float64))
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """Before, as asked for, and at the tau that is best on noisy validation."""
+    base, tuned = summary["base_test"], summary.get("tuned")
+    found = [
+        ("before: balanced accuracy", percent(base["balanced_accuracy"])),
+        ("  last three classes", percent(base["last_three_classes"]["accuracy"])),
+        *test_rows(summary["test"]),
+    ]
+    if tuned is not None:
+        there = percent(tuned["validation_balanced_accuracy"]).strip()
+        found += [
+            ("best tau on noisy validation", f"{tuned['tau']:g} ({there} there)"),
+            ("  its balanced accuracy", percent(tuned["test"]["balanced_accuracy"])),
+        ]
+    return found + train_rows(summary["train"])
+
+
+KIND = Kind(Section, run, rows, check, observed_labels)

@@ -1,24 +1,29 @@
 """Stage `cluster`: the training images in K groups, by what a finished stage's projector makes of them."""
 
-from types import SimpleNamespace
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from lt_noisy import files
 from lt_noisy.augment.base import evaluate_batch
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.errors import UserError
-from lt_noisy.estimate.clusters import PARTITIONS, describe
+from lt_noisy.estimate.clusters import PARTITIONS, Partition, describe
 from lt_noisy.stages import features, self_supervised
-from lt_noisy.stages.base import Job
+from lt_noisy.stages.base import Job, Kind
 from lt_noisy.stages.prediction import compile_predict
-
-FIELDS: Fields = {
-    "init": Field("pretrain"),  # a `self_supervised` stage
-    "partition": Field("kmeans()", PARTITIONS),
-}
+from lt_noisy.stages.rows import Rows, decimals, percent
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What a `cluster` stage is told."""
+
+    init: str = stage_ref("pretrain", ("self_supervised",))
+    partition: Partition = spec("kmeans()", PARTITIONS)
+
+
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses a base whose projector has no hidden layer, and more clusters than images."""
     objective = job.inputs["init"].section.objective
     if len(objective.projector(job.dtype, job.norm_axis).sizes) < 2:
@@ -30,7 +35,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     return {}
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Writes `clusters.npz` (ids [N], clusters int32 [N]); returns their sizes and purity.
 
     The layer is the projector's hidden one, on un-augmented images (Tian et al. 2021, "Divide and Contrast").
@@ -48,7 +53,18 @@ def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
         raise UserError(f"config.{job.name}.partition: {error}") from None
     files.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)
     return {
-        "stage": job.name,
-        "seed": job.seed,
         "clusters": describe(clusters, dataset.clean, dataset.num_classes),
     }
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """Sizes, and how far the clusters are the classes."""
+    figures = summary["clusters"]
+    return [
+        ("cluster sizes", " ".join(str(n) for n in figures["sizes"])),
+        ("purity", percent(figures["purity"])),
+        ("adjusted mutual information", decimals(figures["adjusted_mutual_information"])),
+    ]
+
+
+KIND = Kind(Section, run, rows, check)

@@ -1,24 +1,26 @@
 """Stage `cross_fit`: every label judged by a classifier that was trained without it, by K folds."""
 
-from types import SimpleNamespace
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from lt_noisy import rng
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import plain, stage_ref
 from lt_noisy.errors import UserError
 from lt_noisy.stages import supervised, training
-from lt_noisy.stages.base import Job
-from lt_noisy.stages.prediction import variables_of
+from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
 from lt_noisy.stages.quality import write_quality
+from lt_noisy.stages.rows import Rows, label_quality_rows
 
-# An earlier stage must not have seen the labels that are judged: `init` may name only one that has not (`label_free` in
-# `stages.STAGES`), and there is no `pseudo` and no `transition`.
-FIELDS: Fields = {
-    "folds": Field(5),
-    **{name: field for name, field in supervised.FIELDS.items() if name not in ("pseudo", "transition")},
-}
+
+@dataclasses.dataclass(frozen=True)
+class Section(supervised.Learning):
+    """What a `cross_fit` stage is told. Pseudo-labels and transition matrices have seen the labels that it judges."""
+
+    folds: int = plain(5)
+    init: str = stage_ref("none()", ENCODERS, optional=True, label_free=True)
 
 
 def assign_folds(observed: np.ndarray, ids: np.ndarray, folds: int, seed: int, purpose: str) -> np.ndarray:
@@ -39,7 +41,7 @@ def assign_folds(observed: np.ndarray, ids: np.ndarray, folds: int, seed: int, p
     return assigned
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses what does not fit the smallest of the training sets; returns the length on it.
 
     Each network takes the section's length on its own images, in a multiple of steps_per_call, which is therefore part
@@ -52,7 +54,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     return {**supervised.check(smallest, section), "multiple": job.multiple}
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Trains one network per fold on the other folds, each under `fold_<k>/`; returns how well they find wrong labels.
 
     A fold's images are predicted, in evaluation mode, by the network that was not trained on them. The predictions of
@@ -66,15 +68,13 @@ def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
         logits[fold == k], summary = _train(job, section, fold, k)
         networks.append(summary)
     return {
-        "stage": job.name,
-        "seed": job.seed,
         **training.summed(networks),
         "networks": networks,
         "label_quality": {**write_quality(job, logits, fold), "folds": section.folds},
     }
 
 
-def _folds(job: Job, section: SimpleNamespace) -> np.ndarray:
+def _folds(job: Job, section: Section) -> np.ndarray:
     return assign_folds(job.dataset.observed, job.dataset.ids, section.folds, job.seed, f"{job.name}/folds")
 
 
@@ -83,7 +83,7 @@ def _without(job: Job, fold: np.ndarray, k: int) -> Job:
     return job._replace(dataset=job.dataset.rows(np.flatnonzero(fold != k)))
 
 
-def _train(job: Job, section: SimpleNamespace, fold: np.ndarray, k: int) -> tuple[np.ndarray, dict[str, Any]]:
+def _train(job: Job, section: Section, fold: np.ndarray, k: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Logits [n, C] of the images of fold k by a network trained on the others, and that network's summary."""
     own = _without(job, fold, k)._replace(name=f"{job.name}/fold_{k}", directory=job.directory / f"fold_{k}")
     held_out = job.dataset.rows(np.flatnonzero(fold == k))
@@ -91,10 +91,18 @@ def _train(job: Job, section: SimpleNamespace, fold: np.ndarray, k: int) -> tupl
     own.directory.mkdir(exist_ok=True)
     trained = training.run_training(own, ready, lambda state: {})
     predict = supervised.predict_logits(own, ready.net, section.augment)
-    logits = predict(variables_of(trained.device_state), held_out.train_images)
+    logits = predict(trained.device_state.variables, held_out.train_images)
     figures = {
         "images": len(own.dataset.ids),
         "held_out_images": len(held_out.ids),
         "held_out_accuracy_observed": float((logits.argmax(-1) == held_out.observed).mean()),
     }
     return logits, {**training.summarise(own, trained, ready.plan, figures), "stage": f"fold_{k}"}
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """How well wrong labels are found out of sample."""
+    return label_quality_rows(summary["label_quality"])
+
+
+KIND = Kind(Section, run, rows, check, observed_labels)

@@ -1,29 +1,34 @@
 """Stage `density`: per-example weights for rwSAM, from how crowded a finished stage's representation is."""
 
-from types import SimpleNamespace
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from lt_noisy import files
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.errors import UserError
-from lt_noisy.estimate.density import ESTIMATORS, describe, importance
-from lt_noisy.stages.base import Job
+from lt_noisy.estimate.density import ESTIMATORS, Estimator, describe, importance
+from lt_noisy.stages.base import ENCODERS, Job, Kind
 from lt_noisy.stages.features import encoder_features
-
-FIELDS: Fields = {
-    "init": Field("pretrain"),  # the stage whose features are used
-    "estimator": Field("gaussian()", ESTIMATORS),
-    "alpha": Field(0.9),
-    "clip": Field(70.0),
-}
+from lt_noisy.stages.rows import Rows, decimals, percent
 
 
-def labels(section: SimpleNamespace) -> tuple[str, ...]:
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What a `density` stage is told."""
+
+    init: str = stage_ref("pretrain", ENCODERS)  # the stage whose features are used
+    estimator: Estimator = spec("gaussian()", ESTIMATORS)
+    alpha: float = plain(0.9)
+    clip: float = plain(70.0)
+
+
+def labels(section: Section) -> tuple[str, ...]:
     """The labels that the weights depend on: the clean ones, if the estimator is an oracle."""
     return ("clean",) if section.estimator.oracle else ()
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses weights that make no sense, and an estimator that wants more images than there are."""
     if not section.alpha >= 0 or not section.clip >= 1:
         raise UserError(
@@ -36,7 +41,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     return {}
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Writes `weights.npz` (ids [N], log_density [N], weights [N]); returns what they look like.
 
     Weights are density^-alpha, divided by their minimum and clipped to [1, clip]. Clean labels go to the figures
@@ -54,7 +59,19 @@ def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     )
     figures = describe(weights, estimate.log_density, dataset.clean, dataset.num_classes, section.clip)
     return {
-        "stage": job.name,
-        "seed": job.seed,
         "density": {"oracle": section.estimator.oracle, **estimate.details, **figures},
     }
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """What the weights have to do with the classes, and how uneven they are."""
+    figures = summary["density"]
+    return [
+        *([("weights by true class frequency", "an oracle")] if figures["oracle"] else []),
+        ("rank correlation with class frequency", decimals(figures["spearman"])),
+        ("largest weight over smallest", decimals(figures["range"], 1)),
+        ("effective sample size", percent(figures["effective_share"])),
+    ]
+
+
+KIND = Kind(Section, run, rows, check, labels)

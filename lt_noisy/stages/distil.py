@@ -1,6 +1,6 @@
 """Stage `distil`: one network that learns what a base network and K experts say of each image."""
 
-from types import SimpleNamespace
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,29 +10,32 @@ import numpy as np
 import optax
 
 from lt_noisy import rng
+from lt_noisy.augment import AUGMENTS
 from lt_noisy.augment.base import Augment, augment_batch
 from lt_noisy.collectives import positions
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.data.batches import Resident, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
 from lt_noisy.stages import features, self_supervised, training
-from lt_noisy.stages.base import Input, Job, Prepared, read_arrays
+from lt_noisy.stages.base import Input, Job, Kind, Prepared, read_arrays
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
 
-FIELDS: Fields = {
-    "base": Field("pretrain"),  # a `self_supervised` stage; or 'none()', a control
-    "experts": Field("experts"),  # an `experts` stage; or 'none()', a control
-    "hidden": Field(512),  # of the regression heads
-    "monitor": Field("knn()", features.MONITORS),
-    **training.TRAINING_FIELDS,
-    "augment": Field("simclr_cifar()", training.TRAINING_FIELDS["augment"].table),
-}
+
+@dataclasses.dataclass(frozen=True)
+class Section(training.Section):
+    """What a `distil` stage is told."""
+
+    base: str = stage_ref("pretrain", ("self_supervised",), optional=True)  # none() is a control
+    experts: str = stage_ref("experts", ("experts",), optional=True)  # none() is a control
+    hidden: int = plain(512)  # of the regression heads
+    monitor: features.Knn = spec("knn()", features.MONITORS)
+    augment: Augment = spec("simclr_cifar()", AUGMENTS)
 
 
 class Teachers(NamedTuple):
@@ -130,7 +133,7 @@ def make_step(
     return step
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses teachers that do not fit each other or the data; returns the stage's length."""
     if not job.inputs:
         raise UserError(f"config.{job.name}: base and experts are both 'none()', so that nothing teaches")
@@ -157,7 +160,7 @@ def _teachers(job: Job, net: self_supervised.Network) -> tuple[Teachers, np.ndar
     return Teachers(base, tuple(read(expert) for expert in each)), clusters
 
 
-def prepare(job: Job, section: SimpleNamespace) -> Prepared:
+def prepare(job: Job, section: Section) -> Prepared:
     """Reads the teachers; builds the student (encoder and projector as theirs, from scratch) and its step."""
     plan = training.make_plan(job, section)
     encoder = job.encoder(job.dtype, job.norm_axis)
@@ -175,6 +178,9 @@ def prepare(job: Job, section: SimpleNamespace) -> Prepared:
     return Prepared(net, state, step, training.order(job, plan.batch_size), plan, data)
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Trains the student, watches its representation; returns the summary."""
     return self_supervised.train_and_watch(job, section, prepare(job, section), lambda method, step: {})
+
+
+KIND = Kind(Section, run, self_supervised.rows, check, prepare=prepare)

@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -14,15 +13,16 @@ from lt_noisy.augment.base import Augment, evaluate_batch
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_predict
 from lt_noisy.stages.base import Input, Job
-from lt_noisy.stages.prediction import compile_predict, once_per_step, variables_of
+from lt_noisy.stages.prediction import compile_predict, once_per_step
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.state import TrainState, transfer
 
 PyTree = Any
+Knn = Callable[..., np.ndarray]  # (bank [M, D], labels [M], queries [Q, D], classes) -> predicted classes int [Q]
 Features = Callable[[np.ndarray], np.ndarray]  # images uint8 [N, H, W, C] -> float32 [N, D], on the host
 
 
-def knn(k: int = 200, temperature: float = 0.1) -> Callable[..., np.ndarray]:
+def knn(k: int = 200, temperature: float = 0.1) -> Knn:
     """Weighted kNN: cosine similarity, weights exp(sim / temperature), `k` neighbours (Wu et al. 2018)."""
     if k < 1 or not temperature > 0:
         raise UserError(f"k is at least 1 and temperature positive, not {k}, {temperature}")
@@ -75,12 +75,10 @@ class Representation:
     from the full training split.
     """
 
-    def __init__(self, job: Job, section: SimpleNamespace, net: nn.Module):
-        self._job, self._monitor = job, section.monitor
-        self._predict = compile_predict(job, features_of(net, section.augment))
-        self._pixels = compile_predict(
-            job, lambda _, images: evaluate_batch(section.augment, images).reshape(len(images), -1)
-        )
+    def __init__(self, job: Job, monitor: Knn, augment: Augment, net: nn.Module):
+        self._job, self._monitor = job, monitor
+        self._predict = compile_predict(job, features_of(net, augment))
+        self._pixels = compile_predict(job, lambda _, images: evaluate_batch(augment, images).reshape(len(images), -1))
         dataset = job.dataset
         full = dataset.source.train
         rows = balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
@@ -88,7 +86,7 @@ class Representation:
         self._features = once_per_step(job, self._test_and_bank)
 
     def _test_and_bank(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
-        variables = variables_of(state)
+        variables = state.variables
         return self._predict(variables, self._job.dataset.test_images), self._predict(variables, self._bank)
 
     def _knn(self, queries: np.ndarray, bank: np.ndarray, labels: np.ndarray) -> float:
@@ -111,7 +109,7 @@ class Representation:
         """
         dataset = self._job.dataset
         queries, _ = self._features(last)
-        longtailed = self._predict(variables_of(last), dataset.train_images)
+        longtailed = self._predict(last.variables, dataset.train_images)
         initial = self._test_and_bank(self._job.devices.replicate(first))
         pixels = [self._pixels({}, images) for images in (dataset.test_images, self._bank)]
         return {

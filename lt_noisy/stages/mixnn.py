@@ -12,7 +12,8 @@ the un-mixed ones of the test); an epoch that corrects targets uses the correcte
 follows the step, not the epoch; an epoch is whole batches, the rest of a permutation is dropped.
 """
 
-from types import SimpleNamespace
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -24,43 +25,48 @@ from sklearn.metrics import roc_auc_score
 from lt_noisy import rng
 from lt_noisy.augment.base import augment_batch, evaluate_batch
 from lt_noisy.collectives import AXIS, gather, positions
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import choice, plain, spec, stage_ref
 from lt_noisy.data.batches import fetch
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.errors import UserError, did_you_mean
+from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.losses.memory import check_memory
 from lt_noisy.mixing import mixnn, mixup
-from lt_noisy.models.heads import HEADS
+from lt_noisy.mixing.mixnn import MixupLoss
+from lt_noisy.models.heads import HEADS, HeadBuilder
 from lt_noisy.stages import supervised, training
-from lt_noisy.stages.base import Job, Prepared
-from lt_noisy.stages.prediction import compile_predict, variables_of
+from lt_noisy.stages.base import ENCODERS, Job, Kind, Prepared, observed_labels
+from lt_noisy.stages.prediction import compile_predict
+from lt_noisy.stages.rows import Rows, decimals, label_quality_rows, percent, selection_rows, test_rows, train_rows
 from lt_noisy.training.loop import Phase, Refresh
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
 
-FIELDS: Fields = {
-    "init": Field("none()"),  # or the name of an earlier stage
-    "head": Field("linear()", HEADS),
-    "warmup": Field(10),  # first epoch, from 1, of mixup
-    "correct_from": Field(60),  # last epoch of mixup, from which on targets may be corrected; 0 for mixup to the end
-    "correct_every": Field(10),  # they are in every epoch that is a multiple of this
-    "momentum": Field(0.9),  # of the soft targets; 1 leaves them as they are
-    "mixup": Field("linear"),  # the mixup phase's loss: 'linear' in the probability, as released, or 'ce'
-    "alpha": Field(1.0),  # of mixup's Beta(alpha, alpha)
-    "neighbours": Field("in_batch(k=2)", mixnn.NEIGHBOURS),
-    "history": Field(1),  # epochs whose losses the mixture sees averaged; 5 at noise 0.8
-    **training.TRAINING_FIELDS,
-}
+
+@dataclasses.dataclass(frozen=True)
+class Section(training.Section):
+    """What a `mixnn` stage is told: `warmup`, `correct_from`, `correct_every` and `history` are in epochs."""
+
+    init: str = stage_ref("none()", ENCODERS, optional=True)  # the stage whose encoder it starts from
+    head: HeadBuilder = spec("linear()", HEADS)
+    warmup: int = plain(10)  # the first epoch of mixup
+    correct_from: int = plain(60)  # the last one, from which on targets may be corrected; 0 for mixup to the end
+    correct_every: int = plain(10)  # they are in every epoch that is a multiple of this
+    momentum: float = plain(0.9)  # of the soft targets; 1 leaves them as they are
+    # The mixup phase's loss: `linear` in the probability, as released, or `ce`.
+    mixup: MixupLoss = choice("linear", mixnn.MIXUP_LOSSES)
+    alpha: float = plain(1.0)  # of mixup's Beta(alpha, alpha)
+    neighbours: mixnn.Neighbours = spec("in_batch(k=2)", mixnn.NEIGHBOURS)
+    history: int = plain(1)  # how many epochs' losses the mixture sees averaged; 5 at noise 0.8
 
 
-def _epoch(job: Job, section: SimpleNamespace) -> int:
+def _epoch(job: Job, section: Section) -> int:
     return len(job.dataset.ids) // section.batch_size
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses what does not fit; returns the stage's length."""
     where = f"config.{job.name}"
     plan = training.check(job, section)
@@ -76,11 +82,6 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
         raise UserError(f"{where}.momentum is in [0, 1], not {section.momentum}")
     if not 0 < section.alpha < 1e6:
         raise UserError(f"{where}.alpha is above 0, not {section.alpha}")
-    if section.mixup not in mixnn.MIXUP_LOSSES:
-        known = mixnn.MIXUP_LOSSES
-        raise UserError(
-            f"{where}.mixup is {' or '.join(known)}, not {section.mixup!r}{did_you_mean(section.mixup, known)}"
-        )
     kept = job.dataset.num_classes + 1 + section.history + section.neighbours.k - 1
     check_memory(where, len(job.dataset.ids), kept)
     if section.neighbours.k > section.batch_size:
@@ -92,10 +93,10 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     return {"steps": plan.total}
 
 
-def prepare(job: Job, section: SimpleNamespace) -> Prepared:
+def prepare(job: Job, section: Section) -> Prepared:
     """The classifier, its first state, the four phases, and the mixture at the start of each epoch."""
     plan, epoch = training.make_plan(job, section), _epoch(job, section)
-    net = supervised.classifier(job, section)
+    net = supervised.classifier(job, section.head)
     state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, memory(job, section))
     state = supervised.start(job, state)
     state, tx = training.with_optimizer(state, section, plan.total)
@@ -111,7 +112,7 @@ def prepare(job: Job, section: SimpleNamespace) -> Prepared:
     return Prepared(net, state, phases[0].step, order, plan, data, tuple(phases[1:]), refresh)
 
 
-def memory(job: Job, section: SimpleNamespace) -> dict[str, np.ndarray]:
+def memory(job: Job, section: Section) -> dict[str, np.ndarray]:
     """What the stage remembers of each example: soft `targets` [N, C], `clean` probability [N], `losses` [history, N].
 
     The losses are min-max normalised epoch by epoch, so that one epoch's few large ones do not outweigh the others.
@@ -131,7 +132,7 @@ def memory(job: Job, section: SimpleNamespace) -> dict[str, np.ndarray]:
 
 
 def make_steps(
-    job: Job, section: SimpleNamespace, net: supervised.Classifier, tx: optax.GradientTransformation, epoch: int
+    job: Job, section: Section, net: supervised.Classifier, tx: optax.GradientTransformation, epoch: int
 ) -> tuple[Step, Step, Step, Step]:
     """The per-device steps of warm-up, mixup, transition and MixNN."""
     augment, name = section.augment, job.name
@@ -147,7 +148,7 @@ def make_steps(
 
     def unmixed(state: TrainState, x: jax.Array) -> tuple[TrainState, jax.Array, jax.Array]:
         """The batch as it is, without gradient: state with its share of the running statistics, features, logits."""
-        variables = variables_of(state)
+        variables = state.variables
         (features, logits), changed = net.apply(
             variables, x, train=True, mutable=["batch_stats"], method=type(net).features_and_logits
         )
@@ -186,7 +187,7 @@ def make_steps(
         x = augmented(state, images)
         state, _, _ = unmixed(state, x)
         x, targets = mixed_up(state, x, targets)
-        return update(state, batch, x, targets, mixnn.MIXUP_LOSSES[section.mixup], state.method)
+        return update(state, batch, x, targets, section.mixup, state.method)
 
     def transition(state, data, batch):
         rows = batch["rows"]
@@ -219,7 +220,7 @@ def make_steps(
     return warm, mixing, transition, neighbour_mixing
 
 
-def make_refresh(job: Job, section: SimpleNamespace, net: supervised.Classifier, epoch: int) -> Refresh:
+def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: int) -> Refresh:
     """At the start of each epoch from `warmup` on: the clean probabilities, and neighbours in the whole set.
 
     Losses are of un-augmented images in evaluation mode, to the current hard target, argmax t_i.
@@ -237,7 +238,7 @@ def make_refresh(job: Job, section: SimpleNamespace, net: supervised.Classifier,
         current = at // epoch + 1
         if at % epoch or current < section.warmup:
             return state
-        method, variables = job.devices.fetch(state.method), variables_of(state)
+        method, variables = job.devices.fetch(state.method), state.variables
         logits = jax.nn.log_softmax(predict(variables, images))
         losses = -np.take_along_axis(np.asarray(logits), method["targets"].argmax(-1)[:, None], -1)[:, 0]
         span = np.ptp(losses) or 1.0
@@ -251,7 +252,7 @@ def make_refresh(job: Job, section: SimpleNamespace, net: supervised.Classifier,
     return refresh
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Trains and evaluates; returns the summary, with what became of the labels."""
     return supervised.train_and_evaluate(
         job, section, prepare(job, section), lambda state: {"correction": correction(state.method, job.dataset)}
@@ -273,3 +274,20 @@ def correction(method: dict[str, np.ndarray], dataset: Dataset) -> dict[str, Any
         "broken": float(1 - now[~wrong].mean()) if not wrong.all() else None,
         "clean_auroc": float(roc_auc_score(~wrong, method["clean"])) if both else None,
     }
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """As of a `supervised` stage, with what became of the labels."""
+    correction = summary["correction"]
+    return [
+        *test_rows(summary["test"]),
+        *selection_rows(summary["selection"]),
+        ("wrong labels repaired", percent(correction["repaired"])),
+        ("right labels broken", percent(correction["broken"])),
+        ("AUROC of the clean probability", decimals(correction["clean_auroc"])),
+        *train_rows(summary["train"]),
+        *label_quality_rows(summary["label_quality"]),
+    ]
+
+
+KIND = Kind(Section, run, rows, check, observed_labels, prepare, revision=2)

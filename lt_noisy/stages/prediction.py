@@ -14,11 +14,6 @@ EVAL_BATCH = 512
 Predict = Callable[[PyTree, np.ndarray], np.ndarray]
 
 
-def variables_of(state: TrainState) -> PyTree:
-    """What `net.apply` takes of a state."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
 def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]) -> Predict:
     """Compiles `fn(variables, images uint8 [B, ...]) -> [B, D]` once, for image sets of any size.
 

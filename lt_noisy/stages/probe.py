@@ -1,30 +1,38 @@
 """Stage `probe`: what a finished stage's frozen representation is worth, by probes on cached features."""
 
-from types import SimpleNamespace
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.data.dataset import DATA, Part
+from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError
-from lt_noisy.evaluation.probes import LINEAR, evaluate_probes
+from lt_noisy.evaluation.probes import LINEAR, Linear, evaluate_probes
 from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import training
-from lt_noisy.stages.base import Job
-from lt_noisy.stages.features import MONITORS, encoder_features
-
-FIELDS: Fields = {
-    "init": Field("pretrain"),  # the stage whose encoder is probed
-    "data": Field("full()", DATA),  # what the probes learn on: the full split, the manifest, or another source
-    "linear": Field("logistic()", LINEAR),
-    "knn": Field("knn()", MONITORS),
-    "shots": Field((0,)),  # training images per class; 0 for all there are
-    "repeats": Field(5),  # draws of each few-shot training set
-}
+from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
+from lt_noisy.stages.features import MONITORS, Knn, encoder_features
+from lt_noisy.stages.rows import Rows, collapse_rows, groups_rows, percent
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What a `probe` stage is told."""
+
+    init: str = stage_ref("pretrain", ENCODERS)  # the stage whose encoder is probed
+    data: Part | Load = spec(
+        "full()", DATA
+    )  # what the probes learn on: the full split, the manifest, or another source
+    linear: Linear = spec("logistic()", LINEAR)
+    knn: Knn = spec("knn()", MONITORS)
+    shots: tuple[int, ...] = plain((0,))  # training images per class; 0 for all there are
+    repeats: int = plain(5)  # draws of each few-shot training set
+
+
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses shots that cannot be drawn, and images that the encoder cannot take."""
     whole = all(type(n) is int and n >= 0 for n in section.shots)
     if not section.shots or not whole or len(set(section.shots)) < len(section.shots):
@@ -35,7 +43,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     return {}
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Evaluates the probes on the test set of their data; returns the summary. The test set selects nothing."""
     dataset = job.dataset
     features = encoder_features(job, job.inputs["init"])
@@ -57,10 +65,26 @@ def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
         job.seed,
     )
     return {
-        "stage": job.name,
-        "seed": job.seed,
         "train_images": len(dataset.ids),
         "train_classes": len(np.unique(dataset.observed)),
         "probes": probes,
         "collapse": collapse(test),
     }
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """Each probe on all images and on a few of every class, and whether the features have collapsed."""
+    found = []
+    for shots, by_probe in summary["probes"].items():
+        for probe in ("linear", "knn"):
+            figures = by_probe[probe]
+            if shots == "all":
+                found.append((f"{probe} probe, balanced accuracy", percent(figures["balanced_accuracy"])))
+                found += groups_rows(figures)
+            else:
+                spread = "" if figures["std"] is None else f" +- {100 * figures['std']:.2f}"
+                found.append((f"{probe} probe, {shots} per class", percent(figures["mean"]) + spread))
+    return found + collapse_rows(summary["collapse"])
+
+
+KIND = Kind(Section, run, rows, check, observed_labels)

@@ -4,54 +4,50 @@ Yang & Xu, "Rethinking the Value of Labels for Improving Class-Imbalanced Learni
 classifier -> pseudo-labels -> training from scratch on both. One round; several are several stages of a config.
 """
 
+import dataclasses
 import hashlib
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import choice, plain, stage_ref
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.errors import UserError, did_you_mean
+from lt_noisy.errors import UserError
 from lt_noisy.evaluation.classification import accuracies, class_groups
 from lt_noisy.hashing import array_sha256
 from lt_noisy.stages import supervised, unlabelled
-from lt_noisy.stages.base import Job
-
-FIELDS: Fields = {
-    "init": Field("base"),  # the stage whose classifier labels the pool
-    **unlabelled.POOL_FIELDS,
-    "targets": Field("argmax"),  # or 'soft': the classifier's probabilities
-    "threshold": Field(0.0),  # kept where the largest probability is at least this
-}
-
-TARGETS = ("argmax", "soft")
+from lt_noisy.stages.base import WITH_HEAD, Job, Kind, made_elsewhere
+from lt_noisy.stages.rows import Rows, counts, groups_rows, percent
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, str]:
+@dataclasses.dataclass(frozen=True)
+class Section(unlabelled.Pool):
+    """What a `pseudo_label` stage is told."""
+
+    init: str = stage_ref("base", WITH_HEAD)  # the stage whose classifier labels the pool
+    targets: str = choice("argmax", ("argmax", "soft"))  # soft: all probabilities
+    threshold: float = plain(0.0)  # kept where the largest probability is at least this
+
+
+def check(job: Job, section: Section) -> dict[str, str]:
     """Refuses a pool that cannot be drawn; returns the hash of its ids, true labels and images.
 
     Nothing is learnt from the true labels, but the summary reports on them.
     """
     where = f"config.{job.name}"
-    if section.targets not in TARGETS:
-        raise UserError(
-            f"{where}.targets: {section.targets!r}{did_you_mean(section.targets, list(TARGETS))} "
-            f"(known: {', '.join(TARGETS)})"
-        )
     if not 0 <= section.threshold <= 1:
         raise UserError(f"{where}.threshold is a probability in [0, 1], not {section.threshold}")
-    data = job.inputs["init"].texts.get("data", "manifest()")
-    if data != "manifest()":
+    if data := made_elsewhere(job.inputs["init"]):
         raise UserError(f"{where}.init: that stage is trained on {data}, not on the run's manifest()")
     pool = unlabelled.pool(job, section, job.name)
     hashes = [array_sha256(array) for array in (pool.ids, pool.labels, unlabelled.images(pool))]
     return {"pool": hashlib.sha256("".join(hashes).encode()).hexdigest()}
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Writes `pseudo_labels.npz` (ids [M], targets, kept, confidence); returns how good the pseudo-labels are.
 
     The classifier is in evaluation mode, the images un-augmented. True labels go to the figures only.
@@ -147,3 +143,22 @@ def duplicates(images: np.ndarray, dataset: Dataset) -> dict[str, int]:
     if dataset.validation is not None:
         known["in_validation"] = set(digests(dataset.validation.images))
     return {name: sum(digest in those for digest in pool) for name, those in known.items()}
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """How many images are kept, and how right their labels are."""
+    figures = summary["pseudo_labels"]
+    labels, irrelevant, known = figures["labels"], figures["irrelevant"], figures["relevant"]
+    leaks = [(name, figures.get(f"in_{name}")) for name in ("training", "validation", "test")]
+    leaks = [(name, number) for name, number in leaks if number]
+    return [
+        ("unlabelled images", f"{figures['images']}, {percent(figures['images_kept']).strip()} of them kept"),
+        *((f"  that are {name} images too", str(number)) for name, number in leaks),
+        *([("irrelevant ones kept", f"{percent(figures['irrelevant_kept'])} of {irrelevant}")] if irrelevant else []),
+        ("pseudo-labels per class", counts(np.array(figures["counts"]))),
+        *([("accuracy of the relevant kept ones", percent(labels and labels["accuracy"]))] if known else []),
+        *([("  mean over true classes", percent(labels["balanced_accuracy"])), *groups_rows(labels)] if labels else []),
+    ]
+
+
+KIND = Kind(Section, run, rows, check)

@@ -1,8 +1,8 @@
 """Stage `self_supervised`: pre-training on the images alone; no label is read."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,18 +12,19 @@ import numpy as np
 import optax
 
 from lt_noisy import rng
+from lt_noisy.augment import AUGMENTS
 from lt_noisy.augment.base import Augment
 from lt_noisy.collectives import AXIS, positions
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.data.batches import Batches, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
 from lt_noisy.stages import training
-from lt_noisy.stages.base import Job, Prepared, read_arrays
-from lt_noisy.stages.features import MONITORS, Representation
-from lt_noisy.stages.prediction import variables_of
+from lt_noisy.stages.base import Job, Kind, Prepared, read_arrays
+from lt_noisy.stages.features import MONITORS, Knn, Representation
+from lt_noisy.stages.rows import Rows, collapse_rows, percent
 from lt_noisy.training.loop import Plan
 from lt_noisy.training.optim import ASCENTS, Ascent, descend, ema
 from lt_noisy.training.parallel import Step
@@ -31,14 +32,23 @@ from lt_noisy.training.state import TrainState
 
 PyTree = Any
 
-FIELDS: Fields = {
-    "objective": Field("simclr()", OBJECTIVES),
-    "ascent": Field("none()", ASCENTS),
-    "ascent_weights": Field("none()"),  # or the name of a `density` stage
-    "monitor": Field("knn()", MONITORS),
-    **training.TRAINING_FIELDS,
-    "augment": Field("simclr_cifar()", training.TRAINING_FIELDS["augment"].table),
-}
+
+@dataclasses.dataclass(frozen=True)
+class Objectives(training.Section):
+    """What a training by an objective is told."""
+
+    objective: Objective = spec("simclr()", OBJECTIVES)
+    augment: Augment = spec("simclr_cifar()", AUGMENTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section(Objectives):
+    """What a `self_supervised` stage is told."""
+
+    ascent: Ascent | None = spec("none()", ASCENTS)
+    ascent_weights: str = stage_ref("none()", ("density",), optional=True)
+    monitor: Knn = spec("knn()", MONITORS)
+
 
 TARGET_PARTS = ("encoder", "projector")
 
@@ -151,7 +161,7 @@ def _context(job: Job, plan: Plan) -> Context:
     return Context(dataset.num_classes, len(dataset.ids), plan.batch_size, np.zeros(dataset.num_classes, np.int64))
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses what does not fit the data; returns the stage's length."""
     if section.ascent is None and section.ascent_weights != "none()":
         raise UserError(
@@ -160,7 +170,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
     return {"steps": check_objective(job, section).total}
 
 
-def check_objective(job: Job, section: SimpleNamespace) -> Plan:
+def check_objective(job: Job, section: Section) -> Plan:
     """The plan of a training, once its objective is known to fit the data."""
     plan = training.check(job, section)
     try:
@@ -173,19 +183,19 @@ def check_objective(job: Job, section: SimpleNamespace) -> Plan:
     return plan
 
 
-def prepare(job: Job, section: SimpleNamespace) -> Prepared:
+def prepare(job: Job, section: Section) -> Prepared:
     """Builds the network the objective needs, its first state and its step."""
     return prepare_objective(job, section, section.ascent)
 
 
-def prepare_objective(job: Job, section: SimpleNamespace, ascent: Ascent | None) -> Prepared:
+def prepare_objective(job: Job, section: Section, ascent: Ascent | None) -> Prepared:
     """The same for any section with an objective and the training fields."""
     dataset, objective, plan = job.dataset, section.objective, training.make_plan(job, section)
     net = build(job.encoder(job.dtype, job.norm_axis), objective, job.dtype, job.norm_axis)
     method = objective.method.init(_context(job, plan))
     state = training.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, method)
     if objective.target:
-        groups = variables_of(state).items()
+        groups = state.variables.items()
         parts = {group: {part: tree[part] for part in TARGET_PARTS if part in tree} for group, tree in groups}
         state = state.replace(target=jax.tree.map(np.copy, parts))  # donated beside the parameters: no shared buffer
     state, tx = training.with_optimizer(state, section, plan.total)
@@ -205,20 +215,20 @@ def _weighted(order: Batches, weights: np.ndarray) -> Batches:
     return at
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Trains, watches kNN accuracy and collapse; returns the summary."""
     return train_and_watch(job, section, prepare(job, section), section.objective.watch)
 
 
 def train_and_watch(
-    job: Job, section: SimpleNamespace, ready: Prepared, watch: Callable[[Any, int], dict[str, float]]
+    job: Job, section: Section, ready: Prepared, watch: Callable[[Any, int], dict[str, float]]
 ) -> dict[str, Any]:
     """The rest of a stage without labels: trains what is `ready`, watches its representation, sums up.
 
     Args:
       watch: `watch(method state on the host, step)` adds figures to the metrics file.
     """
-    representation = Representation(job, section, ready.net)
+    representation = Representation(job, section.monitor, section.augment, ready.net)
 
     def monitor(state: TrainState) -> dict[str, float]:
         now = representation.figures(state)
@@ -228,3 +238,18 @@ def train_and_watch(
     trained = training.run_training(job, ready, monitor)
     results = {"representation": representation.summary(ready.state, trained.device_state)}
     return training.summarise(job, trained, ready.plan, results)
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """kNN accuracy beside what it is compared with, and whether the representation has collapsed."""
+    figures = summary["representation"]
+    return [
+        ("kNN accuracy, balanced bank", percent(figures["knn_balanced_bank"])),
+        ("  before training", percent(figures["knn_initial"])),
+        ("  on the pixels", percent(figures["knn_pixels"])),
+        ("kNN accuracy, long-tailed bank", percent(figures["knn_longtailed_bank"])),
+        *collapse_rows(figures),
+    ]
+
+
+KIND = Kind(Section, run, rows, check, prepare=prepare)

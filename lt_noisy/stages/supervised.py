@@ -1,8 +1,8 @@
 """Stage `supervised`: a classifier on the observed labels, from scratch or from an earlier stage's encoder."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,41 +14,51 @@ import optax
 from lt_noisy import rng
 from lt_noisy.augment.base import Augment, augment_batch, evaluate_batch
 from lt_noisy.collectives import AXIS, positions
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.data.batches import Batches, Resident, fetch
 from lt_noisy.data.dataset import DATA, Part
+from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation import selection
 from lt_noisy.evaluation.classification import classification, label_noise
 from lt_noisy.losses import LOSSES
 from lt_noisy.method import Context, Method
 from lt_noisy.mixing.mixup import MIXES, Mix
-from lt_noisy.models.heads import HEADS
-from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
+from lt_noisy.models.heads import HEADS, HeadBuilder
+from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Sampler, Weighting
 from lt_noisy.stages import training, transition, unlabelled
-from lt_noisy.stages.base import Input, Job, Prepared
+from lt_noisy.stages.base import ENCODERS, Input, Job, Kind, Prepared, observed_labels
 from lt_noisy.stages.features import part_variables
-from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, variables_of
+from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step
 from lt_noisy.stages.quality import write_quality
+from lt_noisy.stages.rows import Rows, label_quality_rows, selection_rows, test_rows, train_rows
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState, transfer
 
-FIELDS: Fields = {
-    "init": Field("none()"),  # or the name of an earlier stage
-    "data": Field("manifest()", DATA),
-    "pseudo": Field("none()"),  # or the name of a `pseudo_label` stage, whose images join
-    "transition": Field("none()"),  # or the name of a `transition` stage, for losses that ask for one
-    "freeze_encoder": Field(False),
-    "encoder_rate": Field(1.0),  # learning rate of the encoder relative to the head's
-    "head": Field("linear()", HEADS),
-    "loss": Field("cross_entropy()", LOSSES),
-    "mix": Field("none()", MIXES),
-    "sampler": Field("uniform()", SAMPLERS),
-    "reweight": Field("none()", WEIGHTINGS),
-    **training.TRAINING_FIELDS,
-}
+
+@dataclasses.dataclass(frozen=True)
+class Learning(training.Section):
+    """What the training of a classifier on observed labels is told."""
+
+    init: str = stage_ref("none()", ENCODERS, optional=True)  # the stage whose encoder it starts from
+    data: Part | Load = spec("manifest()", DATA)
+    freeze_encoder: bool = plain(False)
+    encoder_rate: float = plain(1.0)  # learning rate of the encoder relative to the head's
+    head: HeadBuilder = spec("linear()", HEADS)
+    loss: Method = spec("cross_entropy()", LOSSES)
+    mix: Mix | None = spec("none()", MIXES)
+    sampler: Sampler = spec("uniform()", SAMPLERS)
+    reweight: Weighting = spec("none()", WEIGHTINGS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section(Learning):
+    """What a `supervised` stage is told."""
+
+    pseudo: str = stage_ref("none()", ("pseudo_label",), optional=True)  # the stage whose images join
+    transition: str = stage_ref("none()", ("transition",), optional=True)  # for losses that ask for one
 
 
 class Classifier(nn.Module):
@@ -155,7 +165,7 @@ def make_step(
     return step
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def check(job: Job, section: Section) -> dict[str, Any]:
     """Refuses what does not fit the data; returns the stage's length, and the hash of a file that its loss reads."""
     where = f"config.{job.name}"
     if not section.encoder_rate > 0:
@@ -190,7 +200,7 @@ def check(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     return {"steps": plan.total, **read}
 
 
-def prepare(job: Job, section: SimpleNamespace) -> Prepared:
+def prepare(job: Job, section: Section) -> Prepared:
     """Builds the classifier, its first state (from the `init` stage's encoder, where there is one) and its step."""
     dataset, train = job.dataset, examples(job)
     plan = training.make_plan(job, section, len(train.kept) - len(dataset.ids))
@@ -202,7 +212,7 @@ def prepare(job: Job, section: SimpleNamespace) -> Prepared:
         plan.total,
         *(transition.read(job.inputs["transition"].directory) if "transition" in job.inputs else ()),
     )
-    net = classifier(job, section)
+    net = classifier(job, section.head, section.freeze_encoder)
     state = training.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context))
     state = start(job, state)
     rate = 0.0 if section.freeze_encoder else section.encoder_rate
@@ -212,10 +222,9 @@ def prepare(job: Job, section: SimpleNamespace) -> Prepared:
     return Prepared(net, state, step, order, plan, Resident(train.images, train.targets))
 
 
-def classifier(job: Job, section: SimpleNamespace) -> Classifier:
-    """The network of a section with a head."""
-    head = section.head(job.dataset.num_classes)
-    return Classifier(job.encoder(job.dtype, job.norm_axis), head, getattr(section, "freeze_encoder", False))
+def classifier(job: Job, head: HeadBuilder, freeze_encoder: bool = False) -> Classifier:
+    """The run's encoder with a head on it."""
+    return Classifier(job.encoder(job.dtype, job.norm_axis), head(job.dataset.num_classes), freeze_encoder)
 
 
 def start(job: Job, state: TrainState) -> TrainState:
@@ -225,12 +234,12 @@ def start(job: Job, state: TrainState) -> TrainState:
     arrays = read_final(job.inputs["init"].directory)
     parts = {
         group: {**tree, "encoder": transfer(tree["encoder"], arrays, f"state.{group}.encoder")}
-        for group, tree in variables_of(state).items()
+        for group, tree in state.variables.items()
     }
     return state.replace(**parts)
 
 
-def balanced_order(job: Job, section: SimpleNamespace, train: Examples, context: Context) -> Batches:
+def balanced_order(job: Job, section: Section, train: Examples, context: Context) -> Batches:
     """The stage's batches of kept examples, drawn by its sampler and weighted by its weighting, each from its start on.
 
     The stage's length counts all examples, kept or not: it has to be known before any stage runs.
@@ -260,19 +269,19 @@ def predict_logits(job: Job, net: Classifier, augment: Augment) -> Predict:
 
 def load(job: Job, stage: Input) -> Predict:
     """A finished stage's classifier: `predict(images uint8 [N, ...]) -> logits float32 [N, C]`."""
-    net = classifier(job, stage.section)
+    net = classifier(job, stage.section.head)
     weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder", "head")))
     return functools.partial(predict_logits(job, net, stage.section.augment), weights)
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Trains and evaluates; returns the summary. The test set is only looked at, it selects nothing."""
     return train_and_evaluate(job, section, prepare(job, section))
 
 
 def train_and_evaluate(
     job: Job,
-    section: SimpleNamespace,
+    section: Section,
     ready: Prepared,
     more: Callable[[TrainState], dict[str, Any]] = lambda state: {},
 ) -> dict[str, Any]:
@@ -287,7 +296,7 @@ def train_and_evaluate(
     clean_counts = np.bincount(dataset.clean, minlength=dataset.num_classes)
 
     def on_test(state: TrainState) -> dict[str, Any]:
-        logits = predict(variables_of(state), dataset.test_images)
+        logits = predict(state.variables, dataset.test_images)
         return classification(logits, dataset.test_labels, clean_counts, dataset.class_names)
 
     report = once_per_step(job, on_test)
@@ -296,11 +305,11 @@ def train_and_evaluate(
         figures = {f"test_{k}": report(state)[k] for k in ("accuracy", "balanced_accuracy", "nll")}
         if dataset.validation is None:
             return figures
-        logits = predict(variables_of(state), dataset.validation.images)
+        logits = predict(state.variables, dataset.validation.images)
         return {**figures, "validation_balanced_accuracy": selection.balanced(logits, dataset.validation.observed)}
 
     trained = training.run_training(job, ready, monitor)
-    logits = predict(variables_of(trained.device_state), dataset.train_images)
+    logits = predict(trained.device_state.variables, dataset.train_images)
     results = {
         "test": report(trained.device_state),
         "selection": selection.selected(job.directory / "metrics.jsonl"),
@@ -309,3 +318,16 @@ def train_and_evaluate(
         **more(trained.state),
     }
     return training.summarise(job, trained, ready.plan, results)
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """Accuracy along the long tail, other choices of the step, and what became of the wrong labels."""
+    return [
+        *test_rows(summary["test"]),
+        *selection_rows(summary["selection"]),
+        *train_rows(summary["train"]),
+        *label_quality_rows(summary["label_quality"]),
+    ]
+
+
+KIND = Kind(Section, run, rows, check, observed_labels, prepare)

@@ -1,7 +1,7 @@
 """What the training stages share: their fields, how they start, run and finish."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -12,31 +12,35 @@ import optax
 
 from lt_noisy import rng
 from lt_noisy.augment import AUGMENTS
-from lt_noisy.config.durations import DURATIONS, Clock
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.augment.base import Augment
+from lt_noisy.config.durations import DURATIONS, Clock, Duration
+from lt_noisy.config.fields import plain, spec
 from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import arrays_sha256
 from lt_noisy.stages.base import Job, Prepared, PyTree
 from lt_noisy.training.checkpoint import Checkpoints
 from lt_noisy.training.loop import Phase, Plan, Trained, train
-from lt_noisy.training.optim import OPTIMIZERS, SCHEDULES, by_part
+from lt_noisy.training.optim import OPTIMIZERS, SCHEDULES, BuildSchedule, Optimizer, by_part
 from lt_noisy.training.state import TrainState, flatten
 from lt_noisy.training.writer import Writer
 
-TRAINING_FIELDS: Fields = {
-    "length": Field("epochs(100)", DURATIONS),
-    "batch_size": Field(128),
-    "augment": Field("cifar()", AUGMENTS),
-    "optimizer": Field("sgd()", OPTIMIZERS),
-    "schedule": Field("cosine(lr=0.1)", SCHEDULES),
-    "log_every": Field("epochs(1)", DURATIONS, identity=False),
-    "eval_every": Field("percent(10)", DURATIONS, identity=False),
-    "save_every": Field("percent(10)", DURATIONS, identity=False),
-}
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What every training is told."""
+
+    length: Duration = spec("epochs(100)", DURATIONS)
+    batch_size: int = plain(128)
+    augment: Augment = spec("cifar()", AUGMENTS)
+    optimizer: Optimizer = spec("sgd()", OPTIMIZERS)
+    schedule: BuildSchedule = spec("cosine(lr=0.1)", SCHEDULES)
+    log_every: Duration = spec("epochs(1)", DURATIONS, identity=False)
+    eval_every: Duration = spec("percent(10)", DURATIONS, identity=False)
+    save_every: Duration = spec("percent(10)", DURATIONS, identity=False)
 
 
-def make_plan(job: Job, section: SimpleNamespace, more: int = 0) -> Plan:
+def make_plan(job: Job, section: Section, more: int = 0) -> Plan:
     """Turns the section's durations into steps; refuses a batch or an interval that does not fit.
 
     Args:
@@ -54,7 +58,7 @@ def make_plan(job: Job, section: SimpleNamespace, more: int = 0) -> Plan:
     return Plan(total, **cadence, steps_per_call=job.steps_per_call, batch_size=size)
 
 
-def check(job: Job, section: SimpleNamespace, more: int = 0) -> Plan:
+def check(job: Job, section: Section, more: int = 0) -> Plan:
     """The plan of a stage (see `make_plan`), once batch, intervals and augmentation are known to fit the data."""
     plan = make_plan(job, section, more)
     shape = job.dataset.train_images.shape[1:]
@@ -96,7 +100,7 @@ def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name:
 
 
 def with_optimizer(
-    state: TrainState, section: SimpleNamespace, total: int, rates: Mapping[str, float] | None = None
+    state: TrainState, section: Section, total: int, rates: Mapping[str, float] | None = None
 ) -> tuple[TrainState, optax.GradientTransformation]:
     """The section's optimiser and schedule over `total` steps (`rates`: see `by_part`), and the state with its part."""
     tx = by_part(section.optimizer(section.schedule(total)), rates or {})
@@ -153,8 +157,6 @@ def summarise(job: Job, trained: Trained, plan: Plan, results: dict[str, Any]) -
     """What every training stage says in its summary, and its own `results`."""
     state = trained.state
     return {
-        "stage": job.name,
-        "seed": job.seed,
         "steps": plan.total,
         "batch_size": plan.batch_size,
         "examples_seen": plan.total * plan.batch_size,

@@ -1,37 +1,43 @@
 """Stage `transition`: the noise transition matrix and the clean class counts, from a finished stage's predictions."""
 
+import dataclasses
 import pathlib
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from lt_noisy import files
-from lt_noisy.config.fields import Field, Fields
+from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.errors import UserError
-from lt_noisy.estimate.transition import TRANSITIONS, describe
-from lt_noisy.stages.base import Job, read_arrays
-
-FIELDS: Fields = {
-    "init": Field("base"),  # the stage whose predictions for the training set are used
-    "estimator": Field("confident()", TRANSITIONS),
-}
+from lt_noisy.estimate.transition import TRANSITIONS, Estimator, describe
+from lt_noisy.stages.base import WITH_HEAD, Job, Kind, made_elsewhere, read_arrays
+from lt_noisy.stages.rows import Rows, decimals, percent
 
 
-def labels(section: SimpleNamespace) -> tuple[str, ...]:
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What a `transition` stage is told."""
+
+    init: str = stage_ref(
+        "base", (*WITH_HEAD, "cross_fit")
+    )  # the stage whose predictions for the training set are used
+    estimator: Estimator = spec("confident()", TRANSITIONS)
+
+
+def labels(section: Section) -> tuple[str, ...]:
     """The labels that the estimate depends on: the clean ones too, if the estimator is an oracle."""
     return ("observed", "clean") if section.estimator.oracle else ("observed",)
 
 
-def check(job: Job, section: SimpleNamespace) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses the predictions of a stage that was trained on other data than the run's."""
-    data = job.inputs["init"].texts.get("data", "manifest()")
-    if data != "manifest()":
+    if data := made_elsewhere(job.inputs["init"]):
         raise UserError(f"config.{job.name}.init: that stage trains on {data}, not on the run's training set")
     return {}
 
 
-def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
+def run(job: Job, section: Section) -> dict[str, Any]:
     """Writes `transition.npz` (ids [N], matrix [C, C], clean_counts [C]); returns how good the estimate is.
 
     Clean labels go to the figures only, unless the estimator is an oracle.
@@ -47,8 +53,6 @@ def run(job: Job, section: SimpleNamespace) -> dict[str, Any]:
     )
     figures = describe(estimate, dataset.observed, dataset.clean)
     return {
-        "stage": job.name,
-        "seed": job.seed,
         "transition": {"oracle": section.estimator.oracle, **figures},
     }
 
@@ -61,3 +65,20 @@ def read(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """
     matrix, clean_counts = files.load_arrays(directory / "transition.npz", "matrix", "clean_counts")
     return matrix, clean_counts
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """How far the estimate is from the truth."""
+    figures = summary["transition"]
+    return [
+        *([("transition matrix from the clean labels", "an oracle")] if figures["oracle"] else []),
+        ("wrong labels, estimated", percent(figures["estimated_rate"])),
+        ("  in truth", percent(figures["realised_rate"])),
+        ("transition matrix, mean absolute error", decimals(figures["mean_absolute_error"], 4)),
+        ("  total variation of a row", percent(figures["total_variation"])),
+        ("clean prior, total variation", percent(figures["clean_prior_total_variation"])),
+        ("  of the observed prior", percent(figures["observed_prior_total_variation"])),
+    ]
+
+
+KIND = Kind(Section, run, rows, check, labels)

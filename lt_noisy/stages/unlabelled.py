@@ -3,26 +3,29 @@
 Apart from the stage, because `supervised` reads these and the stage reads `supervised`.
 """
 
+import dataclasses
 import pathlib
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 from lt_noisy import files
-from lt_noisy.config.fields import Field, Fields
-from lt_noisy.data.pools import IRRELEVANT, POOLS, draw
-from lt_noisy.data.sources.base import Split
+from lt_noisy.config.fields import plain, spec
+from lt_noisy.data.pools import IRRELEVANT, POOLS, Own, Unlabelled, draw
+from lt_noisy.data.sources.base import Load, Split
 from lt_noisy.errors import UserError
 from lt_noisy.stages.base import Input, Job
 
-POOL_FIELDS: Fields = {
-    "pool": Field("left_out()", POOLS),
-    "times": Field(5.0),  # |D_U| = times * |D_L|; 0.0 for all of the pool
-    "ratio": Field(1.0),  # of the pool's own long tail, by its true labels
-    "irrelevant": Field(0.0),  # share of the pool that is of another source
-    "irrelevant_source": Field("none()", IRRELEVANT),
-}
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Which images are labelled."""
+
+    pool: Own | Unlabelled | Load = spec("left_out()", POOLS)
+    times: float = plain(5.0)  # |D_U| = times * |D_L|; 0.0 for all of the pool
+    ratio: float = plain(1.0)  # of the pool's own long tail, by its true labels
+    irrelevant: float = plain(0.0)  # share of the pool that is of another source
+    irrelevant_source: Load | None = spec("none()", IRRELEVANT)
 
 
 class PseudoLabels(NamedTuple):
@@ -53,7 +56,7 @@ class Extra(NamedTuple):
     kept: np.ndarray
 
 
-def pool(job: Job, section: SimpleNamespace, name: str) -> Split:
+def pool(job: Job, section: Pool, name: str) -> Split:
     """The pool of the `pseudo_label` stage `name`: a function of its section, the run's training set and the seed."""
     try:
         return draw(

@@ -18,6 +18,8 @@ from lt_noisy.training.state import TrainState
 
 PyTree = Any
 Schedule = Callable[[jax.Array], jax.Array]
+BuildSchedule = Callable[[int], Schedule]  # of the stage's length in steps
+Optimizer = Callable[[Schedule], optax.GradientTransformation]
 
 
 def _require(ok: bool, message: str) -> None:
@@ -25,7 +27,7 @@ def _require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
-def cosine(lr: float, warmup: float = 0.0, final: float = 0.0) -> Callable[[int], Schedule]:
+def cosine(lr: float, warmup: float = 0.0, final: float = 0.0) -> BuildSchedule:
     """Cosine decay from `lr` to `final * lr` after a linear warm-up over the first `warmup` of the steps."""
     _require(lr > 0, f"lr must be positive, not {lr}")
     _require(0 <= warmup < 1, f"warmup is a fraction of the stage in [0, 1), not {warmup}")
@@ -40,15 +42,13 @@ def cosine(lr: float, warmup: float = 0.0, final: float = 0.0) -> Callable[[int]
     return build
 
 
-def constant(lr: float) -> Callable[[int], Schedule]:
+def constant(lr: float) -> BuildSchedule:
     """The same learning rate throughout."""
     _require(lr > 0, f"lr must be positive, not {lr}")
     return lambda total_steps: optax.constant_schedule(lr)
 
 
-def piecewise(
-    lr: float, boundaries: tuple = (0.8, 0.9), factor: float = 0.01, warmup: float = 0.0
-) -> Callable[[int], Schedule]:
+def piecewise(lr: float, boundaries: tuple = (0.8, 0.9), factor: float = 0.01, warmup: float = 0.0) -> BuildSchedule:
     """`lr`, multiplied by `factor` at each boundary (fractions of the stage), after a linear warm-up.
 
     The defaults with warmup=0.025 and 200 epochs are the CIFAR-LT recipe of Yang & Xu 2020 (and of Cao et al.
@@ -70,7 +70,7 @@ def piecewise(
     return build
 
 
-def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> Callable[[int], Schedule]:
+def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> BuildSchedule:
     """Cosine decay from `lr` to `final * lr`, over again in each of `periods` equal parts (SGDR, without warm-up).
 
     Loshchilov & Hutter (2017) with T_mult = 1. It follows the step; PyTorch recipes hold the rate within an epoch.
@@ -95,9 +95,7 @@ def _decay_mask(decay: str) -> Callable[[PyTree], PyTree]:
     return lambda params: jax.tree.map(lambda p: decay == "all" or p.ndim > 1, params)
 
 
-def sgd(
-    momentum: float = 0.9, weight_decay: float = 5e-4, nesterov: bool = False, decay: str = "kernels"
-) -> Callable[[Schedule], optax.GradientTransformation]:
+def sgd(momentum: float = 0.9, weight_decay: float = 5e-4, nesterov: bool = False, decay: str = "kernels") -> Optimizer:
     """SGD with momentum; weight decay is added to the gradient (L2), as PyTorch does.
 
     `decay='all'` decays BatchNorm parameters and biases too, as the PyTorch recipes of the five papers do.
@@ -111,9 +109,7 @@ def sgd(
     )
 
 
-def adamw(
-    weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay: str = "kernels"
-) -> Callable[[Schedule], optax.GradientTransformation]:
+def adamw(weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay: str = "kernels") -> Optimizer:
     """AdamW (decoupled weight decay)."""
     _require(0 <= b1 < 1 and 0 <= b2 < 1, f"b1 and b2 are in [0, 1), not {b1}, {b2}")
     _require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
@@ -121,9 +117,7 @@ def adamw(
     return lambda schedule: optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask)
 
 
-def lars(
-    momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001
-) -> Callable[[Schedule], optax.GradientTransformation]:
+def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001) -> Optimizer:
     """LARS (You et al. 2017); decay and trust ratio on kernels only, as SimCLR does at large batches."""
     _require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
     _require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")

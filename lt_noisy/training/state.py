@@ -33,6 +33,11 @@ class TrainState:
     target: PyTree
     method: PyTree
 
+    @property
+    def variables(self) -> PyTree:
+        """What a network's `apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
 
 def flatten(tree: PyTree) -> dict[str, Any]:
     """A tree as {dotted path: leaf}, e.g. `params.encoder.conv.kernel`; the inverse is `unflatten`."""

@@ -1,19 +1,15 @@
 """A test set for choosing settings, so that the one that is reported chooses nothing."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from lt_noisy import rng
+from lt_noisy.data.sources.base import Load, Source, Split
 from lt_noisy.errors import UserError
-
-if TYPE_CHECKING:  # sources.py registers `development` and so imports this module
-    from lt_noisy.data.sources.base import Load, Source, Split
 
 _SPLIT_SEED = 0  # the same in every run, whatever its seed
 
 
-def development(inner: "Load", percent: int = 20) -> "Load":
+def development(inner: Load, percent: int = 20) -> Load:
     """Another source without its test images; in their place a share of the training images of each class.
 
     Their labels are as clean as the source's own, before the run's noise; but what is chosen on them is not chosen on
@@ -29,7 +25,7 @@ def development(inner: "Load", percent: int = 20) -> "Load":
     if not 1 <= percent <= 99:
         raise UserError(f"development: percent={percent} must lie in 1..99")
 
-    def load() -> "Source":
+    def load() -> Source:
         source = inner()
         labels, ids = source.train.labels, source.train.ids
         held_out = np.zeros(len(ids), bool)
@@ -46,6 +42,6 @@ def development(inner: "Load", percent: int = 20) -> "Load":
     return load
 
 
-def _part(split: "Split", rows: np.ndarray) -> "Split":
+def _part(split: Split, rows: np.ndarray) -> Split:
     files = tuple(split.files[row] for row in rows) if split.files else ()
     return type(split)(split.ids[rows], split.labels[rows], lambda at: split.images(rows[at]), files)

@@ -1,19 +1,15 @@
 """Images whose two halves tell different things: the semi-synthetic experiment on what long tails teach."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from lt_noisy import rng
+from lt_noisy.data.sources.base import Load, Source, Split
 from lt_noisy.errors import UserError
-
-if TYPE_CHECKING:  # sources.py registers `halves` and so imports this module
-    from lt_noisy.data.sources.base import Load, Source, Split
 
 _PARTNER_SEED = 0  # every run sees the same images, whatever its seed
 
 
-def halves(inner: "Load", frequent: int = 5) -> "Load":
+def halves(inner: Load, frequent: int = 5) -> Load:
     """Another source with half of each image replaced (Liu et al., ICLR 2022, semi-synthetic experiment).
 
     Images of classes below `frequent` keep their left half, and their right half is that of a random other
@@ -35,7 +31,7 @@ def halves(inner: "Load", frequent: int = 5) -> "Load":
       UserError: at load, `frequent` out of range, or a split of one image, which has no other.
     """
 
-    def load() -> "Source":
+    def load() -> Source:
         source = inner()
         if not 1 <= frequent < source.num_classes:
             raise UserError(
@@ -49,7 +45,7 @@ def halves(inner: "Load", frequent: int = 5) -> "Load":
     return load
 
 
-def _halved(split: "Split", name: str, frequent: int) -> "Split":
+def _halved(split: Split, name: str, frequent: int) -> Split:
     count = len(split.labels)
     if count < 2:
         raise UserError(f"halves: the {name} split has {count} image; a random other one takes at least 2")
