@@ -5,21 +5,24 @@ from collections.abc import Callable
 from lt_noisy.augment.base import Augment, compose, none
 from lt_noisy.augment.operations import blur, crop, cutout, flip, grey, jitter, normalise, resized_crop, rotate90
 from lt_noisy.augment.recipes import cifar, digits, simclr_cifar, simclr_digits
+from lt_noisy.config.spec import table
 
-AUGMENTS: dict[str, Callable[..., Augment]] = {
-    "none": none,
-    "compose": compose,
-    "normalise": normalise,
-    "crop": crop,
-    "flip": flip,
-    "resized_crop": resized_crop,
-    "jitter": jitter,
-    "grey": grey,
-    "blur": blur,
-    "rotate90": rotate90,
-    "cutout": cutout,
-    "cifar": cifar,
-    "simclr_cifar": simclr_cifar,
-    "digits": digits,
-    "simclr_digits": simclr_digits,
-}
+AUGMENTS = table(
+    {
+        "none": none,
+        "compose": compose,
+        "normalise": normalise,
+        "crop": crop,
+        "flip": flip,
+        "resized_crop": resized_crop,
+        "jitter": jitter,
+        "grey": grey,
+        "blur": blur,
+        "rotate90": rotate90,
+        "cutout": cutout,
+        "cifar": cifar,
+        "simclr_cifar": simclr_cifar,
+        "digits": digits,
+        "simclr_digits": simclr_digits,
+    }
+)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 
@@ -73,4 +74,4 @@ def steps(n: int) -> Duration:
     return measure
 
 
-DURATIONS = {"epochs": epochs, "examples": examples, "percent": percent, "steps": steps}
+DURATIONS = table({"epochs": epochs, "examples": examples, "percent": percent, "steps": steps})

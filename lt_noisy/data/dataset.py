@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lt_noisy import rng
+from lt_noisy.config.spec import table
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import Load, Source
 from lt_noisy.errors import UserError
@@ -142,7 +143,7 @@ def full() -> Part:
     return Part.FULL
 
 
-DATA = {"manifest": manifest, "full": full, **SOURCES}
+DATA = table({"manifest": manifest, "full": full, **SOURCES})
 
 
 def choose(data: Part | Load, dataset: Dataset) -> Dataset:

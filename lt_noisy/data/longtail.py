@@ -16,13 +16,16 @@ Two conventions of drawing exist, and they are not the same images:
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 
 from lt_noisy import rng
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 Select = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
+Subset = Literal["seeded", "conventional"]
 Profile = Callable[[int, int], np.ndarray]  # (num_classes, n_max) -> counts int64 [C]
 
 
@@ -71,7 +74,7 @@ def none() -> Select:
     return lambda labels, ids, num_classes, seed: np.argsort(ids).astype(np.int64)
 
 
-def exponential(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
+def exponential(ratio: float, n_max: int = 0, subset: Subset = "seeded") -> Select:
     """Exponential profile: n_j = floor(n_max * ratio^(-j / (C - 1))).
 
     Args:
@@ -83,7 +86,7 @@ def exponential(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
     return _profiled(lambda num_classes, head: exponential_counts(num_classes, head, ratio), n_max, subset)
 
 
-def step(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
+def step(ratio: float, n_max: int = 0, subset: Subset = "seeded") -> Select:
     """Step profile: n_max for the first floor(C / 2) classes, floor(n_max / ratio) for the rest.
 
     Args:
@@ -95,7 +98,7 @@ def step(ratio: float, n_max: int = 0, subset: str = "seeded") -> Select:
     return _profiled(lambda num_classes, head: step_counts(num_classes, head, ratio), n_max, subset)
 
 
-def pareto(alpha: float = 6.0, n_max: int = 0, n_min: int = 5, subset: str = "seeded") -> Select:
+def pareto(alpha: float = 6.0, n_max: int = 0, n_min: int = 5, subset: Subset = "seeded") -> Select:
     """Pareto profile: n_j = max(n_min, floor(n_max q_j / q_0)), q_j = u_j^(-1 / alpha) - 1 with u_j = (j + 0.5) / C.
 
     The family of ImageNet-LT (Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019: alpha 6,
@@ -116,9 +119,9 @@ def pareto(alpha: float = 6.0, n_max: int = 0, n_min: int = 5, subset: str = "se
     return _profiled(lambda num_classes, head: pareto_counts(num_classes, head, alpha, n_min), n_max, subset)
 
 
-def explicit(counts: tuple, subset: str = "seeded") -> Select:
+def explicit(counts: tuple, subset: Subset = "seeded") -> Select:
     """Exactly `counts[j]` examples of class j, one number per class."""
-    draw = _subset(subset)
+    draw = _DRAWS[subset]
     if not counts or any(type(n) is not int or n < 1 for n in counts):
         raise UserError(f"counts={counts} must be whole numbers of at least 1, one per class")
 
@@ -148,8 +151,8 @@ def _check_ratio(ratio: float) -> None:
         raise UserError(f"ratio={ratio} must be at least 1 (largest over smallest class)")
 
 
-def _profiled(profile: Profile, n_max: int, subset: str) -> Select:
-    draw = _subset(subset)
+def _profiled(profile: Profile, n_max: int, subset: Subset) -> Select:
+    draw = _DRAWS[subset]
     if n_max < 0:
         raise UserError(f"n_max={n_max} must be 0 (the most there is) or the size of class 0")
 
@@ -176,13 +179,6 @@ def _largest_head(profile: Profile, available: np.ndarray) -> int:
         fits = (profile(len(available), middle) <= available).all()
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
-
-
-def _subset(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]:
-    draws = {"seeded": _seeded, "conventional": _conventional}
-    if name not in draws:
-        raise UserError(f"subset={name!r} must be 'seeded' or 'conventional'")
-    return draws[name]
 
 
 def _rows_by_class(labels: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
@@ -213,11 +209,15 @@ def _conventional(labels: np.ndarray, ids: np.ndarray, counts: np.ndarray, seed:
     return np.concatenate(kept).astype(np.int64)
 
 
-LONGTAILS = {
-    "none": none,
-    "exponential": exponential,
-    "step": step,
-    "pareto": pareto,
-    "explicit": explicit,
-    "balanced": balanced,
-}
+_DRAWS = {"seeded": _seeded, "conventional": _conventional}
+
+LONGTAILS = table(
+    {
+        "none": none,
+        "exponential": exponential,
+        "step": step,
+        "pareto": pareto,
+        "explicit": explicit,
+        "balanced": balanced,
+    }
+)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from lt_noisy.config.spec import table
 from lt_noisy.data.longtail import Select
 from lt_noisy.data.noise import Noise, transition_matrix
 from lt_noisy.errors import UserError
@@ -258,4 +259,4 @@ def file(path: str) -> str:
     return path
 
 
-MANIFESTS = {"none": none, "file": file}
+MANIFESTS = table({"none": none, "file": file})

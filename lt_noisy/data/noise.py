@@ -14,15 +14,17 @@ transition matrix are what to report (`transition_matrix`).
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lt_noisy import rng
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 from lt_noisy.files import read_array
 
 Corrupt = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
+Draw = Literal["exact", "independent"]
 Conditional = Callable[[np.ndarray, int], np.ndarray]  # (labels, num_classes) -> Q float64 [C, C]
 _CIFAR10_PAIRS = ((9, 1), (2, 0), (4, 7), (3, 5), (5, 3))  # truck, bird, deer, cat, dog
 _CIFAR100_SUPERCLASSES = (  # fine labels of the 20 coarse ones, in order (aquatic mammals, fish, ...)
@@ -56,7 +58,7 @@ def none() -> Noise:
     return Noise(lambda labels, ids, num_classes, seed: labels.astype(np.int32), False, 0.0)
 
 
-def symmetric(rate: float, include_true: bool = True, draw: str = "exact") -> Noise:
+def symmetric(rate: float, include_true: bool = True, draw: Draw = "exact") -> Noise:
     """A uniformly drawn label, whatever the true one.
 
     Args:
@@ -74,7 +76,9 @@ def symmetric(rate: float, include_true: bool = True, draw: str = "exact") -> No
     return _random(rate, draw, conditional)
 
 
-def asymmetric(rate: float, map: str = "", pairs: tuple = (), draw: str = "exact") -> Noise:
+def asymmetric(
+    rate: float, map: Literal["", "cifar10", "cifar100"] = "", pairs: tuple = (), draw: Draw = "exact"
+) -> Noise:
     """Each class is mistaken for one other class; classes that are not mapped stay as they are.
 
     Examples are picked among all classes, mapped or not, so that the realised rate is about rate times the
@@ -90,8 +94,6 @@ def asymmetric(rate: float, map: str = "", pairs: tuple = (), draw: str = "exact
     """
     if bool(map) == bool(pairs):
         raise UserError("give one of map='cifar10', map='cifar100' or pairs=((from, to), ...)")
-    if map and map not in _MAPS:
-        raise UserError(f"map={map!r} must be 'cifar10' or 'cifar100' (or give pairs=((from, to), ...))")
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and all(type(c) is int and c >= 0 for c in pair)):
             raise UserError(f"pairs: {pair!r} must be (from, to), two class numbers")
@@ -113,7 +115,7 @@ def asymmetric(rate: float, map: str = "", pairs: tuple = (), draw: str = "exact
     return _random(rate, draw, conditional)
 
 
-def imbalance(rate: float, draw: str = "exact") -> Noise:
+def imbalance(rate: float, draw: Draw = "exact") -> Noise:
     """Class i becomes j with probability n_j / (N - n_i), so that the tail flips to the head (RoLT's `imb`).
 
     n_j are the counts of the labels given: those of the long-tailed set, unless noise comes before it.
@@ -130,7 +132,7 @@ def imbalance(rate: float, draw: str = "exact") -> Noise:
     return _random(rate, draw, conditional)
 
 
-def heteroskedastic(rate: float = 0.4, groups: tuple = ((1, 9), (3, 5)), draw: str = "exact") -> Noise:
+def heteroskedastic(rate: float = 0.4, groups: tuple = ((1, 9), (3, 5)), draw: Draw = "exact") -> Noise:
     """Inside a group of classes a label becomes another one of the group, uniformly; other classes stay clean.
 
     Cao et al., "Heteroskedastic and Imbalanced Deep Learning with Adaptive Regularization" (ICLR 2021). The defaults
@@ -168,7 +170,7 @@ def heteroskedastic(rate: float = 0.4, groups: tuple = ((1, 9), (3, 5)), draw: s
     return inside._replace(corrupt=corrupt)
 
 
-def transition(matrix: tuple = (), path: str = "", draw: str = "exact") -> Noise:
+def transition(matrix: tuple = (), path: str = "", draw: Draw = "exact") -> Noise:
     """Labels by a full transition matrix T [C, C]: row i holds P(observed = j | true = i).
 
     Args:
@@ -176,7 +178,6 @@ def transition(matrix: tuple = (), path: str = "", draw: str = "exact") -> Noise
       path: in place of `matrix`: an `.npy` file of floats [C, C].
       draw: `independent`, or `exact`: in each class i, n_i T[i] rounded by largest remainders.
     """
-    _check_draw(draw)
     if bool(matrix) == bool(path):
         raise UserError("give one of matrix=((...), ...) or path='file.npy'")
     given = stochastic(matrix, "matrix") if matrix else None
@@ -237,8 +238,7 @@ def transition_matrix(clean: np.ndarray, observed: np.ndarray, num_classes: int)
     return np.where(counts > 0, joint / np.maximum(counts, 1), np.eye(num_classes))
 
 
-def _random(rate: float, draw: str, conditional: Conditional) -> Noise:
-    _check_draw(draw)
+def _random(rate: float, draw: Draw, conditional: Conditional) -> Noise:
     if not 0 <= rate <= 1:
         raise UserError(f"rate={rate} must lie in 0..1")
 
@@ -250,12 +250,7 @@ def _random(rate: float, draw: str, conditional: Conditional) -> Noise:
     return Noise(corrupt, False, rate)
 
 
-def _check_draw(draw: str) -> None:
-    if draw not in ("exact", "independent"):
-        raise UserError(f"draw={draw!r} must be 'exact' or 'independent'")
-
-
-def _draw(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, draw: str, seed: int) -> np.ndarray:
+def _draw(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, draw: Draw, seed: int) -> np.ndarray:
     """Picks examples, then relabels each picked one from matrix[label], by inverse distribution function."""
     order = np.argsort(ids)
     if draw == "exact":
@@ -303,13 +298,15 @@ def stochastic(values: object, where: str) -> np.ndarray:
     return matrix
 
 
-NOISES = {
-    "none": none,
-    "symmetric": symmetric,
-    "asymmetric": asymmetric,
-    "imbalance": imbalance,
-    "heteroskedastic": heteroskedastic,
-    "transition": transition,
-    "human": human,
-    "before_longtail": before_longtail,
-}
+NOISES = table(
+    {
+        "none": none,
+        "symmetric": symmetric,
+        "asymmetric": asymmetric,
+        "imbalance": imbalance,
+        "heteroskedastic": heteroskedastic,
+        "transition": transition,
+        "human": human,
+        "before_longtail": before_longtail,
+    }
+)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lt_noisy import rng
+from lt_noisy.config.spec import table
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import unlabelled_counts
 from lt_noisy.data.sources import SOURCES
@@ -61,8 +62,8 @@ def none() -> None:
 
 
 # Another source gives its training split: `tfds(svhn_cropped, train=extra)`. Its classes are the run's, by number.
-POOLS = {"left_out": left_out, "images": images, **SOURCES}
-IRRELEVANT = {"none": none, **SOURCES}
+POOLS = table({"left_out": left_out, "images": images, **SOURCES})
+IRRELEVANT = table({"none": none, **SOURCES})
 
 NOT_OF_ANY_CLASS, UNKNOWN = -1, -2  # in place of a true label
 

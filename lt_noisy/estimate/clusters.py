@@ -15,6 +15,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 from sklearn.preprocessing import normalize
 
 from lt_noisy import rng
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 
@@ -140,4 +141,4 @@ def _checked(features: np.ndarray, k: int) -> np.ndarray:
     return features
 
 
-PARTITIONS = {"kmeans": kmeans, "random": random}
+PARTITIONS = table({"kmeans": kmeans, "random": random})

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 _BLOCK = 512  # rows whose distances to all N are held at once
@@ -244,4 +245,4 @@ def _centred_unit(features: np.ndarray) -> np.ndarray:
     return points.astype(np.float32)
 
 
-ESTIMATORS = {"gaussian": gaussian, "class_oracle": class_oracle}
+ESTIMATORS = table({"gaussian": gaussian, "class_oracle": class_oracle})

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
+from lt_noisy.config.spec import table
 from lt_noisy.data.noise import transition_matrix
 from lt_noisy.errors import UserError
 
@@ -192,4 +193,4 @@ def _checked(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray)
     return p
 
 
-TRANSITIONS = {"anchor": anchor, "confident": confident, "oracle": oracle}
+TRANSITIONS = table({"anchor": anchor, "confident": confident, "oracle": oracle})

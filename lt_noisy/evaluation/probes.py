@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from lt_noisy import rng
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError, check_finite, check_range
 from lt_noisy.evaluation.classification import accuracies, classification
 
@@ -107,7 +108,7 @@ def sgd(lr: float = 30.0, epochs: int = 100, batch_size: int = 256) -> Linear:
     return fit
 
 
-LINEAR = {"logistic": logistic, "sgd": sgd}
+LINEAR = table({"logistic": logistic, "sgd": sgd})
 
 
 # Compiled once for all fits of one shape: the draws of a few-shot probe share it.

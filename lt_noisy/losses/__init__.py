@@ -9,6 +9,7 @@ All of it is float32 from log-softmax, whatever dtype the logits come in, and fi
 logits of +-200. Notation: f logits, p = softmax(f), y the target, n_c the observed count of class c.
 """
 
+from lt_noisy.config.spec import table
 from lt_noisy.losses.correction import forward
 from lt_noisy.losses.longtail import balanced_softmax, ldam, log_prior, logit_adjusted
 from lt_noisy.losses.memory import elr, selc
@@ -17,22 +18,24 @@ from lt_noisy.losses.robust import gce, mae, symmetric_cross_entropy
 from lt_noisy.losses.targets import bootstrapping, label_smoothing
 from lt_noisy.losses.weighting import lambertw0, superloss, superloss_weight
 
-LOSSES = {
-    "cross_entropy": cross_entropy,
-    "focal": focal,
-    "logit_adjusted": logit_adjusted,
-    "balanced_softmax": balanced_softmax,
-    "ldam": ldam,
-    "mae": mae,
-    "gce": gce,
-    "symmetric_cross_entropy": symmetric_cross_entropy,
-    "label_smoothing": label_smoothing,
-    "bootstrapping": bootstrapping,
-    "elr": elr,
-    "selc": selc,
-    "forward": forward,
-    "superloss": superloss,
-}
+LOSSES = table(
+    {
+        "cross_entropy": cross_entropy,
+        "focal": focal,
+        "logit_adjusted": logit_adjusted,
+        "balanced_softmax": balanced_softmax,
+        "ldam": ldam,
+        "mae": mae,
+        "gce": gce,
+        "symmetric_cross_entropy": symmetric_cross_entropy,
+        "label_smoothing": label_smoothing,
+        "bootstrapping": bootstrapping,
+        "elr": elr,
+        "selc": selc,
+        "forward": forward,
+        "superloss": superloss,
+    }
+)
 
 __all__ = [
     "LOSSES",

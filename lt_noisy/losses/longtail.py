@@ -1,17 +1,18 @@
 """Losses that know how many examples each class has."""
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_noisy.errors import UserError, did_you_mean
+from lt_noisy.errors import UserError
 from lt_noisy.losses.common import at_target, log_complement, log_softmax
 from lt_noisy.method import Context, Method, State
 
 
-def logit_adjusted(tau: float = 1.0, prior: str = "observed") -> Method:
+def logit_adjusted(tau: float = 1.0, prior: Literal["observed", "corrected"] = "observed") -> Method:
     """Logit-adjusted cross-entropy: l = -log softmax(f + tau log pi)_y, pi a class prior.
 
     Menon et al., "Long-tail learning via logit adjustment" (2021), eq. 10. Predict with plain f. tau = 0, or
@@ -27,8 +28,6 @@ def logit_adjusted(tau: float = 1.0, prior: str = "observed") -> Method:
     """
     if not 0 <= tau < math.inf:
         raise UserError(f"tau must be a finite number, at least 0, not {tau!r}")
-    if prior not in _PRIORS:
-        raise UserError(f"prior must be {' or '.join(_PRIORS)}, not {prior!r}{did_you_mean(prior, _PRIORS)}")
 
     def init(context: Context) -> State:
         return {"log_prior": jnp.asarray(log_prior(_PRIORS[prior](context)), jnp.float32)}

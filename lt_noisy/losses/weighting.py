@@ -1,17 +1,20 @@
 """SuperLoss: how much each example counts, by its own loss."""
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy import collectives
-from lt_noisy.errors import UserError, did_you_mean
+from lt_noisy.errors import UserError
 from lt_noisy.method import Context, Method, State
 
+Threshold = Literal["log_classes", "running_mean", "global_mean"]
 
-def superloss(inner: Method, lam: float = 1.0, threshold: str = "log_classes") -> Method:
+
+def superloss(inner: Method, lam: float = 1.0, threshold: Threshold = "log_classes") -> Method:
     """SuperLoss around `inner`: (l - t) s + lam (log s)^2 at the minimising s (`superloss_weight`).
 
     Castells, Weinzaepfel & Revaud, "SuperLoss" (2020). s is a constant in the backward pass, as in the paper,
@@ -36,9 +39,6 @@ def superloss(inner: Method, lam: float = 1.0, threshold: str = "log_classes") -
     """
     if not 0 < lam < math.inf:
         raise UserError(f"lam must be a finite number above 0, not {lam!r}")
-    if threshold not in _THRESHOLDS:
-        known = " or ".join(_THRESHOLDS)
-        raise UserError(f"threshold must be {known}, not {threshold!r}{did_you_mean(threshold, _THRESHOLDS)}")
     init_threshold, update_threshold = _THRESHOLDS[threshold]
 
     def init(context: Context) -> State:

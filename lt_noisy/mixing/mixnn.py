@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_noisy.collectives import gather
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 EPSILON = 1e-10
@@ -51,7 +52,7 @@ def _several(k: int) -> int:
     return k
 
 
-NEIGHBOURS: dict[str, Callable[..., Neighbours]] = {"none": none, "in_batch": in_batch, "in_set": in_set}
+NEIGHBOURS = table({"none": none, "in_batch": in_batch, "in_set": in_set})
 
 
 def shares(clean: jax.Array) -> jax.Array:

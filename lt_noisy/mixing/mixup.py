@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_noisy.collectives import gather, global_size, positions
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 Mix = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
@@ -51,4 +52,4 @@ def permutation(key: jax.Array, local_size: int) -> jax.Array:
     return jax.random.permutation(key, global_size(local_size))[positions(local_size)]
 
 
-MIXES = {"none": none, "mixup": mixup}
+MIXES = table({"none": none, "mixup": mixup})

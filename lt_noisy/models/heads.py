@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 HeadBuilder = Callable[[int], nn.Module]  # build(num_classes) -> classifier, called as classifier(features)
@@ -62,7 +63,7 @@ def cosine(scale: float = 30.0) -> HeadBuilder:
     return lambda num_classes: Cosine(num_classes, scale)
 
 
-HEADS: dict[str, Callable[..., HeadBuilder]] = {"linear": linear, "cosine": cosine}
+HEADS = table({"linear": linear, "cosine": cosine})
 
 
 class MLP(nn.Module):

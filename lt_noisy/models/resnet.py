@@ -12,14 +12,17 @@ called 0.1 there.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
+Stem = Literal["cifar", "imagenet"]
 # build(dtype, norm_axis) -> encoder; the encoder is called as encoder(x, train) and has `num_features`.
 EncoderBuilder = Callable[[DTypeLike, str | None], nn.Module]
 
@@ -44,7 +47,7 @@ class ResNet(nn.Module):
 
     blocks: tuple[int, ...]
     width: int
-    stem: str
+    stem: Stem
     projection: bool
     dtype: DTypeLike
     norm_axis: str | None
@@ -105,9 +108,7 @@ class ResNet(nn.Module):
         return x.astype(jnp.float32).mean(axis=(1, 2))
 
 
-def _projecting(blocks: tuple[int, ...], stem: str, width: int) -> EncoderBuilder:
-    if stem not in ("cifar", "imagenet"):
-        raise UserError(f'stem={stem!r} must be "cifar" or "imagenet"')
+def _projecting(blocks: tuple[int, ...], stem: Stem, width: int) -> EncoderBuilder:
     if width < 1:
         raise UserError(f"width={width} must be 1 or more channels")
     return lambda dtype, norm_axis: ResNet(blocks, width, stem, True, dtype, norm_axis)
@@ -119,12 +120,12 @@ def _padding(blocks_per_group: int, width: int) -> EncoderBuilder:
     return lambda dtype, norm_axis: ResNet((blocks_per_group,) * 3, width, "cifar", False, dtype, norm_axis)
 
 
-def resnet18(stem: str = "cifar", width: int = 64) -> EncoderBuilder:
+def resnet18(stem: Stem = "cifar", width: int = 64) -> EncoderBuilder:
     """ResNet-18, 512 features at width 64; stem "cifar" is for 32-pixel images, "imagenet" for 224."""
     return _projecting((2, 2, 2, 2), stem, width)
 
 
-def resnet34(stem: str = "cifar", width: int = 64) -> EncoderBuilder:
+def resnet34(stem: Stem = "cifar", width: int = 64) -> EncoderBuilder:
     """ResNet-34, 512 features at width 64; stems as in `resnet18`."""
     return _projecting((3, 4, 6, 3), stem, width)
 
@@ -154,12 +155,14 @@ def resnet56(width: int = 16) -> EncoderBuilder:
     return _padding(9, width)
 
 
-MODELS: dict[str, Callable[..., EncoderBuilder]] = {
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet8": resnet8,
-    "resnet20": resnet20,
-    "resnet32": resnet32,
-    "resnet44": resnet44,
-    "resnet56": resnet56,
-}
+MODELS = table(
+    {
+        "resnet18": resnet18,
+        "resnet34": resnet34,
+        "resnet8": resnet8,
+        "resnet20": resnet20,
+        "resnet32": resnet32,
+        "resnet44": resnet44,
+        "resnet56": resnet56,
+    }
+)

@@ -6,20 +6,20 @@ queries, D features, C classes; f logits, w_j and b_j the weights and bias of cl
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.preprocessing import normalize
 
-from lt_noisy.errors import UserError, check_finite, did_you_mean
+from lt_noisy.config.spec import table
+from lt_noisy.errors import UserError, check_finite
 from lt_noisy.evaluation.selection import balanced
 from lt_noisy.losses import log_prior
 from lt_noisy.rebalance.sampling import class_balanced
 
 _NEVER = -50.0  # the cosine, in [-1, 1] otherwise, of a class that has no mean
-_PRIORS = ("observed", "corrected")
 TAUS = tuple(i / 10 for i in range(21))  # what `tune` tries: the grid of the code of Kang et al. (2020)
 
 
@@ -178,7 +178,7 @@ def lws(weight_decay: float = 5e-4) -> Rebalancing:
     return Rebalancing(fit)
 
 
-def posthoc(tau: float = 1.0, prior: str = "observed") -> Rebalancing:
+def posthoc(tau: float = 1.0, prior: Literal["observed", "corrected"] = "observed") -> Rebalancing:
     """Post-hoc logit adjustment: f_j - tau log pi_j (Menon et al., "Long-tail learning via logit adjustment", 2021).
 
     For a classifier trained with a plain loss; one trained with `logit_adjusted` is balanced already. A uniform prior
@@ -190,8 +190,6 @@ def posthoc(tau: float = 1.0, prior: str = "observed") -> Rebalancing:
         clean counts.
     """
     _check_tau(tau)
-    if prior not in _PRIORS:
-        raise UserError(f"prior must be {' or '.join(_PRIORS)}, not {prior!r}{did_you_mean(prior, list(_PRIORS))}")
     corrected = prior == "corrected"
 
     def fit(known: Known) -> Rebalanced:
@@ -202,12 +200,14 @@ def posthoc(tau: float = 1.0, prior: str = "observed") -> Rebalancing:
     return Rebalancing(fit, at=lambda tau: posthoc(tau, prior), reads_clean_counts=corrected)
 
 
-CLASSIFIERS: dict[str, Callable[..., Rebalancing]] = {
-    "tau_normalised": tau_normalised,
-    "ncm": ncm,
-    "lws": lws,
-    "posthoc": posthoc,
-}
+CLASSIFIERS = table(
+    {
+        "tau_normalised": tau_normalised,
+        "ncm": ncm,
+        "lws": lws,
+        "posthoc": posthoc,
+    }
+)
 
 
 def tune(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 
@@ -136,17 +137,21 @@ def _weighting(weight: Callable[[np.ndarray], np.ndarray]) -> Weighting:
     return Weighting(weights)
 
 
-SAMPLERS = {
-    "uniform": uniform,
-    "class_balanced": class_balanced,
-    "square_root": square_root,
-    "effective_number": effective_number,
-    "deferred": deferred_sampler,
-}
+SAMPLERS = table(
+    {
+        "uniform": uniform,
+        "class_balanced": class_balanced,
+        "square_root": square_root,
+        "effective_number": effective_number,
+        "deferred": deferred_sampler,
+    }
+)
 
-WEIGHTINGS = {
-    "none": no_weighting,
-    "inverse_frequency": inverse_frequency,
-    "effective_number": effective_number_weighting,
-    "deferred": deferred_weighting,
-}
+WEIGHTINGS = table(
+    {
+        "none": no_weighting,
+        "inverse_frequency": inverse_frequency,
+        "effective_number": effective_number_weighting,
+        "deferred": deferred_weighting,
+    }
+)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy.augment.base import Augment, evaluate_batch
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_predict
 from lt_noisy.stages.base import Input, Job
@@ -29,7 +30,7 @@ def knn(k: int = 200, temperature: float = 0.1) -> Knn:
     return lambda bank, labels, queries, classes: knn_predict(bank, labels, queries, classes, k, temperature)
 
 
-MONITORS = {"knn": knn}
+MONITORS = table({"knn": knn})
 
 
 def part_variables(job: Job, net: nn.Module, directory: pathlib.Path, parts: tuple[str, ...]) -> PyTree:

@@ -6,19 +6,21 @@ length, so that a shorter run keeps its shape.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from lt_noisy.collectives import AXIS, share
+from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
 Schedule = Callable[[jax.Array], jax.Array]
 BuildSchedule = Callable[[int], Schedule]  # of the stage's length in steps
+Decay = Literal["kernels", "all"]
 Optimizer = Callable[[Schedule], optax.GradientTransformation]
 
 
@@ -86,16 +88,17 @@ def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> BuildSc
     return build
 
 
-SCHEDULES = {"cosine": cosine, "cosine_restarts": cosine_restarts, "constant": constant, "piecewise": piecewise}
+SCHEDULES = table({"cosine": cosine, "cosine_restarts": cosine_restarts, "constant": constant, "piecewise": piecewise})
 
 
-def _decay_mask(decay: str) -> Callable[[PyTree], PyTree]:
-    _require(decay in ("kernels", "all"), f"decay is 'kernels' or 'all', not {decay!r}")
+def _decay_mask(decay: Decay) -> Callable[[PyTree], PyTree]:
     # Biases and BatchNorm scales are the vectors of a network; kernels have two or more axes.
     return lambda params: jax.tree.map(lambda p: decay == "all" or p.ndim > 1, params)
 
 
-def sgd(momentum: float = 0.9, weight_decay: float = 5e-4, nesterov: bool = False, decay: str = "kernels") -> Optimizer:
+def sgd(
+    momentum: float = 0.9, weight_decay: float = 5e-4, nesterov: bool = False, decay: Decay = "kernels"
+) -> Optimizer:
     """SGD with momentum; weight decay is added to the gradient (L2), as PyTorch does.
 
     `decay='all'` decays BatchNorm parameters and biases too, as the PyTorch recipes of the five papers do.
@@ -109,7 +112,7 @@ def sgd(momentum: float = 0.9, weight_decay: float = 5e-4, nesterov: bool = Fals
     )
 
 
-def adamw(weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay: str = "kernels") -> Optimizer:
+def adamw(weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay: Decay = "kernels") -> Optimizer:
     """AdamW (decoupled weight decay)."""
     _require(0 <= b1 < 1 and 0 <= b2 < 1, f"b1 and b2 are in [0, 1), not {b1}, {b2}")
     _require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
@@ -132,7 +135,7 @@ def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001
     )
 
 
-OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "lars": lars}
+OPTIMIZERS = table({"sgd": sgd, "adamw": adamw, "lars": lars})
 
 
 def by_part(tx: optax.GradientTransformation, rates: Mapping[str, float]) -> optax.GradientTransformation:
@@ -173,7 +176,7 @@ def sam(rho: float = 0.05, adaptive: bool = False) -> Ascent:
     return ascend
 
 
-ASCENTS = {"none": no_ascent, "sam": sam}
+ASCENTS = table({"none": no_ascent, "sam": sam})
 
 
 def ema(average: PyTree, params: PyTree, decay: jax.Array | float) -> PyTree:
