@@ -1,33 +1,55 @@
 """Files that are whole or not there: written under another name, then renamed; read with one line for what is wrong."""
 
+import contextlib
 import json
 import os
 import pathlib
 import zipfile
 import zlib
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 import numpy as np
 
 from lt_noisy.errors import UserError
 
 
+@contextlib.contextmanager
+def replacing(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """A file that takes the place of `path` at the end of the block: whole and on the disk, or not at all.
+
+    Args:
+      path: what is replaced, in a directory that exists.
+      mode, options: as of `open`.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # or the new name is lost with the power
+    finally:
+        os.close(directory)
+
+
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes JSON by temporary file and rename: the file is whole or not there."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
+    """Writes JSON, see `replacing`; refuses NaN."""
+    with replacing(path, "w") as file:
         json.dump(content, file, indent=1, allow_nan=False)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
-    """Writes an `.npz` by temporary file and rename: the file is whole or not there."""
-    temporary = path.with_name(f"tmp-{path.name}")
-    np.savez(temporary, **arrays)
-    os.replace(temporary, path)
+    """Writes an `.npz`, see `replacing`."""
+    with replacing(path) as file:
+        np.savez(file, **arrays)
 
 
 def load_arrays(path: pathlib.Path, *names: str) -> list[np.ndarray]:

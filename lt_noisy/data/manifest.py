@@ -12,10 +12,10 @@ The JSON is a function of the arrays and the recipe, so `load` works it out agai
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from lt_noisy.config.spec import table
 from lt_noisy.data.longtail import Select
 from lt_noisy.data.noise import Noise, transition_matrix
 from lt_noisy.errors import UserError
+from lt_noisy.files import write_arrays, write_json
 
 _DTYPES = {"ids": "<i8", "clean_labels": "<i4", "observed_labels": "<i4"}
 
@@ -106,7 +107,7 @@ def digest(manifest: Manifest) -> str:
 
 
 def save(manifest: Manifest, directory: str | os.PathLike[str]) -> None:
-    """Writes manifest.npz, then manifest.json, each under another name first and then renamed.
+    """Writes manifest.npz, then manifest.json, each by `files.replacing`.
 
     The JSON is last: killed at any moment this leaves the files of before, a pair that `load` refuses, or a
     complete manifest. The bytes of both files depend on the manifest alone.
@@ -114,9 +115,9 @@ def save(manifest: Manifest, directory: str | os.PathLike[str]) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {key: getattr(manifest, key).astype(dtype) for key, dtype in _DTYPES.items()}
-    text = json.dumps(_document(manifest), indent=1, allow_nan=False) + "\n"
-    _replace(directory / "manifest.npz", lambda file: np.savez(file, **arrays))
-    _replace(directory / "manifest.json", lambda file: file.write(text.encode()))
+    document = _document(manifest)
+    write_arrays(directory / "manifest.npz", **arrays)
+    write_json(directory / "manifest.json", document)
 
 
 def load(path: str | os.PathLike[str]) -> Manifest:
@@ -238,15 +239,6 @@ def _array_hashes(manifest: Manifest) -> dict[str, str]:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def none() -> None:

@@ -1,7 +1,6 @@
 """What a stage that predicts its training images writes and says of their labels."""
 
 import csv
-import os
 from typing import Any
 
 import numpy as np
@@ -45,13 +44,11 @@ def _write_suspects(job: Job, arrays: label_quality.Arrays) -> None:
     train = dataset.source.train
     files = dict(zip(train.ids.tolist(), train.files, strict=True)) if train.files else {}
     path = job.directory / "suspects.csv"
-    temporary = path.with_name(f"tmp-{path.name}")
     # A file name need not be text: what is not comes back as the bytes that it was.
-    with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "file", "label", "suggested", "wrong_probability"])
         for row in label_quality.suspects(arrays, dataset.observed):
             key, probability = int(dataset.ids[row]), arrays["wrong_probability"][row]
             labels = names[dataset.observed[row]], names[arrays["suggested"][row]]
             writer.writerow([key, files.get(key, ""), *labels, f"{probability:.4f}"])
-    os.replace(temporary, path)

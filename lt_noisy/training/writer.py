@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lt_noisy.errors import UserError
+from lt_noisy.files import replacing
 
 
 def means(totals: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
@@ -43,9 +43,8 @@ class Writer:
             with contextlib.suppress(ValueError):
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-        temporary = self.path.with_name("metrics.jsonl.tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self.path)
+        with replacing(self.path, "w") as file:
+            file.writelines(kept)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one line; a value that is not finite becomes null."""
