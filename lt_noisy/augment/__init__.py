@@ -1,8 +1,6 @@
 """Augmentation on the device, in pure JAX: the table of recipes and operations."""
 
-from collections.abc import Callable
-
-from lt_noisy.augment.base import Augment, compose, none
+from lt_noisy.augment.base import compose, none
 from lt_noisy.augment.operations import blur, crop, cutout, flip, grey, jitter, normalise, resized_crop, rotate90
 from lt_noisy.augment.recipes import cifar, digits, simclr_cifar, simclr_digits
 from lt_noisy.config.spec import table

@@ -12,9 +12,8 @@ import ast
 import functools
 import inspect
 import re
-import types
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from lt_noisy.errors import UserError, did_you_mean
 
@@ -22,7 +21,6 @@ Factory = Callable[..., Any]
 Table = Mapping[str, Factory]
 
 _PLAIN = (bool, int, float, str, tuple)
-_NEVER = (list, dict, set, frozenset, bytes, bytearray, complex, object, type(None))
 _RIGHT = "write a call such as 'name(argument=1)'"
 
 
@@ -50,12 +48,17 @@ def table(factories: Table) -> Table:
     """
     for name, factory in factories.items():
         for parameter in _parameters(factory).values():
-            kind = parameter.annotation
-            union = get_origin(kind) in (Union, types.UnionType)
-            texts = get_origin(kind) is not Literal or all(isinstance(choice, str) for choice in get_args(kind))
-            if union or (get_origin(kind) or kind) in _NEVER or isinstance(kind, str) or not texts:
-                raise TypeError(f"{name}({parameter.name}: {kind}): no spec can be written for this annotation")
+            if not _writable(parameter.annotation):
+                raise TypeError(f"{name}({parameter}): no spec can be written for this annotation")
     return factories
+
+
+def _writable(kind: Any) -> bool:
+    """Whether a user can write an argument of this annotation: a literal, one of a few texts, or a nested spec."""
+    if get_origin(kind) is Literal:
+        return all(isinstance(text, str) for text in get_args(kind))
+    nested = isinstance(kind, type) and get_origin(kind) is None and kind.__module__ not in ("builtins", "numpy")
+    return kind in _PLAIN or nested or get_origin(kind) is Callable
 
 
 @functools.cache
@@ -210,7 +213,7 @@ def _argument(value: Any, kind: Any, table: Table, where: str, place: str) -> An
         text, choices = value.name if isinstance(value, Call) and value.bare else value, get_args(kind)
         if text not in choices:
             hint = did_you_mean(text, choices) if isinstance(text, str) else ""
-            raise UserError(f"{where}: {place} is {' or '.join(choices)}, not {shown}{hint}")
+            raise UserError(f"{where}: {place} is {' or '.join(filter(None, choices))}, not {shown}{hint}")
         return text
     if kind not in _PLAIN:  # a nested spec
         if isinstance(value, str):

@@ -7,6 +7,7 @@ import numpy as np
 
 from lt_noisy import files
 from lt_noisy.evaluation import label_quality
+from lt_noisy.files import replacing
 from lt_noisy.stages.base import Job
 
 

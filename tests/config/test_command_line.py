@@ -59,7 +59,10 @@ from lt_noisy.training.interrupt import Interrupts
             [*SSL, "--config.moco.objective=rotation()"],
             "config.cluster.init: the projector of that stage has no hidden",
         ),
-        ([*SSL, "--config.experts.train_on=al"], "config.experts.train_on: 'al', did you mean 'all'?"),
+        (
+            [*SSL, "--config.experts.train_on=al"],
+            "config.experts.train_on is cluster or all, not 'al', did you mean 'all'?",
+        ),
         ([*SSL, "--config.distil.base=none()", "--config.distil.experts=none()"], "so that nothing teaches"),
         ([*SSL, "--config.distil.base=byol"], "config.distil: base and experts differ in their objective"),
         ([*SSL, "--config.density.alpha=inf"], "config.density.alpha takes a finite number"),

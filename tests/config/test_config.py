@@ -111,7 +111,7 @@ def test_a_loss_does_not_repeat_the_pretraining_but_data_and_inputs_do():
         (lambda: resolve(_config(stages=())), "config.stages is empty"),
         (lambda: resolve(_config(stages=("finetune", "pretrain"))), "'pretrain' is not an earlier stage"),
         (lambda: resolve(_config(stages=("pretrain", "pretrain"))), "names a stage twice"),
-        (lambda: resolve(_config(precision="float16")), "config.precision: unknown value 'float16'"),
+        (lambda: resolve(_config(precision="float16")), "config.precision is float32 or bfloat16, not 'float16'"),
         (lambda: resolve(_config(steps_per_call=0)), "config.steps_per_call is at least 1"),
         (lambda: resolve(_config(seed=2**32)), "below 2**32"),
         (lambda: resolve(_config(pretrain__objective="simclr(temprature=1)")), "did you mean 'temperature'"),

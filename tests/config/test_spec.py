@@ -1,8 +1,11 @@
 """Specs: grammar, binding, canonical text, and one clear line for every mistake."""
 
+from typing import Literal
+
+import numpy as np
 import pytest
 
-from lt_noisy.config.spec import bind, canonical, parse
+from lt_noisy.config.spec import bind, parse, read, table
 from lt_noisy.errors import UserError
 
 
@@ -28,7 +31,18 @@ def _chain(*parts):
     return parts
 
 
-TABLE = {"cross_entropy": _ce, "logit_adjusted": _la, "gce": _gce, "superloss": _wrap, "chain": _chain}
+def _shaped(form: Literal["round", "square"] = "round"):
+    return ("shaped", form)
+
+
+TABLE = {
+    "shaped": _shaped,
+    "cross_entropy": _ce,
+    "logit_adjusted": _la,
+    "gce": _gce,
+    "superloss": _wrap,
+    "chain": _chain,
+}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +57,9 @@ TABLE = {"cross_entropy": _ce, "logit_adjusted": _la, "gce": _gce, "superloss": 
         ("gce(0.7, mode=fancy, on=False, sizes=(1, 2))", ("gce", 0.7, "fancy", False, (1, 2))),
         ("gce(q=1, mode='a/b:c.d')", ("gce", 1.0, "a/b:c.d", True, ())),
         ("chain(cross_entropy, logit_adjusted(3))", ("ce", ("la", 3.0))),
+        ("shaped", ("shaped", "round")),
+        ("shaped(square)", ("shaped", "square")),
+        ("shaped(form='square')", ("shaped", "square")),
     ],
 )
 def test_bind(text, built):
@@ -62,6 +79,9 @@ def test_bind(text, built):
         ("logit_adjusted(tau=x)", "takes float, not x"),
         ("superloss(cross_entropy, count=1.5)", "takes int, not 1.5"),
         ("superloss(3)", "takes a spec, not 3"),
+        ("shaped(sqare)", "shaped(form=...) is round or square, not sqare, did you mean 'square'?"),
+        ("shaped(square())", "shaped(form=...) is round or square, not square"),
+        ("shaped(3)", "shaped(form=...) is round or square, not 3"),
         ("gce(q=2)", "config.loss: gce: q is in (0, 1], not 2.0"),
         ("superloss(gce(q=2))", "config.loss: gce: q is in (0, 1], not 2.0"),
         ("gce(0.5, mode=/photos/x)", "is not a spec (invalid syntax): write a call"),
@@ -92,9 +112,8 @@ def test_one_line_errors(text, says):
      "gce(q=1, q=2)", "lambda: 1", "gce(", "(" * 300, "gce(q=1j)", "gce(-True)", "gce(q=b'x')", "x if y else z", "\0"],
 )  # fmt: skip
 def test_grammar_refuses(text):
-    for read in (bind, canonical):
-        with pytest.raises(UserError, match=r"\Aconfig.loss: .*\Z"):
-            read(text, TABLE, "config.loss")
+    with pytest.raises(UserError, match=r"\Aconfig.loss: .*\Z"):
+        read(text, TABLE, "config.loss")
 
 
 def test_nothing_is_evaluated(tmp_path):
@@ -104,13 +123,53 @@ def test_nothing_is_evaluated(tmp_path):
     assert not target.exists()
 
 
+def canonical(text):
+    return read(text, TABLE, "x").text
+
+
 def test_canonical_text_is_equal_for_equal_choices():
     texts = [
         "superloss(logit_adjusted)",
         "superloss( logit_adjusted(tau=1), lam=1 )",
         "superloss(inner=logit_adjusted())",
     ]
-    canon = {canonical(text, TABLE, "x") for text in texts}
+    canon = {canonical(text) for text in texts}
     assert canon == {"superloss(inner=logit_adjusted(tau=1.0), lam=1.0, count=2)"}
-    assert canonical(canon.copy().pop(), TABLE, "x") in canon
-    assert canonical("superloss(cross_entropy)", TABLE, "x") not in canon
+    assert canonical(canon.copy().pop()) in canon
+    assert canonical("superloss(cross_entropy)") not in canon
+
+
+def test_annotations_that_are_text_are_evaluated():
+    """As under `from __future__ import annotations`: a text would bind as a nested spec."""
+    namespace = {}
+    source = "from __future__ import annotations\ndef f(tau: float = 1.0, name: str = 'a'):\n    return tau, name"
+    exec(compile(source, "future", "exec", dont_inherit=True), namespace)
+    assert bind("f(2, name=b)", table({"f": namespace["f"]}), "x") == (2.0, "b")
+    with pytest.raises(UserError, match=r"takes float, not 'x'"):
+        bind("f('x')", {"f": namespace["f"]}, "x")
+
+
+def _listed(sizes: list):
+    pass
+
+
+def _typed(sizes: tuple[int, ...]):
+    pass
+
+
+def _perhaps(size: int | None = None):
+    pass
+
+
+def _array(values: np.ndarray):
+    pass
+
+
+def _numbered(level: Literal[1, 2]):
+    pass
+
+
+@pytest.mark.parametrize("factory", [_listed, _typed, _perhaps, _array, _numbered])
+def test_a_table_refuses_what_nobody_could_write(factory):
+    with pytest.raises(TypeError, match=r"\Af\(\w+: .*\): no spec can be written for this annotation\Z"):
+        table({"f": factory})

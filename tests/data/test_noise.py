@@ -230,10 +230,10 @@ def test_none_and_before_longtail():
     [
         ("symmetric(1.2)", r"rate=1.2 must lie in 0\.\.1"),
         ("imbalance(-0.1)", r"rate=-0.1 must lie in 0\.\.1"),
-        ("symmetric(0.1, draw=exactly)", "draw='exactly' must be"),
+        ("symmetric(0.1, draw=exactly)", r"symmetric\(draw=...\) is exact or independent, not exactly"),
         ("asymmetric(0.1)", "give one of map"),
         ("asymmetric(0.1, map=cifar10, pairs=((0, 1),))", "give one of map"),
-        ("asymmetric(0.1, map=cifar20)", "map='cifar20'"),
+        ("asymmetric(0.1, map=cifar20)", r"asymmetric\(map=...\) is cifar10 or cifar100, not cifar20"),
         ("asymmetric(0.1, pairs=(0, 1))", "must be"),
         ("asymmetric(0.1, pairs=((0, 1), (0, 2)))", "one other class"),
         ("asymmetric(0.1, pairs=((1, 1),))", "one other class"),

@@ -322,7 +322,7 @@ def test_batch_means_are_the_same_on_four_devices(threshold):
         ("superloss(cross_entropy, lam=0)", "loss: superloss: lam must be a finite number above 0, not 0.0"),
         (
             "superloss(cross_entropy, threshold=mean)",
-            "threshold must be log_classes or running_mean or global_mean, not 'mean'",
+            "superloss(threshold=...) is log_classes or running_mean or global_mean, not mean",
         ),
         ("superloss(gce(q=2))", "loss: gce: q must be"),
     ],

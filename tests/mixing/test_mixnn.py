@@ -20,7 +20,6 @@ from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.mixing import mixnn, mixup
-from lt_noisy.stages.prediction import variables_of
 from lt_noisy.training import parallel
 from lt_noisy.training.loop import Phase
 
@@ -182,7 +181,7 @@ def section(**changed):
     """A bound section of ten epochs."""
     values = {"warmup": 3, "correct_from": 5, "correct_every": 2, "length": "epochs(10)", "batch_size": 10}
     values = {**values, "augment": "none()", "schedule": "constant(lr=0.1)", **changed}
-    return bind_section(new_section(stages.mixnn.FIELDS, values, "mixnn"), stages.mixnn.FIELDS, "config.mixnn")[0]
+    return bind_section(new_section(stages.mixnn.Section, values, "mixnn"), stages.mixnn.Section, "config.mixnn")[0]
 
 
 def test_phases_begin_with_their_epochs(job):
@@ -256,7 +255,7 @@ def test_the_mixture_sees_the_losses_of_the_epochs_start(job):
     seen = []
     for at in (8, 12):
         state = ready.refresh(at, state)
-        logits = net.apply(variables_of(state), job.dataset.train_images / np.float32(255), train=False)
+        logits = net.apply(state.variables, job.dataset.train_images / np.float32(255), train=False)
         p = np.exp(np.asarray(logits, np.float64))
         losses = -np.log(p[np.arange(40), job.dataset.observed] / p.sum(-1))
         seen.append((losses - losses.min()) / np.ptp(losses))
@@ -266,7 +265,7 @@ def test_the_mixture_sees_the_losses_of_the_epochs_start(job):
     assert not np.asarray(state.method["neighbours"]).any()  # not asked for yet
     state = ready.refresh(20, state)
     features, _ = net.apply(
-        variables_of(state),
+        state.variables,
         job.dataset.train_images / np.float32(255),
         train=False,
         method=type(net).features_and_logits,

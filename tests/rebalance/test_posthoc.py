@@ -191,7 +191,10 @@ def test_tune_averages_over_the_classes_present():
     [
         ("tau_normalised(tau=-1)", "tau must be a finite number, at least 0, not -1.0"),
         ("posthoc(tau=1e999)", "tau must be a finite number, at least 0, not inf"),
-        ("posthoc(prior=correct)", "prior must be observed or corrected, not 'correct', did you mean 'corrected'"),
+        (
+            "posthoc(prior=correct)",
+            "posthoc(prior=...) is observed or corrected, not correct, did you mean 'corrected'",
+        ),
         ("lws(weight_decay=0)", "weight_decay must be a finite number above 0, not 0.0"),
         ("tau_normalized()", "unknown name 'tau_normalized', did you mean 'tau_normalised'"),
     ],

@@ -17,7 +17,6 @@ from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.stages import distil, self_supervised, training
 from lt_noisy.stages.distil import Teachers, distillation
-from lt_noisy.stages.prediction import variables_of
 from lt_noisy.training import parallel
 
 BATCH, SIZE = 6, 4
@@ -93,7 +92,7 @@ SHAPE = (4, 4, 1)
 
 def _teachers():
     """A base and two experts; their statistics are not those of any batch, and leave no unit dead."""
-    trees = [variables_of(training.initial_state(TEACHER, SHAPE, seed, "teacher", {})) for seed in (1, 2, 3)]
+    trees = [training.initial_state(TEACHER, SHAPE, seed, "teacher", {}).variables for seed in (1, 2, 3)]
     for tree in trees:
         tree["batch_stats"] = jax.tree.map(lambda x: x - np.float32(0.5), tree["batch_stats"])
     return Teachers(trees[0], tuple(trees[1:]))
@@ -140,7 +139,7 @@ def test_step_is_the_loss_of_the_batch(run):
     rows, clusters, teachers = np.array([7, 2, 9, 4]), np.arange(12) % 2, _teachers()
     _, sums, _ = run(rows, clusters, teachers)
     x = run.images[rows].astype(np.float32) / 255
-    variables = variables_of(run.first)
+    variables = run.first.variables
     student = lambda x: run.net.apply(variables, x, train=True, mutable=["batch_stats"])[0]  # noqa: E731
     heads = jax.vmap(student, axis_name=AXIS)(x[None])
     told = [np.asarray(TEACHER.apply(t, x, False, method="project"), np.float64) for t in teachers[1]]

@@ -23,7 +23,7 @@ from lt_noisy.mixing.mixup import MIXES
 from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.stages import distil, self_supervised, supervised, training
-from lt_noisy.stages.prediction import EVAL_BATCH, compile_predict, variables_of
+from lt_noisy.stages.prediction import EVAL_BATCH, compile_predict
 from lt_noisy.training import parallel
 from lt_noisy.training.optim import ASCENTS
 from lt_noisy.training.state import TrainState
@@ -63,7 +63,7 @@ def _objective(text, augment=AUGMENT, ascent="none()"):
     step = self_supervised.make_step(net, objective, _recording(0.1), augment, "pretrain", decay, ascent)
     first = _first(net, objective.method.init(_context()))
     if objective.target:
-        groups = variables_of(first).items()
+        groups = first.variables.items()
         parts = {
             group: {part: tree[part] for part in ("encoder", "projector") if part in tree} for group, tree in groups
         }
@@ -103,7 +103,7 @@ def _distillation():
     """A base and two experts teach three heads."""
     projector = MLP((8, 6), norm=False, dtype=np.float32, norm_axis=AXIS)
     teacher = self_supervised.Network(_encoder(), projector, None)
-    base = variables_of(training.initial_state(teacher, (8, 8, 1), 1, "teacher", {}))
+    base = training.initial_state(teacher, (8, 8, 1), 1, "teacher", {}).variables
     experts = tuple(jax.tree.map(lambda x, shift=shift: x + np.float32(shift), base) for shift in (0.1, 0.2))
     head = MLP((8, 6), norm=True, dtype=np.float32, norm_axis=AXIS)
     net = distil.Student(_encoder(), projector, tuple(head.clone() for _ in range(3)))

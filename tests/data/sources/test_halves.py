@@ -114,7 +114,7 @@ def test_spec_binds_a_nested_source():
     assert (images[~rare, :, :4] == own[~rare, :, :4]).all()
     assert (images[~rare, :, 4:] != own[~rare, :, 4:]).any(axis=(1, 2, 3)).all()
     inner = "digits(test_per_class=50, canvas=0)"
-    assert spec.canonical("halves(digits())", SOURCES, "dataset") == f"halves(inner={inner}, frequent=5)"
+    assert spec.read("halves(digits())", SOURCES, "dataset").text == f"halves(inner={inner}, frequent=5)"
 
 
 @pytest.mark.parametrize(
