@@ -29,7 +29,8 @@ from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.manifest import build
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources.base import Source, Split
-from lt_noisy.runs.run import make_job, run_card
+from lt_noisy.runs.card import run_card
+from lt_noisy.runs.jobs import make_job
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
 

@@ -35,7 +35,9 @@ from lt_noisy.config import command_line
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.batches import fetch, grouped
 from lt_noisy.errors import UserError
-from lt_noisy.runs.run import load_dataset, make_job, run_card, training_set
+from lt_noisy.runs.card import run_card
+from lt_noisy.runs.jobs import make_job
+from lt_noisy.runs.training_set import load
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
 from lt_noisy.training.interrupt import Interrupts
@@ -172,11 +174,10 @@ def main(argv: list[str]) -> None:
     if stage.texts["kind"] not in ("self_supervised", "supervised"):
         raise UserError(f"--stage={stage.name}: a {stage.texts['kind']} stage has no training step that runs alone")
     devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
-    source = resolved.fields.dataset()
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory)
-        manifest = training_set(resolved, source, path)
-        dataset, card = load_dataset(source, manifest), run_card(resolved, manifest, devices)
+        manifest, dataset = load(resolved, path)
+        card = run_card(resolved, manifest, devices)
         job = make_job(resolved, stage, path, dataset, dataset, devices, Interrupts())
         job = job._replace(inputs={})  # speed does not depend on the weights
         rows = measure(job, stage, own.seconds)

@@ -2,6 +2,7 @@
 
 import enum
 import hashlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -60,27 +61,39 @@ class Dataset(NamedTuple):
         """C."""
         return len(self.class_names)
 
-    def identity(self, labels: tuple[str, ...]) -> dict[str, str]:
-        """Hashes of what a stage reads: images, ids, test set, and of its labels `observed` or `clean`, if any."""
+    def hashes(self) -> dict[str, str]:
+        """Hashes of all that a stage may read: images, ids, both kinds of labels, test set, held-out split."""
         content = {
             "images": array_sha256(self.train_images),
             "ids": array_sha256(self.ids),
-            # Not read by training, but the summary of a finished stage reports on it.
-            "test": hashlib.sha256(
-                (array_sha256(self.test_images) + array_sha256(self.test_labels)).encode()
-            ).hexdigest(),
+            "test": _joint_sha256(self.test_images, self.test_labels),
+            "observed_labels": array_sha256(self.observed),
+            "clean_labels": array_sha256(self.clean),
         }
-        if self.validation is not None and "observed" in labels:
-            held = array_sha256(self.validation.ids) + array_sha256(self.validation.observed)
-            content["validation"] = hashlib.sha256(held.encode()).hexdigest()
-        # Whatever reads labels reports on the clean ones too, as it does on the test set.
-        read = dict.fromkeys([*labels, "clean"]) if labels else ()
-        return {**content, **{f"{name}_labels": array_sha256(getattr(self, name)) for name in read}}
+        if self.validation is not None:
+            content["validation"] = _joint_sha256(self.validation.ids, self.validation.observed)
+        return content
 
     def rows(self, rows: np.ndarray) -> "Dataset":
         """The same with only these rows (int [n]) of the training set."""
         kept = {name: getattr(self, name)[rows] for name in ("train_images", "observed", "clean", "ids")}
         return self._replace(**kept)
+
+
+def read_by(hashes: Mapping[str, str], labels: tuple[str, ...]) -> dict[str, str]:
+    """Of the hashes of a data set those of what a stage reads: images, ids, the test set, and of its `labels`, if any.
+
+    Whatever reads labels reports on the clean ones too, as it does on the test set; the held-out split is read for its
+    observed ones.
+    """
+    names = ["images", "ids", "test", *(f"{name}_labels" for name in dict.fromkeys([*labels, "clean"]) if labels)]
+    if "observed" in labels and "validation" in hashes:
+        names.append("validation")
+    return {name: hashes[name] for name in names}
+
+
+def _joint_sha256(*arrays: np.ndarray) -> str:
+    return hashlib.sha256("".join(map(array_sha256, arrays)).encode()).hexdigest()
 
 
 def select(source: Source, rows: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> Dataset:

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lt_noisy.config.identity import identity_sha256, run_sha256
@@ -14,6 +14,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.models.resnet import MODELS
 from lt_noisy.revision import sources_sha256
+from lt_noisy.runs.jobs import Work
 
 
 def default_workdir(config_name: str, resolved: Resolved) -> pathlib.Path:
@@ -75,6 +76,27 @@ def waited_for(directory: pathlib.Path) -> Iterator[None]:
             print(f"{directory.name}: another process is at this stage; waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def place(works: Sequence[Work], card: Mapping[str, Any], store: str) -> list[Work]:
+    """Finds each stage its directory, in `store` where that is given; returns the works with their cards.
+
+    Raises:
+      UserError: a directory that holds another stage, or cannot be made.
+    """
+    placed: list[Work] = []
+    made_by: dict[str, str | None] = {}  # sources of the stages as they stand finished, or of those that will make them
+    for stage, job, identity in works:
+        sources = stage_sources(stage, {name: made_by[name] for name in stage.inputs.values()})
+        if store:
+            link(job.directory, pathlib.Path(store), identity, sources)
+        else:
+            unlink_unused(job.directory)
+        summary = finished(job.directory, identity)
+        made_by[stage.name] = sources if summary is None else summary.get("sources_sha256")
+        own = {**card, "identity": identity_sha256(identity), "sources_sha256": sources}
+        placed.append(Work(stage, job._replace(card=own), identity))
+    return placed
 
 
 def link(directory: pathlib.Path, store: pathlib.Path, identity: Mapping[str, Any], sources: str) -> None:

@@ -16,7 +16,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.pools import Own
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
-from lt_noisy.runs.run import make_job
+from lt_noisy.runs.jobs import make_job
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts

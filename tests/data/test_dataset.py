@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lt_noisy.config.spec import bind
-from lt_noisy.data.dataset import DATA, Dataset, Part, choose, whole
+from lt_noisy.data.dataset import DATA, Dataset, Part, choose, read_by, whole
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
 
@@ -42,14 +42,14 @@ def test_choices(dataset):
 
 
 def test_identity_is_what_is_read(dataset):
-    ssl, supervised, oracle = (dataset.identity(labels) for labels in ((), ("observed",), ("clean",)))
+    ssl, supervised, oracle = (read_by(dataset.hashes(), labels) for labels in ((), ("observed",), ("clean",)))
     # Whatever reads labels reports on the clean ones.
     assert set(supervised) - set(ssl) == {"observed_labels", "clean_labels"}
     assert set(oracle) - set(ssl) == {"clean_labels"}
     relabelled = dataset._replace(observed=dataset.clean)
-    assert relabelled.identity(()) == ssl and relabelled.identity(("clean",)) == oracle
-    assert relabelled.identity(("observed",)) != supervised
-    assert whole(dataset.source).identity(())["images"] != ssl["images"]
+    assert read_by(relabelled.hashes(), ()) == ssl and read_by(relabelled.hashes(), ("clean",)) == oracle
+    assert read_by(relabelled.hashes(), ("observed",)) != supervised
+    assert read_by(whole(dataset.source).hashes(), ())["images"] != ssl["images"]
 
 
 def test_rows(dataset):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from lt_noisy.config.spec import bind
-from lt_noisy.data.dataset import hold_out, whole
+from lt_noisy.data.dataset import hold_out, read_by, whole
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.selection import balanced, selected
@@ -50,8 +50,8 @@ def test_the_split_follows_seed_and_ids_only(dataset):
 def test_identity_knows_the_split(dataset):
     held = hold_out(dataset, 0.1, seed=0)
     moved = held._replace(validation=held.validation._replace(observed=held.validation.observed[::-1].copy()))
-    assert held.identity(("observed",)) != moved.identity(("observed",))
-    assert held.identity(()) == moved.identity(()) != dataset.identity(())
+    assert read_by(held.hashes(), ("observed",)) != read_by(moved.hashes(), ("observed",))
+    assert read_by(held.hashes(), ()) == read_by(moved.hashes(), ()) != read_by(dataset.hashes(), ())
 
 
 def test_balanced_accuracy_is_scikit_learns_over_the_classes_named():

@@ -15,6 +15,7 @@ from lt_noisy.config.identity import identity_sha256
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.runs import run as runs
+from lt_noisy.runs.jobs import Work
 from lt_noisy.runs.workdir import claim, link, waited_for
 
 HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
@@ -63,11 +64,11 @@ def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
     job = SimpleNamespace(directory=directory, card={"sources_sha256": "s"})
     thread = threading.Thread(target=finish)
     thread.start()
-    assert runs._finish(stage, job, identity)["wall_seconds"] == 3
+    assert runs._finish(Work(stage, job, identity))["wall_seconds"] == 3
     thread.join()
     child.wait()
     with holder(directory) as child:
-        assert runs._finish(stage, job, identity)["wall_seconds"] == 3
+        assert runs._finish(Work(stage, job, identity))["wall_seconds"] == 3
         child.kill()
     assert capfd.readouterr().out == 2 * "base: finished already, skipped\n"  # and nothing of waiting
 

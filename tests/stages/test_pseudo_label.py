@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from lt_noisy.config.resolve import default, resolve, section
-from lt_noisy.data import manifest as manifests
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.runs import run
 from lt_noisy.runs.report import final_table
+from lt_noisy.runs.training_set import load
 from lt_noisy.stages import pseudo_label, unlabelled
 from lt_noisy.stages.base import Input
 
@@ -109,8 +109,7 @@ def finished(tmp_path_factory):
 def make_job(c, workdir):
     """What a supervised stage that trains on the pseudo-labels knows of its job, and their stage as its input."""
     resolved = resolve(c)
-    source = resolved.fields.dataset()
-    dataset = run.load_dataset(source, manifests.load(workdir))
+    _, dataset = load(resolved, workdir)
     stage = Input(workdir / "pseudo_label", resolved.stages[1].section, resolved.stages[1].texts, {})
     return SimpleNamespace(name="joint", training_set=dataset, dataset=dataset, seed=resolved.fields.seed), stage
 

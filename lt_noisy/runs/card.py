@@ -1,0 +1,35 @@
+"""The card of a run: everything that a bit-identical resume depends on, and the code that made it."""
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import jax
+
+from lt_noisy import __version__, revision
+from lt_noisy.config.resolve import Resolved
+from lt_noisy.data import manifest as manifests
+from lt_noisy.training import parallel
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def run_card(resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap) -> dict[str, Any]:
+    """What every checkpoint of a run says of itself, JSON-ready; each stage adds its own identity and sources."""
+    return {
+        "config": {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}},
+        "code": revision.code(),
+        "versions": {
+            "lt_noisy": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "machine": {
+            "device": jax.local_devices()[0].device_kind,
+            "devices": devices.num_devices,
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "parallel": resolved.fields.parallel,
+        },
+        "manifest_sha256": manifests.digest(manifest),
+    }

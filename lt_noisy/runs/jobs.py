@@ -1,0 +1,107 @@
+"""What each stage of a run is given, and what makes it the same as one that stands finished."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from lt_noisy.config.identity import identity_sha256, stage_identity
+from lt_noisy.config.resolve import Resolved, Stage
+from lt_noisy.data.dataset import Dataset, Part, choose, read_by
+from lt_noisy.stages.base import Input, Job
+from lt_noisy.training import parallel
+from lt_noisy.training.interrupt import Interrupts
+
+
+class Work(NamedTuple):
+    """A stage, what it is given, and its identity (see `config.identity.stage_identity`)."""
+
+    stage: Stage
+    job: Job
+    identity: Mapping[str, Any]
+
+
+def make_jobs(
+    resolved: Resolved,
+    dataset: Dataset,
+    workdir: pathlib.Path,
+    devices: parallel.Jit | parallel.Pmap,
+    interrupts: Interrupts,
+) -> list[Job]:
+    """One job a stage, in order; a stage that asks for other data than the run's `dataset` gets that."""
+    chosen = {stage.texts["data"]: stage.section.data for stage in resolved.stages if "data" in stage.texts}
+    others = {text: choose(data, dataset) for text, data in chosen.items() if data is not Part.MANIFEST}
+    return [
+        make_job(resolved, stage, workdir, others.get(stage.texts.get("data"), dataset), dataset, devices, interrupts)
+        for stage in resolved.stages
+    ]
+
+
+def make_job(
+    resolved: Resolved,
+    stage: Stage,
+    workdir: pathlib.Path,
+    dataset: Dataset,
+    training_set: Dataset,
+    devices: parallel.Jit | parallel.Pmap,
+    interrupts: Interrupts,
+) -> Job:
+    """What `stage` is given in this run, to work on `dataset`; its card is still empty.
+
+    Args:
+      training_set: the run's own, which `dataset` is too unless the stage chose another.
+    """
+    fields = resolved.fields
+    # On CPU a convolution inside scan is 18 to 50 times slower; durations keep the configured multiple.
+    on_cpu = jax.default_backend() == "cpu"
+    return Job(
+        name=stage.name,
+        directory=workdir / stage.name,
+        seed=fields.seed,
+        encoder=fields.model,
+        dtype=fields.precision,
+        norm_axis=fields.batch_norm,
+        devices=devices,
+        steps_per_call=1 if on_cpu else fields.steps_per_call,
+        dataset=dataset,
+        training_set=training_set,
+        inputs=_inputs(resolved, stage, workdir),
+        multiple=fields.steps_per_call,
+        card={},
+        tensorboard=fields.tensorboard,
+        interrupts=interrupts,
+    )
+
+
+def _inputs(resolved: Resolved, stage: Stage, workdir: pathlib.Path) -> dict[str, Input]:
+    """The stages that `stage` reads by field, with those they read in turn."""
+    stages = {s.name: s for s in resolved.stages}
+    read = {field: stages[name] for field, name in stage.inputs.items()}
+    return {f: Input(workdir / s.name, s.section, s.texts, _inputs(resolved, s, workdir)) for f, s in read.items()}
+
+
+def identified(resolved: Resolved, jobs: list[Job]) -> list[Work]:
+    """Each stage with its job and identity.
+
+    Raises:
+      UserError: what a stage's `check` finds that does not fit its data.
+    """
+    works: list[Work] = []
+    hashes: dict[str, str] = {}  # of identities, by stage
+    data: dict[int, dict[str, str]] = {}  # `Dataset.hashes`, once for each data set
+    for stage, job in zip(resolved.stages, jobs, strict=True):
+        measured = stage.kind.check(job, stage.section)
+        if id(job.dataset) not in data:
+            data[id(job.dataset)] = job.dataset.hashes()
+        identity = stage_identity(
+            resolved,
+            stage,
+            measured,
+            job.devices.num_devices,
+            read_by(data[id(job.dataset)], stage.kind.labels(stage.section)),
+            {name: hashes[name] for name in stage.inputs.values()},
+        )
+        hashes[stage.name] = identity_sha256(identity)
+        works.append(Work(stage, job, identity))
+    return works

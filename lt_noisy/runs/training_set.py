@@ -1,0 +1,74 @@
+"""The data of a run: its training set, built from the recipe or loaded, and what it is evaluated against."""
+
+import pathlib
+
+from lt_noisy.config.resolve import Resolved
+from lt_noisy.data import manifest as manifests
+from lt_noisy.data.dataset import Dataset, hold_out, select
+from lt_noisy.data.sources.base import Source
+from lt_noisy.errors import UserError
+
+
+def load(resolved: Resolved, workdir: pathlib.Path) -> tuple[manifests.Manifest, Dataset]:
+    """The run's manifest, and the images and labels that it names; nothing is written.
+
+    Building is a pure function of source and recipe, so it is done again on every start: a manifest that is already in
+    the workdir must be the same one.
+
+    Raises:
+      UserError: data that cannot be read, a manifest that does not fit it, or another run's in the workdir.
+    """
+    fields = resolved.fields
+    source = fields.dataset()
+    if fields.manifest is None:
+        recipe = {name: resolved.texts[name] for name in ("dataset", "longtail", "noise")}
+        train = source.train
+        manifest = manifests.build(
+            train.labels,
+            train.ids,
+            source.num_classes,
+            source.class_names,
+            fields.longtail,
+            fields.noise,
+            fields.seed,
+            recipe,
+        )
+    else:
+        manifest = _loaded(resolved, fields.manifest, source)
+    _refuse_other(manifest, workdir)
+    rows = manifests.verify(manifest, source.train.labels, source.train.ids)
+    dataset = select(source, rows, manifest.observed_labels, manifest.clean_labels)
+    return manifest, hold_out(dataset, fields.validation, fields.seed)
+
+
+def _loaded(resolved: Resolved, path: str, source: Source) -> manifests.Manifest:
+    """The manifest at `path`, in place of the recipe."""
+    for name in ("longtail", "noise"):
+        if resolved.texts[name] != "none()":
+            raise UserError(
+                f"config.{name}: the manifest of config.manifest already fixes the training set; "
+                f"set --config.{name}='none()'"
+            )
+    manifest = manifests.load(path)
+    if manifest.num_classes != source.num_classes:
+        raise UserError(f"config.manifest: made for {manifest.num_classes} classes, the data has {source.num_classes}")
+    return manifest
+
+
+def _refuse_other(manifest: manifests.Manifest, workdir: pathlib.Path) -> None:
+    if not (workdir / "manifest.json").exists():
+        return
+    stored = manifests.load(workdir)
+    if manifests.digest(stored) != manifests.digest(manifest):
+        raise UserError(
+            f"{workdir} holds another run: its manifest differs ({_difference(stored, manifest)}); "
+            "choose another --workdir, or remove it"
+        )
+
+
+def _difference(a: manifests.Manifest, b: manifests.Manifest) -> str:
+    """`manifests.diff` in a few words: recipe fields in full, ids by their number."""
+    found = manifests.diff(a, b)
+    parts = [f"{field}: {old} -> {new}" for field, (old, new) in found.pop("recipe", {}).items()]
+    parts += [key if what is True else f"{key}: {len(what)}" for key, what in found.items()]
+    return "; ".join(parts)
