@@ -1,5 +1,6 @@
 """Bad input in one line, every config, and a README that agrees with CI and with the records."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -40,7 +41,7 @@ from lt_noisy.training.interrupt import Interrupts
         (["--config", "configs/absent.py"], "no file 'configs/absent.py'"),
         ([*CONFIG, "--config.finetune.augment=cifar()"], "config.finetune.augment: normalise has 3 means"),
         ([*CONFIG, "--config.pretrain.augment=blur(kernel=23)"], "config.pretrain.augment: "),
-        ([CONFIG[0], '--config.finetune={"kind": "supervised"}'], "config.finetune.init is missing"),
+        ([CONFIG[0], '--config.finetune={"kind": "supervised"}'], " is missing (a section must keep all its fields)"),
         (
             [*CONFIG, "--config.fintune.loss=mae()"],
             "config has no 'fintune', did you mean 'finetune'?",
@@ -164,7 +165,8 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
     devices = parallel.make("jit", 1)
     for stage in resolved.stages:
         if stage.texts["kind"] == "pseudo_label":
-            stage.section.pool = Own.LEFT_OUT  # no other data set is at hand
+            section = dataclasses.replace(stage.section, pool=Own.LEFT_OUT)  # no other data set is at hand
+            stage = stage._replace(section=section)
         job = make_job(resolved, stage, tmp_path, dataset, dataset, devices, Interrupts())
         assert ("steps" in stage.kind.check(job, stage.section)) == ("length" in stage.texts)
         if stage.texts["kind"] not in ("self_supervised", "supervised", "mixnn"):  # the others need finished stages

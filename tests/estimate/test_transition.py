@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.tables import shown
 from scipy.optimize import minimize
 
 from lt_noisy import files
 from lt_noisy.config.spec import bind
-from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.dataset import DATA, Dataset
 from lt_noisy.data.noise import transition_matrix
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.transition import TRANSITIONS, Estimate, clean_prior, confident_joint, describe
-from lt_noisy.runs import report
 from lt_noisy.stages import transition as stage
 from lt_noisy.stages.base import Input, read_arrays
 
@@ -268,13 +268,13 @@ def test_bad_input(text, p, observed, says):
 # --- the stage ------------------------------------------------------------------------------------
 
 
-def a_job(directory, clean, observed, data="manifest()"):
+def a_job(directory, clean, observed, data="manifest"):
     """As much of a `Job` as the stage reads; `base` is the stage before it."""
     images = np.zeros((len(clean), 1, 1, 1), np.uint8)
     ids = np.arange(len(clean), dtype=np.int64) * 3
     names = ("a", "b", "c")
     dataset = Dataset(images, observed, clean, ids, images, clean, names, SimpleNamespace())
-    base = Input(directory / "base", SimpleNamespace(), {"data": data}, {})
+    base = Input(directory / "base", SimpleNamespace(data=DATA[data]()), {"data": f"{data}()"}, {})
     for name in ("base", "noise"):
         (directory / name).mkdir(exist_ok=True)
     return SimpleNamespace(name="noise", directory=directory / "noise", seed=7, dataset=dataset, inputs={"init": base})
@@ -300,13 +300,12 @@ def test_the_stage_writes_what_the_estimator_says_and_how_good_it_is(tmp_path, t
     np.testing.assert_array_equal(matrix, expected.matrix)
     np.testing.assert_array_equal(clean_counts, expected.clean_counts)
     np.testing.assert_array_equal(read_arrays(job, job.directory, "transition", "clean_counts"), clean_counts)
-    assert (summary["stage"], summary["seed"]) == ("noise", 7)
     assert summary["transition"]["oracle"] == ("oracle" in text)
     assert summary["transition"]["realised_rate"] == pytest.approx(0.26)
     assert (summary["transition"]["total_variation"] < 1e-6) == ("confident" not in text)
-    shown = report.final_table({"noise": {**summary, "wall_seconds": 1.0}})
-    assert ("an oracle" in shown) == ("oracle" in text)
-    assert "in truth                               26.00 %" in shown
+    table = shown("transition", **summary)
+    assert ("an oracle" in table) == ("oracle" in text)
+    assert "in truth                               26.00 %" in table
 
 
 def test_unusable_predictions_are_one_line(tmp_path):
@@ -331,6 +330,6 @@ def test_unusable_predictions_are_one_line(tmp_path):
     refused("cannot be read")
     with pytest.raises(UserError, match=r"transition\.npz cannot be read .* remove .*noise to make it again"):
         stage.read(job.directory)
-    other = a_job(tmp_path, clean, observed, data="full()")
+    other = a_job(tmp_path, clean, observed, data="full")
     with pytest.raises(UserError, match=r"config\.noise\.init: that stage trains on full\(\), not on the run's"):
         stage.check(other, section)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.tables import shown
 from sklearn.metrics import roc_auc_score
 
 from lt_noisy.config.resolve import default, section
@@ -14,7 +15,6 @@ from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.evaluation.label_quality import confident_learning, quality, score
 from lt_noisy.runs import run
-from lt_noisy.runs.report import final_table
 from lt_noisy.stages import STAGES, cross_fit, supervised
 from lt_noisy.stages.quality import write_quality
 
@@ -215,18 +215,18 @@ def test_number_of_folds_fits_the_data(folds):
 def test_report_shows_the_figures():
     other = {"issues": 7, "precision": 0.25, "recall": None, "auroc": 0.8125, "average_precision": 0.5}
     block = {**score(ARRAYS, OBSERVED, CLEAN, COUNTS), "out_of_sample": True, "confident_learning": None}
-    shown = final_table({"judge": {"wall_seconds": 1.0, "label_quality": block}})
+    table = shown("cross_fit", label_quality=block)
     for text in (
         "out of sample",
         " 37.50 % (true 50.00 %)",
         "66.67 % precision, 50.00 % recall (3 images)",
         "0.844, 0.875, 0.938",
     ):
-        assert text in shown
-    assert "confident" not in shown
+        assert text in table
+    assert "confident" not in table
     block |= {"confident_learning": other, "out_of_sample": False}
-    shown = final_table({"judge": {"wall_seconds": 1.0, "label_quality": block}})
-    assert "in sample" in shown and "25.00 % precision, - recall (7 images)" in shown
+    table = shown("cross_fit", label_quality=block)
+    assert "in sample" in table and "25.00 % precision, - recall (7 images)" in table
 
 
 class _Killed(Exception):

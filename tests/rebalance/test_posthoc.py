@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestCentroid
 
 from lt_noisy.config.resolve import default, section
 from lt_noisy.config.spec import bind
+from lt_noisy.data.dataset import DATA
 from lt_noisy.errors import UserError
 from lt_noisy.rebalance.posthoc import CLASSIFIERS, TAUS, Head, Known, Rebalanced, Rebalancing, tune
 from lt_noisy.runs.run import run
@@ -193,7 +194,7 @@ def test_tune_averages_over_the_classes_present():
         ("posthoc(tau=1e999)", "tau must be a finite number, at least 0, not inf"),
         (
             "posthoc(prior=correct)",
-            "posthoc(prior=...) is observed or corrected, not correct, did you mean 'corrected'",
+            r"posthoc\(prior=...\) is observed or corrected, not correct, did you mean 'corrected'",
         ),
         ("lws(weight_decay=0)", "weight_decay must be a finite number above 0, not 0.0"),
         ("tau_normalized()", "unknown name 'tau_normalized', did you mean 'tau_normalised'"),
@@ -217,13 +218,14 @@ def test_features_that_are_not_finite(name, unit_features):
 @pytest.mark.parametrize(
     ("method", "transition", "data", "says"),
     [
-        ("ncm()", False, "full()", r"that stage is trained on full\(\), not on the run's manifest\(\)"),
-        ("posthoc(prior=corrected)", False, "manifest()", "needs a `transition` stage"),
-        ("posthoc()", True, "manifest()", "only posthoc.* reads it; set it to 'none"),
+        ("ncm()", False, "full", r"that stage is trained on full\(\), not on the run's manifest\(\)"),
+        ("posthoc(prior=corrected)", False, "manifest", "needs a `transition` stage"),
+        ("posthoc()", True, "manifest", "only posthoc.* reads it; set it to 'none"),
     ],
 )
 def test_what_does_not_fit_together(method, transition, data, says):
-    inputs = {"init": SimpleNamespace(texts={"data": data})} | ({"transition": None} if transition else {})
+    base = SimpleNamespace(section=SimpleNamespace(data=DATA[data]()), texts={"data": f"{data}()"})
+    inputs = {"init": base} | ({"transition": None} if transition else {})
     job = SimpleNamespace(name="balanced", inputs=inputs)
     with pytest.raises(UserError, match=rf"config\.balanced\.\w+: .*{says}"):
         classifier.check(job, SimpleNamespace(method=bind(method, CLASSIFIERS, "method")))

@@ -85,7 +85,7 @@ def test_what_other_sources_finished_is_skipped_with_a_note(tmp_path, capsys, ma
     claim(directory, identity)
     write_json(directory / "summary.json", {"identity_sha256": identity_sha256(identity), **made_by})
     stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))
-    runs._finish(stage, SimpleNamespace(directory=directory, card={"sources_sha256": "s"}), identity)
+    runs._finish(Work(stage, SimpleNamespace(directory=directory, card={"sources_sha256": "s"}), identity))
     skipped, note = capsys.readouterr().out.splitlines()
     assert skipped == "base: finished already, skipped"
     assert note.startswith(f"note: base was made by {says} and its sources") and f"remove {directory} to" in note

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.tables import shown
 
 from lt_noisy.config.resolve import default, resolve, section
 from lt_noisy.data import pools
-from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.dataset import Dataset, Part
 from lt_noisy.errors import UserError
 from lt_noisy.runs import run
-from lt_noisy.runs.report import final_table
 from lt_noisy.runs.training_set import load
 from lt_noisy.stages import pseudo_label, unlabelled
 from lt_noisy.stages.base import Input
@@ -62,16 +62,16 @@ def test_figures_by_hand():
 
     nothing = pseudo_label.describe(predictions, labels < 0, np.ones(6), labels, dataset)
     assert nothing["labels"] is None and nothing["relevant_kept"] == 0
-    shown = final_table({"pl": {"wall_seconds": 1.0, "pseudo_labels": {**nothing, "in_training": 0, "in_test": 7}}})
+    table = shown("pseudo_label", pseudo_labels={**nothing, "in_training": 0, "in_test": 7})
     for text in ("6, 16.67 % of them kept", "100.00 % of 1", "that are test images too", "1 0 0"):
-        assert text in shown
-    assert "that are training images" not in shown
+        assert text in table
+    assert "that are training images" not in table
 
     unknown = pseudo_label.describe(predictions, kept, np.ones(6), np.full(6, pools.UNKNOWN), dataset)
     json.dumps(unknown, allow_nan=False)
     assert (unknown["relevant"], unknown["irrelevant"], unknown["labels"]) == (0, 0, None)
     assert unknown["counts"] == [3, 2, 0] and unknown["precision"] == [None] * 3
-    assert "accuracy" not in final_table({"pl": {"wall_seconds": 1.0, "pseudo_labels": unknown}})
+    assert "accuracy" not in shown("pseudo_label", pseudo_labels=unknown)
 
 
 def test_images_of_the_pool_that_are_training_or_test_images():
@@ -158,7 +158,7 @@ def test_the_identity_is_that_of_the_pool(finished):
         for name, value in fields.items():
             c.pseudo_label[name] = value
         job, stage = make_job(c, workdir)
-        job.name, job.inputs = "pseudo_label", {"init": SimpleNamespace(texts={"data": "manifest()"})}
+        job.name, job.inputs = "pseudo_label", {"init": SimpleNamespace(section=SimpleNamespace(data=Part.MANIFEST))}
         return pseudo_label.check(job, stage.section)
 
     first = pool()
@@ -170,7 +170,7 @@ def test_the_identity_is_that_of_the_pool(finished):
 @pytest.mark.parametrize(
     ("fields", "base", "message"),
     [
-        ({"targets": "hard"}, {}, "pseudo_label.targets: 'hard'.* .known: argmax, soft"),
+        ({"targets": "hard"}, {}, "pseudo_label.targets is argmax or soft, not 'hard'"),
         ({"threshold": 1.5}, {}, "pseudo_label.threshold is a probability in .0, 1., not 1.5"),
         ({"times": 50.0}, {}, "pseudo_label: class 0: .* wanted, the pool has 1"),
         ({"pool": "npz(path='no.npz')"}, {}, "config.pseudo_label: no.npz does not exist"),

@@ -13,6 +13,7 @@ import time
 import pytest
 from conftest import FAST_COMPILE, ROOT
 
+from lt_noisy.runs.sweeps import run as sweeps_run
 from lt_noisy.runs.sweeps import tables
 
 # Two stages of four steps, saved every two; `SWEEP` stands for the body of the file's sweep.
@@ -81,11 +82,11 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def stand_in(sweep, monkeypatch, program=STUB):
+def stand_in(monkeypatch, program=STUB):
     """`program` in place of main.py."""
     pathlib.Path("stub.py").write_text(program)
-    monkeypatch.setattr(sweep, "MAIN", pathlib.Path("stub.py").absolute())
-    monkeypatch.setattr(sweep, "planned_sources", eval(STUB_SOURCES))
+    monkeypatch.setattr(sweeps_run, "MAIN", pathlib.Path("stub.py").absolute())
+    monkeypatch.setattr(sweeps_run, "planned_sources", eval(STUB_SOURCES))
 
 
 def write_config(body, tail=""):
@@ -191,7 +192,7 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
 
 
 def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys):
-    stand_in(sweep, monkeypatch)
+    stand_in(monkeypatch)
     kinds = 'axis("kind", {kind: {"base.batch_size": i + 30} for i, kind in enumerate(("bad", "good", "shot"))})'
     body = f'return product({kinds}, axis("seed", range(2)))'
     write_config(body, 'BASELINE = {"kind": "good"}\nFIGURES = {"test.balanced_accuracy": "BA", "wall_seconds": "s"}\n')
@@ -218,7 +219,7 @@ def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys)
 
 def test_a_cell_that_ran_other_sources_than_were_planned_is_not_finished(sweep, here, monkeypatch, capsys):
     """They were edited while the sweep ran: its table would mix two codes."""
-    stand_in(sweep, monkeypatch)
+    stand_in(monkeypatch)
     write_config('return axis("kind", {"good": {}, "edited": {"seed": 1}})')
     assert call(sweep) == 1
     out = capsys.readouterr().out
@@ -228,7 +229,7 @@ def test_a_cell_that_ran_other_sources_than_were_planned_is_not_finished(sweep, 
 
 
 def test_a_signal_stops_the_cells_and_the_same_command_goes_on(sweep, here, monkeypatch, capsys):
-    stand_in(sweep, monkeypatch)
+    stand_in(monkeypatch)
     write_config('return axis("kind", {"slow": {}, "slow too": {"seed": 1}, "late": {"seed": 2}})')
 
     def kill():
@@ -276,12 +277,13 @@ def wait_until(ready):
 
 def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypatch, capfd):
     """While it runs no second process is at it, and it takes one of the jobs; others go on."""
-    stand_in(sweep, monkeypatch, LONG)
+    stand_in(monkeypatch, LONG)
     write_config('return axis("kind", {"quick": {"seed": 1}, "slow": {}})')
     program = (
         f"import pathlib, runpy, sys; sweep = runpy.run_path({str(ROOT / 'launch' / 'sweep.py')!r})\n"
-        "sweep['plan'].__globals__['MAIN'] = pathlib.Path('stub.py').absolute()\n"
-        f"sweep['plan'].__globals__['planned_sources'] = {STUB_SOURCES}\n"
+        "from lt_noisy.runs.sweeps import run\n"
+        "run.MAIN = pathlib.Path('stub.py').absolute()\n"
+        f"run.planned_sources = {STUB_SOURCES}\n"
         "sweep['main'](['sweep.py', '--config=grid.py', '--root=runs/grid', '--jobs=2'])"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL) as killed:
@@ -319,7 +321,7 @@ def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypa
 
 @pytest.mark.parametrize("arguments", [["--config=grid.py:v"], ["--config=other.py"], ["--config.seed=1"]])
 def test_the_root_of_another_sweep_is_refused(sweep, here, monkeypatch, capsys, arguments):
-    stand_in(sweep, monkeypatch)
+    stand_in(monkeypatch)
     write_config("return loss")
     pathlib.Path("other.py").write_text(pathlib.Path("grid.py").read_text())
     own = ["--config.base.batch_size=8", "--config.finetune.batch_size=8"]
