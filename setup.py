@@ -1,4 +1,4 @@
-"""Packaging of lt_noisy. Tool settings (pytest, ruff, pyright) are in pyproject.toml."""
+"""Packaging of lt_noisy. Settings of tools are in pyproject.toml, the versions behind the records in constraints/."""
 
 from setuptools import find_packages, setup
 
@@ -33,6 +33,6 @@ setup(
         "prepare": TENSORFLOW,
         "tensorboard": [*TENSORFLOW, "tensorboard"],
         "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with
-        "test": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.8"],
+        "test": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.8", "pyright[nodejs]>=1.1.400"],
     },
 )
