@@ -11,54 +11,32 @@ from lt_noisy.data import noise
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import array_sha256
 from lt_noisy.losses.common import at_target, log_softmax
+from lt_noisy.losses.factory import from_formula
 from lt_noisy.method import Context, Method, State
 
 
-def forward(matrix: tuple = (), path: str = "") -> Method:
+def forward(logits: jax.Array, targets: jax.Array, log_transition: jax.Array) -> jax.Array:
     """Forward correction: l = -log( sum_c p_c T[c, y] ), T[c, y] = P(observed = y | true = c).
 
-    Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (2017). p is the
-    network's belief about the *true* class: predict with plain f. T = I is cross-entropy. T is a constant; how
-    it was estimated is the business of the `transition` stage.
+    p is the network's belief about the *true* class: predict with plain f. T = I is cross-entropy.
 
     Args:
-      matrix: ((...), ...), T's rows, each summing to 1.
-      path: in place of `matrix`: an `.npy` file of floats [C, C], read when the config is.
-      Without either, T is the estimate of the `transition` stage that the stage's field `transition` names.
+      logits: [B, C], of any float dtype.
+      targets: int [B], or soft [B, C] (the expected loss of an observed label; builds a [B, C, C] tensor).
+      log_transition: log T, [C, C], -inf where T is 0. A label that T never produces costs 27.6, without a gradient.
 
-    The method takes logits [B, C] and int [B] or soft [B, C] targets (the expected loss of an observed label; this
-    one builds a [B, C, C] tensor); it keeps log T. A label that T never produces costs 27.6, without a gradient; if
-    the data has an example of it, or T is missing or does not fit, `init` raises UserError.
+    Returns:
+      float32 [B].
+
+    References:
+      Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (2017), the
+      forward loss of theorem 2.
     """
-    if matrix and path:
-        raise UserError("give one of matrix=((...), ...) or path='file.npy', or neither")
-    given, content = None, ""
-    if matrix:
-        given = noise.stochastic(matrix, "matrix")
-    elif path:
-        given = noise.stochastic(files.read_array(path, ""), path)
-        content = array_sha256(given)
-
-    def init(context: Context) -> State:
-        t = _from_stage(context) if given is None else given
-        if len(t) != context.num_classes:
-            raise UserError(f"forward: the matrix is for {len(t)} classes, the data has {context.num_classes}")
-        never = np.flatnonzero((t.sum(axis=0) == 0) & (context.counts > 0))
-        if len(never):
-            raise UserError(
-                f"forward: the matrix never produces class {never[0]} (its column is 0), "
-                f"and {context.counts[never[0]]} examples are labelled so"
-            )
-        with np.errstate(divide="ignore"):
-            return {"log_transition": np.log(t).astype(np.float32)}
-
-    def apply(state: State, outputs, targets, rows, step):
-        log_p, columns = log_softmax(outputs), state["log_transition"].T
-        if targets.ndim == 1:
-            return -_log_probability(log_p, columns[targets]), state
-        return at_target(-_log_probability(log_p[:, None], columns), targets), state
-
-    return Method(init, apply, transition=given is None, content=content)
+    log_p = log_softmax(logits)
+    columns = jnp.asarray(log_transition, log_p.dtype).T
+    if targets.ndim == 1:
+        return -_log_probability(log_p, columns[targets])
+    return at_target(-_log_probability(log_p[:, None], columns[None]), targets)
 
 
 def _log_probability(log_p: jax.Array, columns: jax.Array) -> jax.Array:
@@ -71,6 +49,42 @@ def _log_probability(log_p: jax.Array, columns: jax.Array) -> jax.Array:
     # logsumexp has a NaN gradient where all its terms are -inf.
     terms = log_p + jnp.where(possible[..., None], columns, 0.0)
     return jnp.where(possible, jax.nn.logsumexp(terms, axis=-1), math.log(1e-12))
+
+
+def make_forward(matrix: tuple = (), path: str = "") -> Method:
+    """`forward`; keeps log T, a constant: how it was estimated is the business of the `transition` stage.
+
+    If the data has an example of a label that T never produces, or T is missing or does not fit, `init` raises
+    UserError.
+
+    Args:
+      matrix: ((...), ...), T's rows, each summing to 1.
+      path: in place of `matrix`: an `.npy` file of floats [C, C], read when the config is.
+      Without either, T is the estimate of the `transition` stage that the stage's field `transition` names.
+    """
+    if matrix and path:
+        raise UserError("give one of matrix=((...), ...) or path='file.npy', or neither")
+    given, content = None, ""
+    if matrix:
+        given = noise.stochastic(matrix, "matrix")
+    elif path:
+        given = noise.stochastic(files.read_array(path, ""), path)
+        content = array_sha256(given)
+
+    def constants(context: Context) -> State:
+        t = _from_stage(context) if given is None else given
+        if len(t) != context.num_classes:
+            raise UserError(f"forward: the matrix is for {len(t)} classes, the data has {context.num_classes}")
+        never = np.flatnonzero((t.sum(axis=0) == 0) & (context.counts > 0))
+        if len(never):
+            raise UserError(
+                f"forward: the matrix never produces class {never[0]} (its column is 0), "
+                f"and {context.counts[never[0]]} examples are labelled so"
+            )
+        with np.errstate(divide="ignore"):
+            return {"log_transition": np.log(t).astype(np.float32)}
+
+    return from_formula(forward, constants)._replace(transition=given is None, content=content)
 
 
 def _from_stage(context: Context) -> np.ndarray:

@@ -5,77 +5,111 @@ device writes those of the global batch. A row that occurs more than once in it 
 one visit with the mean of its probabilities, whatever their order.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy.collectives import gather, positions
 from lt_noisy.errors import UserError
-from lt_noisy.losses.common import at_target, check_start, first_step, log_softmax
+from lt_noisy.losses.common import at_target, log_softmax
+from lt_noisy.losses.factory import check_memory, check_not_negative, check_proportion, check_start, first_step
 from lt_noisy.method import Context, Method, State
 
-_LARGEST = 2**31  # bytes, on every device
+
+def elr(logits: jax.Array, targets: jax.Array, running: jax.Array, lam: float = 3.0) -> jax.Array:
+    """Early-learning regularisation: l = -log p_y + lam log(1 - <t, p>), t the example's running target.
+
+    t starts from 0 and is updated at each visit, *before* it is used: t <- beta t + (1 - beta) `elr_prediction`(f).
+
+    Args:
+      logits: [B, C], of any float dtype.
+      targets: int [B], or soft [B, C]; only the cross-entropy reads them.
+      running: t, float32 [B, C], at least 0 with sum at most 1; a constant in the backward pass.
+      lam: weight of the second term, finite and at least 0; 0 is cross-entropy. Settings in use: 3 (and beta 0.7) on
+        CIFAR-10 with symmetric noise, 7 (and 0.9) on CIFAR-100.
+
+    Returns:
+      float32 [B].
+
+    References:
+      Liu et al., "Early-Learning Regularization Prevents Memorization of Noisy Labels" (2020). As in the authors' code,
+      and not in the paper, p in the second term is clipped to [1e-4, 1 - 1e-4] (no gradient where it is clipped), which
+      keeps the logarithm above log 1e-4.
+    """
+    log_p = log_softmax(logits)
+    overlap = (jax.lax.stop_gradient(running) * _clipped(log_p)).sum(-1)
+    return at_target(-log_p, targets) + lam * jnp.log(1 - overlap)
 
 
-def elr(beta: float = 0.7, lam: float = 3.0) -> Method:
-    """Early-learning regularisation: l = -log p_y + lam log(1 - <t, p>).
+def elr_prediction(logits: jax.Array) -> jax.Array:
+    """What ELR's running target averages: logits [B, C] -> clipped p / sum p, float32 [B, C], without a gradient."""
+    p = _clipped(log_softmax(logits))
+    return jax.lax.stop_gradient(p / p.sum(-1, keepdims=True))
 
-    Liu et al., "Early-Learning Regularization Prevents Memorization of Noisy Labels" (2020). t is the example's running
-    target, from 0: t <- beta t + (1 - beta) p / sum p at each visit, a constant in the backward pass, updated before it
-    is used, as in the released code. There, and here, p in both places of the second term is clipped to
-    [1e-4, 1 - 1e-4] (no gradient where it is clipped), which keeps the logarithm above log 1e-4.
+
+def _clipped(log_p: jax.Array) -> jax.Array:
+    return jnp.clip(jnp.exp(log_p), 1e-4, 1 - 1e-4)
+
+
+def selc(logits: jax.Array, targets: jax.Array, keep: jax.Array, rest: jax.Array) -> jax.Array:
+    """Self-ensemble label correction: l = -sum_c t_c log p_c, t a running mean of the given label and predictions.
+
+    t is `keep` onehot(y) + `rest`. From the step on where correction begins, t <- momentum t + (1 - momentum) p at each
+    visit, *before* it is used: keep <- momentum keep, rest <- momentum rest + (1 - momentum) p. Until then keep is 1,
+    rest is 0, and the loss is cross-entropy.
+
+    Args:
+      logits: [B, C], of any float dtype.
+      targets: int [B], or soft [B, C]: what t starts from, so the same at each visit.
+      keep: float32 [B], in [0, 1].
+      rest: float32 [B, C], at least 0 with sum 1 - keep; both are constants in the backward pass.
+
+    Returns:
+      float32 [B].
+
+    References:
+      Lu & He, "SELC: Self-Ensemble Label Correction Improves Learning with Noisy Labels" (2022); t is updated before it
+      is used as in the authors' code. They begin at an epoch estimated for each kind of noise.
+    """
+    log_p = log_softmax(logits)
+    keep, rest = jax.lax.stop_gradient((keep, rest))
+    return keep * at_target(-log_p, targets) - (rest * log_p).sum(-1)
+
+
+def make_elr(beta: float = 0.7, lam: float = 3.0) -> Method:
+    """`elr`; keeps t, float32 [N, C]. A memory of more than 2 GiB is a UserError.
 
     Args:
       beta: momentum of the targets, in [0, 1).
-      lam: weight of the second term, finite and at least 0; 0 is cross-entropy. Settings in use: beta 0.7 and lam 3 on
-        CIFAR-10 with symmetric noise, 0.9 and 7 on CIFAR-100.
-
-    The method takes logits [B, C] and int [B] or soft [B, C] targets (only the cross-entropy reads them); it keeps t,
-    float32 [N, C]. A memory of more than 2 GiB is a UserError.
+      lam: as there.
     """
     if not 0 <= beta < 1:
         raise UserError(f"beta must be in [0, 1), not {beta!r}")
-    if not 0 <= lam < math.inf:
-        raise UserError(f"lam must be a finite number, at least 0, not {lam!r}")
+    check_not_negative(lam=lam)
 
     def init(context: Context) -> State:
         return {"targets": _memory("elr", context)}
 
     def apply(state: State, outputs, targets, rows, step):
-        log_p = log_softmax(outputs)
-        p = jnp.clip(jnp.exp(log_p), 1e-4, 1 - 1e-4)
-        visited, seen = _visits(rows, p / p.sum(-1, keepdims=True))
+        visited, seen = _visits(rows, elr_prediction(outputs))
         running = beta * state["targets"][visited] + (1 - beta) * seen
-        overlap = (running[positions(len(rows))] * p).sum(-1)
-        losses = at_target(-log_p, targets) + lam * jnp.log(1 - overlap)
+        losses = elr(outputs, targets, running[positions(len(rows))], lam)
         return losses, {"targets": state["targets"].at[visited].set(running)}
 
     return Method(init, apply, memory=True)
 
 
-def selc(momentum: float = 0.9, start: float = 0.25) -> Method:
-    """Self-ensemble label correction: l = -sum_c t_c log p_c, t a running mean of the given label and predictions.
+def make_selc(momentum: float = 0.9, start: float = 0.25) -> Method:
+    """`selc`; keeps keep [N], rest [N, C] and the step where correction begins.
 
-    Lu & He, "SELC: Self-Ensemble Label Correction Improves Learning with Noisy Labels" (2022). t starts as the target
-    given. From the fraction `start` of the stage on, t <- momentum t + (1 - momentum) p at each visit, p a constant in
-    the backward pass, t updated before it is used, as in the released code; until then the loss is cross-entropy.
-
-    Deviation: the released code starts at an epoch estimated for each kind of noise; here it is a fraction of the
-    stage, to be chosen. The target that t starts from is the one given at each visit, so it must not change between
-    visits.
+    A memory of more than 2 GiB is a UserError. Deviation: where the paper estimates the epoch at which correction
+    begins, it is to be chosen.
 
     Args:
       momentum: in [0, 1]; 1 is cross-entropy.
-      start: fraction of the stage, 0 to 1.
-
-    The method takes logits [B, C] and int [B] or soft [B, C] targets. It keeps t as keep * target + rest, keep float32
-    [N] from 1 and rest float32 [N, C] from 0, and the step where correction begins. A memory of more than 2 GiB is a
-    UserError.
+      start: fraction of the stage, 0 to 1, after which correction begins.
     """
-    if not 0 <= momentum <= 1:
-        raise UserError(f"momentum must be in [0, 1], not {momentum!r}")
+    check_proportion(momentum=momentum)
     check_start(start)
 
     def init(context: Context) -> State:
@@ -83,14 +117,12 @@ def selc(momentum: float = 0.9, start: float = 0.25) -> Method:
         return {"keep": np.ones(len(rest), np.float32), "rest": rest, "start": first_step(start, context)}
 
     def apply(state: State, outputs, targets, rows, step):
-        log_p = log_softmax(outputs)
-        visited, seen = _visits(rows, jnp.exp(log_p))
+        visited, seen = _visits(rows, jnp.exp(log_softmax(outputs)))
         m = jnp.where(step >= state["start"], momentum, 1.0)
         keep = m * state["keep"][visited]
         rest = m * state["rest"][visited] + (1 - m) * seen
         own = positions(len(rows))
-        losses = keep[own] * at_target(-log_p, targets) - (rest[own] * log_p).sum(-1)
-        return losses, {
+        return selc(outputs, targets, keep[own], rest[own]), {
             "keep": state["keep"].at[visited].set(keep),
             "rest": state["rest"].at[visited].set(rest),
             "start": state["start"],
@@ -106,7 +138,8 @@ def _visits(rows: jax.Array, p: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     rows, p = gather(rows), gather(jax.lax.stop_gradient(p))
     same = rows[:, None] == rows[None]
-    mean = jnp.matmul(same.astype(jnp.float32), p, precision="highest") / same.sum(axis=1, keepdims=True)
+    copies = same.astype(p.dtype)
+    mean = jnp.matmul(copies, p, precision="highest") / copies.sum(axis=1, keepdims=True)
     return rows, mean[jnp.argmax(same, axis=1)]
 
 
@@ -114,13 +147,3 @@ def _memory(name: str, context: Context) -> np.ndarray:
     """Zeros float32 [N, C]."""
     check_memory(name, context.num_examples, context.num_classes)
     return np.zeros((context.num_examples, context.num_classes), np.float32)
-
-
-def check_memory(name: str, examples: int, numbers: int) -> None:
-    """Refuses a memory of so many numbers of 4 bytes for each example that is too large for a device."""
-    size = 4 * examples * numbers
-    if size > _LARGEST:
-        raise UserError(
-            f"{name}: a memory of {examples} examples x {numbers} numbers takes {size / 2**30:.1f} GiB on each "
-            f"device, over the limit of {_LARGEST // 2**30}"
-        )

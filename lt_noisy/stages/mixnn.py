@@ -31,7 +31,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest, nearest_in_set
-from lt_noisy.losses.memory import check_memory
+from lt_noisy.losses.factory import check_memory
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixing.mixnn import MixupLoss
 from lt_noisy.models.heads import HEADS, HeadBuilder

@@ -21,7 +21,7 @@ from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation import selection
 from lt_noisy.evaluation.classification import classification, label_noise
-from lt_noisy.losses import LOSSES
+from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context, Method
 from lt_noisy.mixing.mixup import MIXES, Mix
 from lt_noisy.models.heads import HEADS, HeadBuilder

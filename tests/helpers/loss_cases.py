@@ -10,7 +10,7 @@ import scipy.special as sp
 
 from lt_noisy import collectives
 from lt_noisy.config.spec import bind
-from lt_noisy.losses import LOSSES
+from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context
 
 C = 5

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 from lt_noisy import collectives
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.losses import LOSSES
+from lt_noisy.losses.table import LOSSES
 
 P = np.exp(log_p())
 CLIPPED = np.clip(P, 1e-4, 1 - 1e-4)

@@ -7,7 +7,7 @@ import pytest
 
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.losses import LOSSES
+from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
 from lt_noisy.stages import supervised

@@ -16,7 +16,7 @@ from lt_noisy.collectives import AXIS
 from lt_noisy.config.spec import bind
 from lt_noisy.data.batches import Resident
 from lt_noisy.errors import UserError
-from lt_noisy.losses import LOSSES
+from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context
 from lt_noisy.mixing import mixnn
 from lt_noisy.mixing.mixup import MIXES

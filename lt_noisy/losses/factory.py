@@ -1,0 +1,72 @@
+"""What the factories share: a `Method` around a formula, and the refusal of arguments."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from lt_noisy.errors import UserError
+from lt_noisy.method import Context, Method, State
+
+_LARGEST_MEMORY = 2**31  # bytes, on every device
+
+
+def from_formula(
+    formula: Callable[..., jax.Array], constants: Callable[[Context], State] = lambda context: {}, **arguments: Any
+) -> Method:
+    """The `Method` whose loss is `formula(logits, targets, **constants, **arguments)`.
+
+    Args:
+      formula: `(logits, targets, ...) -> [B]`.
+      constants: `context -> {name: array}`, the formula's arguments that depend on the data. They are the state.
+      arguments: the formula's other arguments.
+    """
+
+    def apply(state: State, outputs, targets, rows, step):
+        return formula(outputs, targets, **state, **arguments), state
+
+    return Method(constants, apply)
+
+
+def first_step(start: float, context: Context) -> np.ndarray:
+    """The step, int32 [], where the fraction `start` of the stage is done, rounded."""
+    return np.asarray(round(start * context.steps), np.int32)
+
+
+def check_start(start: float) -> None:
+    """Refuses a `start` that is not a fraction of the stage."""
+    if not 0 <= start <= 1:
+        raise UserError(f"start must be a fraction of the stage, 0 to 1, not {start!r}")
+
+
+def check_not_negative(**arguments: float) -> None:
+    """Refuses an argument that is negative or not finite."""
+    for name, value in arguments.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{name} must be a finite number, at least 0, not {value!r}")
+
+
+def check_positive(**arguments: float) -> None:
+    """Refuses an argument that is 0, negative or not finite."""
+    for name, value in arguments.items():
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be a finite number above 0, not {value!r}")
+
+
+def check_proportion(**arguments: float) -> None:
+    """Refuses an argument outside [0, 1]."""
+    for name, value in arguments.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} must be in [0, 1], not {value!r}")
+
+
+def check_memory(name: str, examples: int, numbers: int) -> None:
+    """Refuses a memory of so many numbers of 4 bytes for each example that is too large for a device."""
+    size = 4 * examples * numbers
+    if size > _LARGEST_MEMORY:
+        raise UserError(
+            f"{name}: a memory of {examples} examples x {numbers} numbers takes {size / 2**30:.1f} GiB on each "
+            f"device, over the limit of {_LARGEST_MEMORY // 2**30}"
+        )
