@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from lt_noisy.collectives import gather
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
+from lt_noisy.losses import cross_entropy
 
 EPSILON = 1e-10
 
@@ -70,17 +71,12 @@ def mixed(values: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.einsum("bk...,bk->b...", values, weights, precision="highest")  # a TPU would round to bfloat16
 
 
-def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """-sum_c t_c log p_c, float32 [B]. As it is linear in t, mixed targets give the mix of the neighbours' losses."""
-    return -(targets * jax.nn.log_softmax(logits.astype(jnp.float32))).sum(-1)
-
-
 def linear(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """-sum_c t_c p_c, float32 [B]: the mixup phase's loss as the authors released it, linear in the probability."""
     return -(targets * jax.nn.softmax(logits.astype(jnp.float32))).sum(-1)
 
 
-MIXUP_LOSSES: dict[str, MixupLoss] = {"linear": linear, "ce": soft_cross_entropy}
+MIXUP_LOSSES: dict[str, MixupLoss] = {"linear": linear, "ce": cross_entropy}
 
 
 def corrected(targets: jax.Array, rows: jax.Array, logits: jax.Array, momentum: float, now: jax.Array) -> jax.Array:

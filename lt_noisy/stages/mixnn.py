@@ -31,6 +31,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest, nearest_in_set
+from lt_noisy.losses import cross_entropy
 from lt_noisy.losses.factory import check_memory
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixing.mixnn import MixupLoss
@@ -179,7 +180,7 @@ def make_steps(
     def warm(state, data, batch):
         images, labels = fetch(data, batch["rows"])
         targets = jax.nn.one_hot(labels, net.head.num_classes)
-        return update(state, batch, evaluate_batch(augment, images), targets, mixnn.soft_cross_entropy, state.method)
+        return update(state, batch, evaluate_batch(augment, images), targets, cross_entropy, state.method)
 
     def mixing(state, data, batch):
         images, labels = fetch(data, batch["rows"])
@@ -195,7 +196,7 @@ def make_steps(
         state, _, logits = unmixed(state, x)
         method = correct(state, rows, logits)
         x, targets = mixed_up(state, x, method["targets"][rows])
-        return update(state, batch, x, targets, mixnn.soft_cross_entropy, method)
+        return update(state, batch, x, targets, cross_entropy, method)
 
     def neighbour_mixing(state, data, batch):
         rows, k = batch["rows"], section.neighbours.k
@@ -215,7 +216,7 @@ def make_steps(
             x, rows = x[:, None], rows[:, None]
         weights = mixnn.shares(state.method["clean"][rows])
         x, targets = mixnn.mixed(x, weights), mixnn.mixed(method["targets"][rows], weights)
-        return update(state, batch, x, targets, mixnn.soft_cross_entropy, method)
+        return update(state, batch, x, targets, cross_entropy, method)
 
     return warm, mixing, transition, neighbour_mixing
 

@@ -19,6 +19,7 @@ from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest, nearest_in_set
+from lt_noisy.losses import cross_entropy
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.training import parallel
 from lt_noisy.training.loop import Phase
@@ -49,7 +50,7 @@ def test_itself_as_neighbour_is_plain_soft_target_cross_entropy():
     def mixnn_loss(kernel):
         weights = mixnn.shares(jnp.ones((6, 2)))
         both = [mixnn.mixed(jnp.stack([v, v], 1), weights) for v in (x, targets)]
-        return mixnn.soft_cross_entropy(both[0] @ kernel, both[1]).mean()
+        return cross_entropy(both[0] @ kernel, both[1]).mean()
 
     def plain(kernel):
         z = x.astype(np.float64) @ kernel
@@ -66,8 +67,8 @@ def test_mixed_targets_are_the_mix_of_the_neighbours_losses():
     logits = GENERATOR.normal(size=(4, 3)).astype(np.float32)
     t = GENERATOR.dirichlet(np.ones(3), (4, 2)).astype(np.float32)
     w = mixnn.shares(jnp.asarray(GENERATOR.uniform(size=(4, 2)), jnp.float32))
-    separately = sum(w[:, k] * mixnn.soft_cross_entropy(logits, t[:, k]) for k in range(2))
-    np.testing.assert_allclose(mixnn.soft_cross_entropy(logits, mixnn.mixed(t, w)), separately, rtol=1e-5)
+    separately = sum(w[:, k] * cross_entropy(logits, t[:, k]) for k in range(2))
+    np.testing.assert_allclose(cross_entropy(logits, mixnn.mixed(t, w)), separately, rtol=1e-5)
 
 
 def test_the_released_mixup_loss_is_linear_in_the_probability():
