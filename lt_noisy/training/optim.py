@@ -5,6 +5,7 @@ An optimiser and a schedule are two specs: `OPTIMIZERS[...] (learning_rate) -> o
 length, so that a shorter run keeps its shape.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -29,6 +30,11 @@ def _require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
+def _of_float(schedule: Schedule) -> Schedule:
+    """The same schedule on the step as a float, exact below 2**24: Optax multiplies the step with floats."""
+    return lambda step: schedule(jnp.asarray(step, float))
+
+
 def cosine(lr: float, warmup: float = 0.0, final: float = 0.0) -> BuildSchedule:
     """Cosine decay from `lr` to `final * lr` after a linear warm-up over the first `warmup` of the steps."""
     _require(lr > 0, f"lr must be positive, not {lr}")
@@ -39,7 +45,8 @@ def cosine(lr: float, warmup: float = 0.0, final: float = 0.0) -> BuildSchedule:
         ramp = round(warmup * total_steps)
         decay = optax.cosine_decay_schedule(lr, max(total_steps - ramp, 1), alpha=final)
         # The first step of a warm-up already moves: lr / ramp, not 0.
-        return optax.join_schedules([lambda step: lr * (step + 1) / ramp, decay], [ramp]) if ramp else decay
+        joined = optax.join_schedules([lambda step: lr * (step + 1) / ramp, decay], [ramp]) if ramp else decay
+        return _of_float(joined)
 
     return build
 
@@ -66,8 +73,9 @@ def piecewise(lr: float, boundaries: tuple = (0.8, 0.9), factor: float = 0.01, w
 
     def build(total_steps: int) -> Schedule:
         ramp = round(warmup * total_steps)
-        steps = optax.piecewise_constant_schedule(lr, {round(b * total_steps): factor for b in boundaries})
-        return lambda step: jnp.where(step < ramp, lr * (step + 1) / max(ramp, 1), steps(step))
+        drops = Counter(round(b * total_steps) for b in boundaries)  # in a short stage several may fall on one step
+        steps = optax.piecewise_constant_schedule(lr, {step: factor**count for step, count in drops.items()})
+        return _of_float(lambda step: jnp.where(step < ramp, lr * (step + 1) / max(ramp, 1), steps(step)))
 
     return build
 
@@ -82,7 +90,7 @@ def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> BuildSc
     _require(0 <= final <= 1, f"final is a fraction of lr in [0, 1], not {final}")
 
     def build(total_steps: int) -> Schedule:
-        decay = optax.cosine_decay_schedule(lr, total_steps, alpha=final)
+        decay = _of_float(optax.cosine_decay_schedule(lr, total_steps, alpha=final))
         return lambda step: decay(step * periods % total_steps)  # whole steps of `periods` equal parts of the stage
 
     return build
@@ -181,6 +189,7 @@ ASCENTS = table({"none": no_ascent, "sam": sam})
 
 def ema(average: PyTree, params: PyTree, decay: jax.Array | float) -> PyTree:
     """Exponential moving average: decay * average + (1 - decay) * params, leaf by leaf."""
+    # `optax.incremental_update` adds the two the other way round: with a fused multiply-add that is other bits.
     return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
 
 
@@ -210,8 +219,8 @@ def descend(
     """
 
     def objective(params, factor):
-        values, kept = losses(params)
-        return share(values, weights if factor is None else weights * factor), (share(values, weights), kept)
+        values, aux = losses(params)
+        return share(values, weights if factor is None else weights * factor), (share(values, weights), aux)
 
     gradient = jax.grad(objective, has_aux=True)
     first = None if ascent is None else ascent_weights
@@ -227,7 +236,7 @@ def descend(
         **sums,
         "loss": (loss, one),
         "grad_norm": (grad_norm, one),
-        "nonfinite": (1.0 - (jnp.isfinite(loss) & jnp.isfinite(grad_norm)), one),
+        "nonfinite": (1.0 - (jnp.isfinite(loss) & jnp.isfinite(grad_norm)).astype(jnp.float32), one),
     }
     return state.replace(
         step=state.step + 1,
