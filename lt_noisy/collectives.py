@@ -1,9 +1,8 @@
-"""What a per-device function may know of the other devices: one axis name and four reductions.
+"""What a per-device function may know of the other devices: one axis name and what is done over it.
 
 Every step, loss and objective runs inside an axis called `AXIS` (shard_map or pmap; one device is an
 axis of size one). With these semantics the right gradient of a global loss is: differentiate the *local*
-share (local sum over global weight), then `psum` the gradients. `share` and `weighted_mean` are the two
-sides of that.
+share (local sum over global weight; see `share`), then `psum` the gradients.
 """
 
 import jax
@@ -36,8 +35,3 @@ def share(values: jax.Array, weights: jax.Array) -> jax.Array:
     total = jax.lax.psum(weights.sum(), AXIS)
     values = jnp.where(weights > 0, values, 0.0)
     return (weights * values).sum() / jnp.where(total > 0, total, 1.0)
-
-
-def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """psum(sum w v) / psum(sum w) over all devices: values, weights [B_local] -> []."""
-    return jax.lax.psum(share(values, weights), AXIS)

@@ -23,7 +23,7 @@ from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 
 Stem = Literal["cifar", "imagenet"]
-# build(dtype, norm_axis) -> encoder; the encoder is called as encoder(x, train) and has `num_features`.
+# build(dtype, norm_axis) -> encoder; the encoder is called as encoder(x, train).
 EncoderBuilder = Callable[[DTypeLike, str | None], nn.Module]
 
 
@@ -51,11 +51,6 @@ class ResNet(nn.Module):
     projection: bool
     dtype: DTypeLike
     norm_axis: str | None
-
-    @property
-    def num_features(self) -> int:
-        """D, the length of a feature vector."""
-        return self.width * 2 ** (len(self.blocks) - 1)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

@@ -38,13 +38,13 @@ class Writer:
         """Drops what a killed run wrote after `step` (and a half-written line), before going on from there."""
         if not self.path.exists():
             return
-        kept = []
+        lines = []
         for line in self.path.read_text().splitlines():
             with contextlib.suppress(ValueError):
                 if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+                    lines.append(line + "\n")
         with replacing(self.path, "w") as file:
-            file.writelines(kept)
+            file.writelines(lines)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one line; a value that is not finite becomes null."""
