@@ -1,17 +1,27 @@
 """Networks on whole image sets, in evaluation mode."""
 
+import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from lt_noisy.stages.base import Job, PyTree
+from lt_noisy.stages.base import Job
 from lt_noisy.training.state import TrainState
 
 T = TypeVar("T")
-EVAL_BATCH = 512
+PyTree = Any
 Predict = Callable[[PyTree, np.ndarray], np.ndarray]
+
+_MAX_IMAGES = 512  # small ones gain nothing from more
+_MAX_BYTES = 6 * 2**20  # of uint8 pixels: 512 images of 64 x 64 x 3, 41 of 224 x 224 x 3
+
+
+def evaluation_batch(image_shape: tuple[int, ...], num_devices: int) -> int:
+    """Images in a batch of evaluation, by their size, so that its memory is bounded: a multiple of `num_devices`."""
+    images = min(max(_MAX_BYTES // math.prod(image_shape), 1), _MAX_IMAGES)
+    return -(-images // num_devices) * num_devices
 
 
 def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]) -> Predict:
@@ -20,10 +30,10 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]) -> P
     Returns:
       `predict(variables, images uint8 [N, ...]) -> float32 [N, D]` on the host, `variables` on the devices.
     """
-    size = -(-EVAL_BATCH // job.devices.num_devices) * job.devices.num_devices
     forward = job.devices.compile_map(fn)
 
     def predict(variables: PyTree, images: np.ndarray) -> np.ndarray:
+        size = evaluation_batch(images.shape[1:], job.devices.num_devices)
         blocks = []
         for start in range(0, len(images), size):
             block = images[start : start + size]

@@ -23,7 +23,7 @@ from lt_noisy.mixing.mixup import MIXES
 from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.stages import distil, self_supervised, supervised, training
-from lt_noisy.stages.prediction import EVAL_BATCH, compile_predict
+from lt_noisy.stages.prediction import compile_predict, evaluation_batch
 from lt_noisy.training import parallel
 from lt_noisy.training.optim import ASCENTS
 from lt_noisy.training.state import TrainState
@@ -254,15 +254,23 @@ def test_device_scope_norm_differs_but_states_stay_equal():
         np.testing.assert_array_equal(np.asarray(leaf)[0], np.asarray(leaf)[3])
 
 
-def test_map_covers_uneven_sets():
-    class Job:
-        devices = parallel.make("jit", 4)
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_map_covers_uneven_sets(mode):
+    job = SimpleNamespace(devices=parallel.make(mode, 4))
+    predict = compile_predict(job, lambda v, images: images.astype(np.int32).sum((1, 2, 3)) * v["params"])
+    variables = job.devices.replicate({"params": np.int32(2)})
+    images = np.random.default_rng(0).integers(0, 9, (evaluation_batch((2, 2, 1), 4) + 7, 2, 2, 1), dtype=np.uint8)
 
-    predict = compile_predict(Job, lambda variables, images: images.sum((1, 2, 3)) * variables["params"])
-    images = np.random.default_rng(0).integers(0, 9, (EVAL_BATCH + 7, 2, 2, 1), dtype=np.uint8)
+    predicted = predict(variables, images)
+    np.testing.assert_array_equal(predicted, 2 * images.sum((1, 2, 3), dtype=np.int64))
 
-    predicted = predict({"params": np.float32(2)}, images)
-    np.testing.assert_allclose(predicted, 2.0 * images.sum((1, 2, 3), dtype=np.float64))
+
+def test_larger_images_are_evaluated_in_smaller_batches():
+    assert evaluation_batch((8, 8, 1), 1) == evaluation_batch((32, 32, 3), 8) == 512
+    assert evaluation_batch((32, 32, 3), 3) == 513  # shared out evenly
+    sizes = [evaluation_batch((side, side, 3), 1) for side in (64, 96, 224, 1024, 4096)]
+    assert sizes == [512, 227, 41, 2, 1]  # 6 MiB of pixels, but never less than one image
+    assert evaluation_batch((4096, 4096, 3), 8) == 8
 
 
 @pytest.mark.parametrize(("mode", "count"), [("jti", 1), ("jit", 9), ("pmap", -1)])
