@@ -23,10 +23,10 @@ def nearest(queries: jax.Array, own: jax.Array, bank: jax.Array, k: int) -> jax.
 
 def nearest_in_set(features: np.ndarray, k: int, block: int = 1024) -> np.ndarray:
     """The same for every row of float32 features [N, D] among the others: int32 [N, k], in blocks of rows."""
-    bank = jnp.asarray(features)
+    bank = jax.device_put(features)
     find = jax.jit(functools.partial(nearest, k=k))
     found = []
     for begin in range(0, len(features), block):  # every block of one size, so that one program does
         own = np.minimum(np.arange(begin, begin + block), len(features) - 1)
-        found.append(np.asarray(find(bank[own], own, bank)))
+        found.append(jax.device_get(find(*jax.device_put((features[own], own)), bank)))
     return np.concatenate(found)[: len(features)]

@@ -2,7 +2,8 @@
 
 `Jit` lays a mesh with one axis over the devices and runs the step under `shard_map`; one device is a mesh of
 one. `Pmap` keeps a leading device axis on everything. Both offer the same five methods, and a test holds
-them to the same gradients.
+them to the same gradients. Every transfer between host and devices in them is an explicit one, so that all five work
+under `jax.transfer_guard("disallow")`.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lt_noisy.collectives import AXIS
 from lt_noisy.errors import UserError, did_you_mean
@@ -39,9 +40,9 @@ def _accumulate(step: Step, steps_per_call: int) -> Callable[..., tuple[PyTree, 
     return several
 
 
-def _copy(array: jax.Array) -> np.ndarray:
-    # On CPU a plain conversion may share memory with a buffer that the next step donates.
-    return np.array(array, copy=True)
+def _host_copy(tree: PyTree) -> PyTree:
+    # On CPU a plain `device_get` may share memory with a buffer that the next step donates.
+    return jax.tree.map(lambda x: np.array(x, copy=True), jax.device_get(tree))
 
 
 class Jit:
@@ -60,7 +61,7 @@ class Jit:
 
     def fetch(self, tree: PyTree) -> PyTree:
         """A replicated tree back on the host, as copies."""
-        return jax.tree.map(_copy, tree)
+        return _host_copy(tree)
 
     def compile_step(self, step: Step, steps_per_call: int = 1) -> Callable[..., tuple[PyTree, PyTree]]:
         """Compiles `step(state, data, batch) -> (state, sums)`.
@@ -71,6 +72,7 @@ class Jit:
         """
         batch_axes = (AXIS,) if steps_per_call == 1 else (None, AXIS)
         whole, split = PartitionSpec(), PartitionSpec(*batch_axes)
+        replicated, shards = self._sharding(), self._sharding(*batch_axes)
         mapped = jax.shard_map(
             _accumulate(step, steps_per_call),
             mesh=self.mesh,
@@ -78,24 +80,29 @@ class Jit:
             out_specs=(whole, whole),
             check_vma=False,  # gradients are summed by hand; the default would sum them a second time
         )
-        replicated = self._sharding()
-        return jax.jit(
+        compiled = jax.jit(
             mapped,
             donate_argnums=(0, 1),
-            in_shardings=(replicated, replicated, replicated, self._sharding(*batch_axes)),
+            in_shardings=(replicated, replicated, replicated, shards),
             out_shardings=(replicated, replicated),
         )
+        return lambda state, totals, data, batch: compiled(state, totals, data, jax.device_put(batch, shards))
 
     def compile_map(self, fn: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree, PyTree], PyTree]:
-        """Compiles a per-example function `fn(variables, batch [B_local, ...]) -> outputs [B_local, ...]`."""
+        """Compiles a per-example function `fn(variables, batch [B_local, ...]) -> outputs [B_local, ...]`.
+
+        Returns:
+          `call(variables, batch) -> outputs`: variables and outputs on the devices, the batch on the host.
+        """
         whole, split = PartitionSpec(), PartitionSpec(AXIS)
         mapped = jax.shard_map(fn, mesh=self.mesh, in_specs=(whole, split), out_specs=split, check_vma=False)
         shards = self._sharding(AXIS)
-        return jax.jit(mapped, in_shardings=(self._sharding(), shards), out_shardings=shards)
+        compiled = jax.jit(mapped, in_shardings=(self._sharding(), shards), out_shardings=shards)
+        return lambda variables, batch: compiled(variables, jax.device_put(batch, shards))
 
     def gather(self, outputs: PyTree) -> PyTree:
         """Outputs of a compiled map on the host, [B, ...]."""
-        return jax.tree.map(np.asarray, outputs)
+        return jax.device_get(outputs)
 
 
 class Pmap:
@@ -104,24 +111,25 @@ class Pmap:
     def __init__(self, devices: list[jax.Device]):
         self.num_devices = len(devices)
         self.devices = devices
-        # pmap refuses arrays committed to a mesh; under another axis name than the step's it would compile that twice.
-        self._spread = jax.pmap(lambda _, tree: tree, axis_name=AXIS, in_axes=(0, None), devices=devices)
+        # What `pmap` itself lays out: arrays laid out in another way it would move, or compile a second time for.
+        self._stacked = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
 
     def replicate(self, tree: PyTree) -> PyTree:
         """A host tree on every device."""
-        return self._spread(np.arange(self.num_devices), tree)
+        stacked = jax.tree.map(lambda x: np.broadcast_to(x, (self.num_devices, *np.shape(x))), tree)
+        return jax.device_put(stacked, self._stacked)
 
     def fetch(self, tree: PyTree) -> PyTree:
         """A replicated tree back on the host, as copies."""
-        return jax.tree.map(lambda x: _copy(x[0]), tree)
+        one = jax.tree.map(lambda x: x.addressable_data(0), tree)
+        return jax.tree.map(lambda x: np.squeeze(x, 0), _host_copy(one))
 
     def _split(self, batch: PyTree, axis: int) -> PyTree:
-        def split(x):
-            x = np.asarray(x)
+        def split(x: np.ndarray) -> np.ndarray:
             parts = x.reshape(*x.shape[:axis], self.num_devices, -1, *x.shape[axis + 1 :])
             return np.moveaxis(parts, axis, 0)
 
-        return jax.tree.map(split, batch)
+        return jax.device_put(jax.tree.map(split, batch), self._stacked)
 
     def compile_step(self, step: Step, steps_per_call: int = 1) -> Callable[..., tuple[PyTree, PyTree]]:
         """As `Jit.compile_step`."""
@@ -138,7 +146,7 @@ class Pmap:
 
     def gather(self, outputs: PyTree) -> PyTree:
         """Outputs of a compiled map on the host, [B, ...]."""
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), outputs)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(outputs))
 
 
 MODES = {"jit": Jit, "pmap": Pmap}
