@@ -64,11 +64,12 @@ def compiled_steps(resolved, dataset, devices):
     for stage in resolved.stages:
         job = make_job(resolved, stage, pathlib.Path("."), dataset, dataset, devices, Interrupts())
         ready = stage.kind.prepare(job, stage.section)
+        step = ready.phases[0].step
         batch = ready.batches(0)
         if job.steps_per_call > 1:
             batch = {name: np.stack([x] * job.steps_per_call) for name, x in batch.items()}
-        totals = parallel.zeros(ready.step, ready.state, ready.data, ready.batches(0))
-        call = devices.compile_step(ready.step, job.steps_per_call)
+        totals = parallel.zeros(step, ready.state, ready.data, ready.batches(0))
+        call = devices.compile_step(step, job.steps_per_call)
         carry = [devices.replicate(ready.state), devices.replicate(totals)]
         data = devices.replicate(ready.data)
 

@@ -41,7 +41,7 @@ from lt_noisy.runs.training_set import load
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
 from lt_noisy.training.interrupt import Interrupts
-from lt_noisy.training.loop import Phase, train
+from lt_noisy.training.loop import train
 from lt_noisy.training.writer import Writer
 
 ROUNDS = 5
@@ -97,9 +97,9 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
         "data": per_second(lambda: call(gather_rows, np.zeros((), np.uint32)), plan.batch_size, seconds / 4),
         "augment": per_second(lambda: call(compiled_augment, np.zeros((), np.float32)), plan.batch_size, seconds / 4),
     }
-    compiled = devices.compile_step(ready.step, plan.steps_per_call)
+    compiled = devices.compile_step(ready.phases[0].step, plan.steps_per_call)
     batch = grouped(ready.batches, 0, plan.steps_per_call)
-    empty = parallel.zeros(ready.step, ready.state, ready.data, ready.batches(0))
+    empty = parallel.zeros(ready.phases[0].step, ready.state, ready.data, ready.batches(0))
     state, totals = devices.replicate(ready.state), devices.replicate(empty)
 
     def bare():
@@ -113,7 +113,7 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
     bares, loops = [], []
     for _ in range(ROUNDS):
         bares.append(per_second(bare, per_call, seconds / ROUNDS))
-        loops.append(loop(job, ready._replace(plan=alone), data))
+        loops.append(loop(job, ready._replace(plan=alone)))
     rows["step"], rows["loop"] = statistics.median(bares), statistics.median(loops)
     ratios = sorted(bare / looped - 1 for bare, looped in zip(bares, loops, strict=True))
     rows["loop_overhead_percent"] = 100 * (rows["step"] / rows["loop"] - 1)
@@ -122,18 +122,13 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
     return rows
 
 
-def loop(job, ready, data) -> float:
+def loop(job, ready) -> float:
     """Images per second that `train` reports for the plan of `ready`."""
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory)
         trained = train(
             "loop",
-            ready.state,
-            (Phase(0, ready.step),),
-            None,
-            data,
-            ready.batches,
-            ready.plan,
+            ready,
             job.devices,
             Checkpoints(path / "checkpoints", {}),
             Writer(path, False),

@@ -8,17 +8,14 @@ import flax.linen as nn
 import numpy as np
 
 from lt_noisy.config.fields import Reference, fields_of
-from lt_noisy.data.batches import Batches
 from lt_noisy.data.dataset import Dataset, Part
 from lt_noisy.errors import UserError
 from lt_noisy.files import load_arrays
 from lt_noisy.stages.rows import Rows
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
-from lt_noisy.training.loop import Phase, Plan, Refresh
-from lt_noisy.training.state import TrainState
+from lt_noisy.training.loop import Prepared
 
-PyTree = Any
 S = TypeVar("S")
 
 ENCODERS = ("self_supervised", "supervised", "mixnn", "distil")  # kinds whose checkpoint holds an encoder
@@ -75,24 +72,6 @@ class Job(NamedTuple):
 def made_elsewhere(stage: Input) -> str:
     """What a stage is trained on, where that is not the run's training set; else the empty string."""
     return "" if getattr(stage.section, "data", Part.MANIFEST) is Part.MANIFEST else stage.texts["data"]
-
-
-class Prepared(NamedTuple):
-    """A training stage ready for the loop: network, initial state (host), step, batches, plan and data (host).
-
-    Attributes:
-      later: phases after the first, where the step changes.
-      refresh: what happens to the state between steps (`train.Refresh`).
-    """
-
-    net: nn.Module
-    state: TrainState
-    step: parallel.Step
-    batches: Batches
-    plan: Plan
-    data: PyTree
-    later: tuple[Phase, ...] = ()
-    refresh: Refresh | None = None
 
 
 def read_arrays(job: Job, directory: pathlib.Path, name: str, array: str = "") -> np.ndarray:

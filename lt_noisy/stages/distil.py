@@ -19,7 +19,8 @@ from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
 from lt_noisy.stages import features, self_supervised, training
-from lt_noisy.stages.base import Input, Job, Kind, Prepared, read_arrays
+from lt_noisy.stages.base import Input, Job, Kind, read_arrays
+from lt_noisy.training.loop import Phase, Prepared
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
@@ -175,7 +176,7 @@ def prepare(job: Job, section: Section) -> Prepared:
     state, tx = training.with_optimizer(state, section, plan.total)
     step = make_step(net, teacher, tx, section.augment, job.name)
     data = Data(training.resident(job), clusters, teachers)
-    return Prepared(net, state, step, training.order(job, plan.batch_size), plan, data)
+    return Prepared(net, state, (Phase(0, step),), training.order(job, plan.batch_size), plan, data)
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:

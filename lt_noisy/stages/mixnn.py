@@ -37,10 +37,10 @@ from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixing.mixnn import MixupLoss
 from lt_noisy.models.heads import HEADS, HeadBuilder
 from lt_noisy.stages import supervised, training
-from lt_noisy.stages.base import ENCODERS, Job, Kind, Prepared, observed_labels
+from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
 from lt_noisy.stages.prediction import compile_predict
 from lt_noisy.stages.rows import Rows, decimals, label_quality_rows, percent, selection_rows, test_rows, train_rows
-from lt_noisy.training.loop import Phase, Refresh
+from lt_noisy.training.loop import Phase, Prepared, Refresh
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
@@ -110,7 +110,7 @@ def prepare(job: Job, section: Section) -> Prepared:
     order = training.order(job, plan.batch_size)
     data = training.resident(job)
     refresh = make_refresh(job, section, net, epoch)
-    return Prepared(net, state, phases[0].step, order, plan, data, tuple(phases[1:]), refresh)
+    return Prepared(net, state, tuple(phases), order, plan, data, refresh)
 
 
 def memory(job: Job, section: Section) -> dict[str, np.ndarray]:
@@ -235,13 +235,13 @@ def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: 
     )
     images = job.dataset.train_images
 
-    def refresh(at: int, state: TrainState) -> TrainState:
-        current = at // epoch + 1
-        if at % epoch or current < section.warmup:
+    def refresh(step: int, state: TrainState) -> TrainState:
+        current = step // epoch + 1
+        if step % epoch or current < section.warmup:
             return state
         method, variables = job.devices.fetch(state.method), state.variables
-        logits = jax.nn.log_softmax(predict(variables, images))
-        losses = -np.take_along_axis(np.asarray(logits), method["targets"].argmax(-1)[:, None], -1)[:, 0]
+        logits = jax.device_get(jax.nn.log_softmax(jax.device_put(predict(variables, images))))
+        losses = -np.take_along_axis(logits, method["targets"].argmax(-1)[:, None], -1)[:, 0]
         span = np.ptp(losses) or 1.0
         method["losses"] = np.concatenate([method["losses"][1:], (losses - losses.min())[None] / span])
         known = min(current - section.warmup + 1, section.history)

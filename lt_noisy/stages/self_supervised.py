@@ -22,10 +22,10 @@ from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
 from lt_noisy.stages import training
-from lt_noisy.stages.base import Job, Kind, Prepared, read_arrays
+from lt_noisy.stages.base import Job, Kind, read_arrays
 from lt_noisy.stages.features import MONITORS, Knn, Representation
 from lt_noisy.stages.rows import Rows, collapse_rows, percent
-from lt_noisy.training.loop import Plan
+from lt_noisy.training.loop import Phase, Plan, Prepared
 from lt_noisy.training.optim import ASCENTS, Ascent, descend, ema
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
@@ -204,7 +204,7 @@ def prepare_objective(job: Job, section: Section, ascent: Ascent | None) -> Prep
     order = training.order(job, plan.batch_size)
     if "ascent_weights" in job.inputs:
         order = _weighted(order, read_arrays(job, job.inputs["ascent_weights"].directory, "weights"))
-    return Prepared(net, state, step, order, plan, training.resident(job))
+    return Prepared(net, state, (Phase(0, step),), order, plan, training.resident(job))
 
 
 def _weighted(order: Batches, weights: np.ndarray) -> Batches:

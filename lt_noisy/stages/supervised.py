@@ -27,12 +27,13 @@ from lt_noisy.mixing.mixup import MIXES, Mix
 from lt_noisy.models.heads import HEADS, HeadBuilder
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Sampler, Weighting
 from lt_noisy.stages import training, transition, unlabelled
-from lt_noisy.stages.base import ENCODERS, Input, Job, Kind, Prepared, observed_labels
+from lt_noisy.stages.base import ENCODERS, Input, Job, Kind, observed_labels
 from lt_noisy.stages.features import part_variables
 from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step
 from lt_noisy.stages.quality import write_quality
 from lt_noisy.stages.rows import Rows, label_quality_rows, selection_rows, test_rows, train_rows
 from lt_noisy.training.checkpoint import read_final
+from lt_noisy.training.loop import Phase, Prepared
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState, transfer
@@ -219,7 +220,7 @@ def prepare(job: Job, section: Section) -> Prepared:
     state, tx = training.with_optimizer(state, section, plan.total, {} if rate == 1.0 else {"encoder": rate})
     step = make_step(net, section.loss, tx, section.augment, job.name, section.mix)
     order = balanced_order(job, section, train, context)
-    return Prepared(net, state, step, order, plan, Resident(train.images, train.targets))
+    return Prepared(net, state, (Phase(0, step),), order, plan, Resident(train.images, train.targets))
 
 
 def classifier(job: Job, head: HeadBuilder, freeze_encoder: bool = False) -> Classifier:

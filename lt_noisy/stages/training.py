@@ -18,17 +18,19 @@ from lt_noisy.config.fields import plain, spec
 from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import arrays_sha256
-from lt_noisy.stages.base import Job, Prepared, PyTree
+from lt_noisy.stages.base import Job
 from lt_noisy.training.checkpoint import Checkpoints
-from lt_noisy.training.loop import Phase, Plan, Trained, train
+from lt_noisy.training.loop import Plan, Prepared, Trained, train
 from lt_noisy.training.optim import OPTIMIZERS, SCHEDULES, BuildSchedule, Optimizer, by_part
 from lt_noisy.training.state import TrainState, flatten
 from lt_noisy.training.writer import Writer
 
+PyTree = Any
+
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What every training is told."""
+    """The fields of every training."""
 
     length: Duration = spec("epochs(100)", DURATIONS)
     batch_size: int = plain(128)
@@ -130,20 +132,7 @@ def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dic
     """The loop, with this job's checkpoints, metrics file and signals."""
     checkpoints = Checkpoints(job.directory / "checkpoints", job.card)
     writer = Writer(job.directory, job.tensorboard)
-    return train(
-        job.name,
-        ready.state,
-        (Phase(0, ready.step), *ready.later),
-        ready.refresh,
-        job.devices.replicate(ready.data),
-        ready.batches,
-        ready.plan,
-        job.devices,
-        checkpoints,
-        writer,
-        evaluate,
-        job.interrupts,
-    )
+    return train(job.name, ready, job.devices, checkpoints, writer, evaluate, job.interrupts)
 
 
 def summed(networks: list[dict[str, Any]]) -> dict[str, Any]:

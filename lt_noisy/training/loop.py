@@ -1,10 +1,10 @@
 """The one loop. It knows steps, checkpoints, metrics and signals, and no method."""
 
 import bisect
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 
 from lt_noisy.data.batches import Batches, grouped
@@ -13,9 +13,10 @@ from lt_noisy.revision import describe
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
 from lt_noisy.training.interrupt import Interrupts
-from lt_noisy.training.progress import Clock
+from lt_noisy.training.log import Log
+from lt_noisy.training.progress import Stopwatch
 from lt_noisy.training.state import TrainState
-from lt_noisy.training.writer import Writer, means, refuse_nonfinite
+from lt_noisy.training.writer import Writer
 
 PyTree = Any
 
@@ -41,6 +42,29 @@ class Phase(NamedTuple):
 Refresh = Callable[[int, TrainState], TrainState]
 
 
+class Prepared(NamedTuple):
+    """A stage ready for the loop.
+
+    Attributes:
+      net: the network, for evaluation; the loop leaves it alone.
+      state: the initial state, on the host.
+      phases: by rising `begin`, the first at 0.
+      batches: `step -> batch`, on the host.
+      plan: the lengths.
+      data: what stays in the devices' memory; still on the host.
+      refresh: `(step, state on the devices) -> state`, before every call; a function of its arguments alone, so that a
+        resumed run does the same. None: nothing is done.
+    """
+
+    net: nn.Module
+    state: TrainState
+    phases: tuple[Phase, ...]
+    batches: Batches
+    plan: Plan
+    data: PyTree
+    refresh: Refresh | None = None
+
+
 class Trained(NamedTuple):
     """What the loop returns.
 
@@ -59,130 +83,122 @@ class Trained(NamedTuple):
 
 def train(
     name: str,
-    state: TrainState,
-    phases: Sequence[Phase],
-    refresh: Refresh | None,
-    data: PyTree,
-    batches: Batches,
-    plan: Plan,
+    ready: Prepared,
     devices: parallel.Jit | parallel.Pmap,
     checkpoints: Checkpoints,
     writer: Writer,
     evaluate: Callable[[TrainState], dict[str, float]],
     interrupts: Interrupts,
 ) -> Trained:
-    """Runs the phases' steps from the newest checkpoint (or from `state`) to `plan.total`.
+    """Runs the phases' steps from the newest checkpoint (or from the initial state) to the end of the plan.
+
+    Between host and devices only explicit transfers are allowed, in `evaluate` and `ready.refresh` too: any other is
+    an error of JAX (`jax.transfer_guard`; of those from the device it sees none on a CPU).
 
     Args:
       name: the stage, for messages.
-      state: the initial state, on the host.
-      phases: by rising `begin`, the first at 0; each step is per-device `(state, data, batch) -> (state, sums)`.
-      refresh: `(at, state on the devices) -> state`, before every call; a function of its arguments alone, so that a
-        resumed run does the same. None: nothing is done.
-      data: resident data, replicated on the devices.
-      batches: `step -> batch` on the host.
       evaluate: device state -> numbers for the metrics file, every `plan.eval_every` steps and at the end.
 
     Raises:
-      UserError: a loss or gradient that is not finite, with the range of steps.
+      UserError: a loss or gradient that is not finite, with the range of steps; a checkpoint of a step that the plan
+        does not reach.
       SystemExit: SIGTERM or Ctrl-C, after the state was saved.
     """
-    batch = batches(0)
-    empty = parallel.zeros(phases[0].step, state, data_shapes(data, devices), batch)
-    template = {"state": state, "totals": empty}
-    restored = checkpoints.latest(template)
-    start, spent = 0, 0.0
-    host = template
-    if restored is not None:
-        host, card = restored
-        start, spent = card["step"], card["seconds"]
-        print(f"{name}: resuming from step {start} of {plan.total}", flush=True)
-        _warn_if_elsewhere(card, checkpoints.card)
-    if start > plan.total or start % plan.steps_per_call:
-        raise UserError(
-            f"{name}: the checkpoint is of step {start}, which no call of steps_per_call={plan.steps_per_call} "
-            f"reaches on the way to {plan.total}; set --config.steps_per_call=1"
-        )
-    writer.truncate(start)
+    plan = ready.plan
+    empty = parallel.zeros(ready.phases[0].step, ready.state, ready.data, ready.batches(0))
+    host, step, seconds = _restore(name, {"state": ready.state, "totals": empty}, plan, checkpoints)
+    writer.truncate(step)
 
-    calls = [devices.compile_step(phase.step, plan.steps_per_call) for phase in phases]  # compiled when first called
-    state, totals = devices.replicate(host["state"]), devices.replicate(host["totals"])
-    clock = Clock(name, spent, plan.batch_size)
-    first = start - start % plan.log_every + 1  # of the steps that `totals` adds up
-    compiled: set[int] = set()  # phases that have run here
-    at, pending = start, None  # pending: (first, last, totals) to write, one call old
-
-    def checked(begin: int, end: int, sums: PyTree) -> PyTree:
-        sums = devices.fetch(sums)
-        refuse_nonfinite(sums, begin, end, name)
-        return sums
-
-    def write(begin: int, end: int, sums: PyTree, evaluated: dict[str, float]) -> None:
-        values = means({k: v for k, v in checked(begin, end, sums).items() if k != "nonfinite"})
-        writer.write(end, {**values, **evaluated, "seconds": clock.seconds()})
-        print(clock.line(end, plan.total, {**values, **evaluated}), flush=True)
-
+    data, state, totals = (devices.replicate(tree) for tree in (ready.data, host["state"], host["totals"]))
+    stopwatch = Stopwatch(name, seconds, plan.batch_size)
+    log = Log(name, plan.total, devices, writer, stopwatch)
+    call = _compile(ready.phases, plan.steps_per_call, devices, stopwatch)
+    first = step - step % plan.log_every + 1  # of the steps that `totals` adds up
+    stopping = False
     try:
-        with interrupts.deferred():
-            stopping = False
-            while at < plan.total and not stopping:
-                if refresh is not None:
-                    if pending is not None:  # nothing is made of a state before it is known to be finite
-                        write(*pending, {})
-                        pending = None
-                    state = refresh(at, state)
-                phase = bisect.bisect(phases, at, key=lambda phase: phase.begin) - 1
-                batch = grouped(batches, at, plan.steps_per_call)
-                compiles = bool(compiled) and phase not in compiled  # the first phase's compilation starts the clock
-                compiled.add(phase)
-                with clock.paused(state.step) if compiles else contextlib.nullcontext():
-                    state, totals = calls[phase](state, totals, data, batch)
-                    if compiles:
-                        jax.block_until_ready(state.step)
-                at += plan.steps_per_call
-                if pending is not None:
-                    write(*pending, {})
-                    pending = None
-                if not compiles:
-                    clock.called(state.step, plan.steps_per_call)
+        with interrupts.deferred(), jax.transfer_guard("disallow"):
+            while step < plan.total and not stopping:
+                if ready.refresh is not None:
+                    log.flush()  # nothing is made of a state before it is known to be finite
+                    state = ready.refresh(step, state)
+                batch = grouped(ready.batches, step, plan.steps_per_call)
+                state, totals = call(step, state, totals, data, batch)
+                step += plan.steps_per_call
+                log.flush()  # of steps before this call, while it runs
+                stopwatch.called(state.step, plan.steps_per_call)
+
                 # Read once: a signal that comes later in this round stops the next one, after its save.
                 stopping = interrupts.pending is not None
-                last = at == plan.total
-                evaluating = at % plan.eval_every == 0 or last
-                saving = at % plan.save_every == 0 or last or stopping
-                if at % plan.log_every == 0 or last:
-                    pending = (first, at, totals)
-                    first, totals = at + 1, devices.replicate(empty)
+                last = step == plan.total
+                logging = step % plan.log_every == 0 or last
+                evaluating = step % plan.eval_every == 0 or last
+                saving = step % plan.save_every == 0 or last or stopping
+
                 evaluated = {}
                 if evaluating:
-                    with clock.paused(state.step):
-                        checked(*(pending or (first, at, totals)))  # no evaluation of a broken state
+                    with stopwatch.paused(state.step):
+                        log.finite(first, step, totals)  # no evaluation of a broken state
                         evaluated = evaluate(state)
-                if pending is not None and (evaluating or saving):
-                    write(*pending, evaluated)
-                    pending = None
-                elif evaluating:  # between two log lines
-                    writer.write(at, {**evaluated, "seconds": clock.seconds()})
+                if logging:
+                    log.add(first, step, totals, evaluated)
+                    first, totals = step + 1, devices.replicate(empty)
+                elif evaluating:
+                    log.add_evaluation(step, evaluated)
+                if evaluating or saving:
+                    log.flush()
                 if saving:
-                    with clock.paused(state.step):
-                        tree = {"state": devices.fetch(state), "totals": checked(first, at, totals)}
-                        checkpoints.save(at, tree, clock.seconds())
+                    with stopwatch.paused(state.step):
+                        tree = {"state": devices.fetch(state), "totals": log.finite(first, step, totals)}
+                        checkpoints.save(step, tree, stopwatch.seconds())
             checkpoints.wait()
-            if stopping and at < plan.total:
-                print(
-                    f"{name}: saved at step {at} of {plan.total}; the same command goes on from there",
-                    flush=True,
-                )
+            if stopping and step < plan.total:
+                print(f"{name}: saved at step {step} of {plan.total}; the same command goes on from there", flush=True)
     finally:
         writer.close()
         checkpoints.close()
-    return Trained(devices.fetch(state), state, clock.seconds(), clock.rate())
+    return Trained(devices.fetch(state), state, stopwatch.seconds(), stopwatch.rate())
 
 
-def data_shapes(data: PyTree, devices: parallel.Jit | parallel.Pmap) -> PyTree:
-    """Shapes of one device's data."""
-    drop = 1 if isinstance(devices, parallel.Pmap) else 0  # pmap stacks a device axis in front
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[drop:], x.dtype), data)
+def _compile(
+    phases: Sequence[Phase], steps_per_call: int, devices: parallel.Jit | parallel.Pmap, stopwatch: Stopwatch
+) -> Callable[..., tuple[TrainState, PyTree]]:
+    """`call(step, state, totals, data, batch) -> (state, totals)`, of the phase that `step` is in.
+
+    A phase is compiled when first called: the first one's compilation starts the stopwatch, a later one's stops it.
+    """
+    calls = [devices.compile_step(phase.step, steps_per_call) for phase in phases]
+    begins = [phase.begin for phase in phases]
+    running = None
+
+    def call(step: int, *arguments: PyTree) -> tuple[TrainState, PyTree]:
+        nonlocal running
+        before, running = running, bisect.bisect(begins, step) - 1
+        if before in (None, running):
+            return calls[running](*arguments)
+        state, *_ = arguments
+        with stopwatch.uncounted(state.step):
+            return jax.block_until_ready(calls[running](*arguments))
+
+    return call
+
+
+def _restore(
+    name: str, initial: dict[str, PyTree], plan: Plan, checkpoints: Checkpoints
+) -> tuple[dict[str, PyTree], int, float]:
+    """The newest checkpoint (state and totals on the host), its step and the training time so far; else `initial`."""
+    restored = checkpoints.latest(initial)
+    if restored is None:
+        return initial, 0, 0.0
+    host, card = restored
+    step = card["step"]
+    print(f"{name}: resuming from step {step} of {plan.total}", flush=True)
+    _warn_if_elsewhere(card, checkpoints.card)
+    if step > plan.total or step % plan.steps_per_call:
+        raise UserError(
+            f"{name}: the checkpoint is of step {step}, which no call of steps_per_call={plan.steps_per_call} "
+            f"reaches on the way to {plan.total}; set --config.steps_per_call=1"
+        )
+    return host, step, card["seconds"]
 
 
 def _warn_if_elsewhere(card: dict, now: dict) -> None:

@@ -1,33 +1,49 @@
 """Training time, images per second and the progress line."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 
 
-class Clock:
+class Stopwatch:
     """Training time without evaluation, saving and the first call (which compiles)."""
 
     def __init__(self, name: str, spent: float, batch_size: int):
         self.name, self.spent, self.batch_size = name, spent, batch_size
         self.made = time.perf_counter()
         self.steps, self.started, self.idle = 0, None, 0.0
-        self.shown = None  # (time, steps, idle) at the last line
+        self.counting = True  # whether the next call does
+        self.last_line = None  # (time, steps, idle) at the last line
 
     def called(self, step: jax.Array, steps: int) -> None:
-        """Counts the steps of a call; the first, which compiles, only starts the clock."""
+        """Counts the steps of a call; the first, which compiles, only starts the watch."""
         if self.started is None:
             jax.block_until_ready(step)
             self.started = time.perf_counter()
             print(f"{self.name}: first step done, compiled in {self.started - self.made:.1f} s", flush=True)
-            self.shown = (self.started, 0, 0.0)
-        else:
+            self.last_line = (self.started, 0, 0.0)
+        elif self.counting:
             self.steps += steps
+        self.counting = True
 
-    def paused(self, step: jax.Array) -> "Pause":
-        """A block that does not count, once the steps already dispatched are done."""
-        return Pause(self, step)
+    @contextlib.contextmanager
+    def paused(self, step: jax.Array) -> Iterator[None]:
+        """Keeps a block out of the training time, once the steps already dispatched are done."""
+        jax.block_until_ready(step)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.idle += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def uncounted(self, step: jax.Array) -> Iterator[None]:
+        """The same for a call that compiles, whose steps do not count either."""
+        with self.paused(step):
+            yield
+        self.counting = False
 
     def running(self) -> float:
         """Seconds of training in this process."""
@@ -41,31 +57,17 @@ class Clock:
         """Images per second in this process; 0 before the second call."""
         return round(self.steps * self.batch_size / self.running(), 1) if self.steps else 0.0
 
-    def line(self, at: int, total: int, values: Mapping[str, float]) -> str:
-        """The progress line after step `at`; the speed is that since the last line."""
+    def line(self, step: int, total: int, values: Mapping[str, float]) -> str:
+        """The progress line after `step`; the speed is that since the last line."""
         now = time.perf_counter()
-        then, steps, idle = self.shown
+        then, steps, idle = self.last_line
         taken, done = (now - then) - (self.idle - idle), self.steps - steps
-        self.shown = (now, self.steps, self.idle)
+        self.last_line = (now, self.steps, self.idle)
         ordered = sorted(values, key=lambda name: (name != "loss", name))
         shown = "  ".join(f"{name} {values[name]:.4g}" for name in ordered if name != "grad_norm")
-        line = f"{self.name} {at}/{total} ({100 * at // total}%)  {shown}"
+        line = f"{self.name} {step}/{total} ({100 * step // total}%)  {shown}"
         if not done:  # the first call alone, which compiled
             return line
-        left = round(taken / done * (total - at))
+        left = round(taken / done * (total - step))
         eta = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
         return f"{line}  {self.batch_size * done / max(taken, 1e-9):.0f} images/s  ETA {eta}"
-
-
-class Pause:
-    """Keeps a block out of the clock, once the steps already dispatched are done."""
-
-    def __init__(self, clock: Clock, step: jax.Array):
-        self.clock, self.step = clock, step
-
-    def __enter__(self) -> None:
-        jax.block_until_ready(self.step)
-        self.began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.clock.idle += time.perf_counter() - self.began

@@ -173,8 +173,8 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
             continue
         job = job._replace(inputs={})  # no checkpoint to start from here
         ready = stage.kind.prepare(job, stage.section)
-        for step in (ready.step, *(phase.step for phase in ready.later)):
-            sums = parallel.zeros(step, ready.state, ready.data, ready.batches(0))
+        for phase in ready.phases:
+            sums = parallel.zeros(phase.step, ready.state, ready.data, ready.batches(0))
             assert "loss" in sums
     if hasattr(module, "sweep"):
         for cell in (module.sweep("")[0], module.sweep("small")[-1]):  # the sweep itself binds them all

@@ -22,7 +22,6 @@ from lt_noisy.estimate.neighbours import nearest, nearest_in_set
 from lt_noisy.losses import cross_entropy
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.training import parallel
-from lt_noisy.training.loop import Phase
 
 GENERATOR = np.random.default_rng(0)
 
@@ -191,7 +190,7 @@ def test_phases_begin_with_their_epochs(job):
     def begins(**changed):
         ready = stages.mixnn.prepare(job, section(**changed))
         assert stages.mixnn.check(job, section(**changed)) == {"steps": 40}
-        return [phase.begin for phase in ready.later]
+        return [phase.begin for phase in ready.phases[1:]]
 
     assert begins() == [8, 16, 20]
     assert begins(warmup=1) == [16, 20]  # which starts with mixup
@@ -204,7 +203,7 @@ def test_phases_begin_with_their_epochs(job):
 
 def one_step(job, ready, at):
     """The state after step `at` from the initial one, and the means of the step's sums."""
-    step = [p.step for p in (Phase(0, ready.step), *ready.later) if p.begin <= at][-1]
+    step = [p.step for p in ready.phases if p.begin <= at][-1]
     batch = ready.batches(at)
     state = ready.state.replace(step=np.int32(at))
     totals = parallel.zeros(step, state, ready.data, batch)

@@ -247,8 +247,9 @@ def _section(objective, ascent="none()", ascent_weights="none()"):
 def _stepper(objective, ascent="none()"):
     """(first state, `advance(state) -> (state, sums)`), both on the host."""
     ready, devices = self_supervised.prepare(_job(), _section(objective, ascent)), parallel.make("jit", 1)
-    call = devices.compile_step(ready.step)
-    totals = parallel.zeros(ready.step, ready.state, ready.data, ready.batches(0))
+    step = ready.phases[0].step
+    call = devices.compile_step(step)
+    totals = parallel.zeros(step, ready.state, ready.data, ready.batches(0))
 
     def advance(state, **more):
         batch = {**ready.batches(int(state.step)), **more}
