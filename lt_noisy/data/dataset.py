@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lt_noisy import rng
 from lt_noisy.config.spec import table
+from lt_noisy.data.by_class import shuffled_by_class
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import Load, Source
 from lt_noisy.errors import UserError
@@ -76,8 +76,8 @@ class Dataset(NamedTuple):
 
     def rows(self, rows: np.ndarray) -> "Dataset":
         """The same with only these rows (int [n]) of the training set."""
-        kept = {name: getattr(self, name)[rows] for name in ("train_images", "observed", "clean", "ids")}
-        return self._replace(**kept)
+        selected = {name: getattr(self, name)[rows] for name in ("train_images", "observed", "clean", "ids")}
+        return self._replace(**selected)
 
 
 def read_by(hashes: Mapping[str, str], labels: tuple[str, ...]) -> dict[str, str]:
@@ -121,16 +121,13 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
         return dataset
     if np.bincount(dataset.observed).max() < 2:
         raise UserError("config.validation: every class has one example, so that none can be held out; set 0.0")
-    held = []
-    for c in np.unique(dataset.observed):
-        rows = np.flatnonzero(dataset.observed == c)
-        rows = rows[np.argsort(dataset.ids[rows])]
-        number = min(max(round(share * len(rows)), 1), len(rows) - 1)
-        held.append(rng.generator(seed, f"validation, class {c}").permutation(rows)[:number])
-    rows = np.sort(np.concatenate(held))
-    kept = dataset.rows(np.setdiff1d(np.arange(len(dataset.ids)), rows))
-    taken = dataset.rows(rows)
-    return kept._replace(validation=Validation(taken.train_images, taken.observed, taken.clean, taken.ids))
+    shuffled = shuffled_by_class(dataset.observed, dataset.ids, dataset.num_classes, seed, "validation")
+    drawn = [rows[: min(max(round(share * len(rows)), 1), len(rows) - 1)] for rows in shuffled if len(rows)]
+    rows = np.sort(np.concatenate(drawn))
+    held_out = dataset.rows(rows)
+    training = dataset.rows(np.setdiff1d(np.arange(len(dataset.ids)), rows))
+    validation = Validation(held_out.train_images, held_out.observed, held_out.clean, held_out.ids)
+    return training._replace(validation=validation)
 
 
 def whole(source: Source) -> Dataset:

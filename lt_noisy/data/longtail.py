@@ -20,8 +20,8 @@ from typing import Literal
 
 import numpy as np
 
-from lt_noisy import rng
 from lt_noisy.config.spec import table
+from lt_noisy.data.by_class import rows_by_class, shuffled_by_class
 from lt_noisy.errors import UserError
 
 Select = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
@@ -181,32 +181,27 @@ def _largest_head(profile: Profile, available: np.ndarray) -> int:
     return low
 
 
-def _rows_by_class(labels: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
-    """The rows of each class in id order, once it is sure that there are enough."""
-    order = np.argsort(ids)
-    rows = [order[labels[order] == c] for c in range(len(counts))]
-    for c, (have, want) in enumerate(zip(rows, counts, strict=True)):
-        if len(have) < want:
-            raise UserError(f"longtail: class {c} has {len(have)} examples, the profile asks for {want}")
-    return rows
+def _check_enough(labels: np.ndarray, counts: np.ndarray) -> None:
+    for c, (available, wanted) in enumerate(zip(np.bincount(labels, minlength=len(counts)), counts, strict=True)):
+        if available < wanted:
+            raise UserError(f"longtail: class {c} has {available} examples, the profile asks for {wanted}")
 
 
 def _seeded(labels: np.ndarray, ids: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
-    kept = [
-        rng.generator(seed, f"longtail, class {c}").permutation(rows)[: counts[c]]
-        for c, rows in enumerate(_rows_by_class(labels, ids, counts))
-    ]
-    rows = np.concatenate(kept)
-    return rows[np.argsort(ids[rows])].astype(np.int64)
+    _check_enough(labels, counts)
+    shuffled = shuffled_by_class(labels, ids, len(counts), seed, "longtail")
+    rows = np.concatenate([rows[:count] for rows, count in zip(shuffled, counts, strict=True)])
+    return rows[np.argsort(ids[rows])]
 
 
 def _conventional(labels: np.ndarray, ids: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    _check_enough(labels, counts)
     # The one draw not from `rng`: the subset of the literature is defined by NumPy's legacy stream.
-    legacy, kept = np.random.RandomState(0), []
-    for c, rows in enumerate(_rows_by_class(labels, ids, counts)):
+    legacy, drawn = np.random.RandomState(0), []
+    for rows, count in zip(rows_by_class(labels, ids, len(counts)), counts, strict=True):
         legacy.shuffle(rows)
-        kept.append(rows[: counts[c]])
-    return np.concatenate(kept).astype(np.int64)
+        drawn.append(rows[:count])
+    return np.concatenate(drawn)
 
 
 _DRAWS = {"seeded": _seeded, "conventional": _conventional}

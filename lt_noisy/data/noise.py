@@ -20,6 +20,7 @@ import numpy as np
 
 from lt_noisy import rng
 from lt_noisy.config.spec import table
+from lt_noisy.data.by_class import shuffled_by_class
 from lt_noisy.errors import UserError
 from lt_noisy.files import read_array
 
@@ -271,16 +272,13 @@ def _draw(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, 
 
 def _by_quota(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, seed: int) -> np.ndarray:
     """Relabels exactly: class i's examples, shuffled, get n_i matrix[i] labels of each kind, rounded."""
-    order = np.argsort(ids)
     observed = labels.astype(np.int32)
-    for c in np.unique(labels):
-        rows = order[labels[order] == c]
+    for c, rows in enumerate(shuffled_by_class(labels, ids, len(matrix), seed, "noise")):
         exact = np.round(len(rows) * matrix[c] / matrix[c].sum(), 9)  # 10 * 0.7 is 7, not 6.999...
         quota = np.floor(exact).astype(np.int64)
         short = len(rows) - quota.sum()
         quota[np.argsort(quota - exact, kind="stable")[:short]] += 1
-        shuffled = rng.generator(seed, f"noise, class {c}").permutation(rows)
-        observed[shuffled] = np.repeat(np.arange(len(quota)), quota)
+        observed[rows] = np.repeat(np.arange(len(quota)), quota)
     return observed
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from lt_noisy import rng
 from lt_noisy.config.spec import table
+from lt_noisy.data.by_class import shuffled_by_class
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import unlabelled_counts
 from lt_noisy.data.sources import SOURCES
@@ -170,16 +171,15 @@ def _candidates(pool: Own | Unlabelled | Load, dataset: Dataset) -> tuple[Split,
 
 def _profiled(split: Split, rows: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
     """`counts[c]` of the rows of each class c, in the order of `rows`; refuses a class that has too few."""
-    labels, drawn = split.labels[rows], np.zeros(len(rows), bool)
-    for c, wanted in enumerate(counts):
-        members = np.flatnonzero(labels == c)
+    shuffled, drawn = shuffled_by_class(split.labels[rows], split.ids[rows], len(counts), seed, "pool"), []
+    for c, (members, wanted) in enumerate(zip(shuffled, counts, strict=True)):
         if len(members) < wanted:
             raise UserError(
                 f"class {c}: {wanted} images wanted, the pool has {len(members)}; lower times or ratio, "
                 "or for left_out() the long tail's n_max"
             )
-        drawn[rng.generator(seed, f"pool, class {c}").permutation(members)[:wanted]] = True
-    return rows[drawn]
+        drawn.append(members[:wanted])
+    return rows[np.sort(np.concatenate(drawn))]
 
 
 def _any(rows: np.ndarray, wanted: int, seed: int) -> np.ndarray:

@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from lt_noisy import rng
-from lt_noisy.data.sources.base import Load, Source, Split
+from lt_noisy.data.by_class import held_out_of, shuffled_by_class
+from lt_noisy.data.sources.base import HOLD_OUT_SEED, Load, Source, Split
 from lt_noisy.errors import UserError
-
-_SPLIT_SEED = 0  # the same in every run, whatever its seed
 
 
 def development(inner: Load, percent: int = 20) -> Load:
@@ -28,14 +26,12 @@ def development(inner: Load, percent: int = 20) -> Load:
     def load() -> Source:
         source = inner()
         labels, ids = source.train.labels, source.train.ids
+        shuffled = shuffled_by_class(labels, ids, source.num_classes, HOLD_OUT_SEED, "development split")
         held_out = np.zeros(len(ids), bool)
-        for c, name in enumerate(source.class_names):
-            rows = np.flatnonzero(labels == c)
+        for name, rows in zip(source.class_names, shuffled, strict=True):
             if len(rows) < 2:
                 raise UserError(f"development: class {name} has {len(rows)} training images; at least 2 are needed")
-            rows = rows[np.argsort(ids[rows])]
-            order = rng.generator(_SPLIT_SEED, f"development split, class {c}").permutation(rows)
-            held_out[order[: min(len(rows) - 1, max(1, len(rows) * percent // 100))]] = True
+            held_out[rows[: held_out_of(len(rows), percent)]] = True
         train, test = (_part(source.train, np.flatnonzero(mask)) for mask in (~held_out, held_out))
         return source._replace(train=train, test=test)
 
@@ -44,4 +40,4 @@ def development(inner: Load, percent: int = 20) -> Load:
 
 def _part(split: Split, rows: np.ndarray) -> Split:
     files = tuple(split.files[row] for row in rows) if split.files else ()
-    return type(split)(split.ids[rows], split.labels[rows], lambda at: split.images(rows[at]), files)
+    return type(split)(split.ids[rows], split.labels[rows], lambda positions: split.images(rows[positions]), files)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lt_noisy import rng
+from lt_noisy.data.by_class import shuffled_by_class
 from lt_noisy.data.sources.base import HOLD_OUT_SEED, Load, Source, in_memory
 from lt_noisy.errors import UserError
 
@@ -30,13 +31,10 @@ def digits(test_per_class: int = 50, canvas: int = 0) -> Load:
             for image, digit, (top, left) in zip(wide, images, corners, strict=True):
                 image[top : top + 8, left : left + 8] = digit
             images = wide
-        test = np.zeros(len(images), bool)
-        for c in range(10):
-            order = rng.generator(HOLD_OUT_SEED, f"digits test split, class {c}").permutation(
-                np.flatnonzero(data.target == c)
-            )
-            test[order[:test_per_class]] = True
-        splits = [in_memory(np.flatnonzero(m), data.target[m], images[m]) for m in (~test, test)]
+        ids, test = np.arange(len(images)), np.zeros(len(images), bool)
+        for rows in shuffled_by_class(data.target, ids, 10, HOLD_OUT_SEED, "digits test split"):
+            test[rows[:test_per_class]] = True
+        splits = [in_memory(ids[mask], data.target[mask], images[mask]) for mask in (~test, test)]
         return Source(*splits, class_names=tuple("0123456789"))
 
     return load

@@ -1,0 +1,28 @@
+"""The rows of every class, in id order or shuffled: what every stratified draw starts from."""
+
+import numpy as np
+
+from lt_noisy import rng
+
+
+def rows_by_class(labels: np.ndarray, ids: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """The rows int64 [n_c] of each class, in id order, of labels int [N] in [0, num_classes) and unique ids int [N]."""
+    counts = np.bincount(labels, minlength=num_classes)
+    return np.split(np.lexsort((ids, labels)), np.cumsum(counts)[:-1])
+
+
+def shuffled_by_class(
+    labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int, purpose: str
+) -> list[np.ndarray]:
+    """The same, shuffled; the first n of a class are a draw without replacement, and part of every larger one.
+
+    A class is shuffled from id order by a random stream of its own (`purpose` names the streams): neither the order of
+    storage nor another class moves its draw.
+    """
+    by_class = rows_by_class(labels, ids, num_classes)
+    return [rng.generator(seed, f"{purpose}, class {c}").permutation(rows) for c, rows in enumerate(by_class)]
+
+
+def held_out_of(count: int, percent: int) -> int:
+    """How many of `count` examples of a class, 2 or more, are test images: `percent` %, at least 1, never all."""
+    return min(count - 1, max(1, count * percent // 100))
