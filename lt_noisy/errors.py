@@ -17,6 +17,11 @@ def did_you_mean(name: str, known: Mapping[str, Any] | list[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what a library's error says, or the name of its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def check_finite(rows: np.ndarray, name: str) -> None:
     """Raises `UserError` where a row of `rows` [N, D], called `name`, is not finite."""
     finite = np.isfinite(rows).all(-1)

@@ -43,13 +43,11 @@ Load = Callable[[], Source]
 
 
 def listed(names: Sequence[object]) -> str:
+    """The first eight names, for an error message."""
     return ", ".join(map(str, names[:8])) + (", ..." if len(names) > 8 else "")
 
 
-def reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def in_memory(ids: np.ndarray, labels: np.ndarray, images: np.ndarray) -> Split:
+    """A split of arrays: ids and labels integer [N], images uint8 [N, H, W] or [N, H, W, 1 or 3]."""
     images = images[..., None] if images.ndim == 3 else images
     return Split(ids.astype(np.int64), labels.astype(np.int32), lambda rows: images[rows])

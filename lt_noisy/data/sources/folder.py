@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from lt_noisy import rng
-from lt_noisy.data.sources.base import HOLD_OUT_SEED, Load, Source, in_memory, listed, reason
-from lt_noisy.errors import UserError
+from lt_noisy.data.by_class import held_out_of
+from lt_noisy.data.sources.base import HOLD_OUT_SEED, Load, Source, in_memory, listed
+from lt_noisy.errors import UserError, first_line
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -34,62 +36,88 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
         raise UserError(f"test_percent={test_percent} must lie in 1..99")
 
     def load() -> Source:
-        root = Path(path)
-        if not root.is_dir():
-            raise UserError(f"{path} is not a folder")
-        held_out = _test_folder(root)
-        train_root = root / "train" if held_out else root
-        names = [entry.name for entry in _visible(train_root) if entry.is_dir()]
-        if len(names) < 2:
-            raise UserError(f"{train_root} has {len(names)} class folders; at least 2 are needed")
-        files, labels, is_test, skipped = [], [], [], []
-        for split in sorted((held_out, "train")) if held_out else ("",):  # in sorted order, as ids are
-            for entry in [e for e in _visible(root / split) if e.is_dir()]:
-                if entry.name not in names:
-                    raise UserError(f"{entry} is a class that {train_root} does not have")
-                found, others = _image_files(entry)
-                files += found
-                skipped += others
-                labels += [names.index(entry.name)] * len(found)
-                is_test += [split != "train"] * len(found) if split else _held_out(entry, len(found), test_percent)
-        if not any(is_test):
-            raise UserError(f"{root / held_out} has no class folders")
-        _note_skipped(path, skipped)
-        unread = sorted({*_files(root)} - {*files, *skipped})
-        if unread:
-            print(
-                f"note: {path}: {len(unread)} files outside the class folders are not read ({unread[0]}, ...)",
-                flush=True,
-            )
-        images = _decode_all(files, size)
-        labels, test = np.asarray(labels), np.asarray(is_test)
-        paths = np.array([file.relative_to(root).as_posix() for file in files])
-        splits = [
-            in_memory(np.flatnonzero(mask), labels[mask], images[mask])._replace(files=tuple(map(str, paths[mask])))
-            for mask in (~test, test)
-        ]
-        return Source(*splits, class_names=tuple(names))
+        root = _existing(path)
+        listing = _list_images(root, test_percent)
+        _note_skipped(path, listing.others)
+        _note_outside(path, listing)
+        return _source(root, listing, _decode_all(listing.images, size))
 
     return load
 
 
 def images_under(path: str, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """All images under a folder, whatever its sub-folders, decoded as `folder` does, and their paths, sorted."""
-    root = Path(path)
-    if not root.is_dir():
+    root = _existing(path)
+    files, others = _image_files(root)
+    _note_skipped(path, others)
+    return _decode_all(files, size), _paths(root, files)
+
+
+class _Listing(NamedTuple):
+    """The images of a tree in sorted order, with the class and the split of each, and its files that are no images."""
+
+    class_names: list[str]
+    images: list[Path]
+    labels: list[int]
+    is_test: list[bool]
+    others: list[Path]
+
+
+def _list_images(root: Path, test_percent: int) -> _Listing:
+    """What is in the class folders, once it is sure that every class has images for both splits."""
+    test_folder = _test_folder(root)
+    train_root = root / "train" if test_folder else root
+    class_names = [folder.name for folder in _folders(train_root)]
+    if len(class_names) < 2:
+        raise UserError(f"{train_root} has {len(class_names)} class folders; at least 2 are needed")
+    listing = _Listing(class_names, [], [], [], [])
+    for split in sorted((test_folder, "train")) if test_folder else ("",):  # in sorted order, as ids are
+        for class_folder in _folders(root / split):
+            if class_folder.name not in class_names:
+                raise UserError(f"{class_folder} is a class that {train_root} does not have")
+            images, others = _image_files(class_folder)
+            listing.images.extend(images)
+            listing.others.extend(others)
+            listing.labels.extend([class_names.index(class_folder.name)] * len(images))
+            if test_folder:
+                listing.is_test.extend([split == test_folder] * len(images))
+            else:
+                listing.is_test.extend(_held_out(class_folder, len(images), test_percent))
+    if not any(listing.is_test):
+        raise UserError(f"{root / test_folder} has no class folders")
+    return listing
+
+
+def _source(root: Path, listing: _Listing, images: np.ndarray) -> Source:
+    labels, is_test = np.asarray(listing.labels), np.asarray(listing.is_test)
+    splits = []
+    for rows in (np.flatnonzero(~is_test), np.flatnonzero(is_test)):
+        files = _paths(root, [listing.images[row] for row in rows])
+        splits.append(in_memory(rows, labels[rows], images[rows])._replace(files=files))
+    return Source(*splits, class_names=tuple(listing.class_names))
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_dir():
         raise UserError(f"{path} is not a folder")
-    files, skipped = _image_files(root)
-    _note_skipped(path, skipped)
-    return _decode_all(files, size), tuple(file.relative_to(root).as_posix() for file in files)
+    return Path(path)
+
+
+def _paths(root: Path, files: list[Path]) -> tuple[str, ...]:
+    return tuple(file.relative_to(root).as_posix() for file in files)
 
 
 def _visible(directory: Path) -> list[Path]:
     return sorted((e for e in directory.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
 
 
+def _folders(directory: Path) -> list[Path]:
+    return [entry for entry in _visible(directory) if entry.is_dir()]
+
+
 def _test_folder(root: Path) -> str:
     """The folder beside `root/train` that is the test split; the empty string where `root` holds the class folders."""
-    folders = [entry.name for entry in _visible(root) if entry.is_dir()]
+    folders = [folder.name for folder in _folders(root)]
     found = [name for name in _TEST_FOLDERS if name in folders]
     if "train" in folders and found:
         return found[0]
@@ -129,12 +157,20 @@ def _note_skipped(path: str, files: list[Path]) -> None:
         print(f"note: {path}: skipped {_counted(files)}; what is read is {', '.join(_SUFFIXES)}", flush=True)
 
 
-def _held_out(entry: Path, count: int, percent: int) -> list[bool]:
+def _note_outside(path: str, listing: _Listing) -> None:
+    outside = sorted({*_files(Path(path))} - {*listing.images, *listing.others})
+    if outside:
+        print(
+            f"note: {path}: {len(outside)} files outside the class folders are not read ({outside[0]}, ...)", flush=True
+        )
+
+
+def _held_out(class_folder: Path, count: int, percent: int) -> list[bool]:
     """Which of a class's images are test images. Named by class: other classes do not move the draw."""
     if count < 2:
-        raise UserError(f"{entry} holds one image; a class needs at least 2, one of them for the test")
-    order = rng.generator(HOLD_OUT_SEED, f"folder test split, class {entry.name}").permutation(count)
-    return list(order < min(count - 1, max(1, count * percent // 100)))
+        raise UserError(f"{class_folder} holds one image; a class needs at least 2, one of them for the test")
+    ranks = rng.generator(HOLD_OUT_SEED, f"folder test split, class {class_folder.name}").permutation(count)
+    return list(ranks < held_out_of(count, percent))
 
 
 def _decode_all(files: list[Path], size: int) -> np.ndarray:
@@ -152,7 +188,7 @@ def _decode_all(files: list[Path], size: int) -> np.ndarray:
                     image = image.convert("RGBA")
                 image = image.convert("RGB")
         except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
-            broken[row] = reason(error)
+            broken[row] = first_line(error)
             return False
         images[row] = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
         return mode == "L"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lt_noisy.data.sources.base import Load, Source, Split, in_memory, listed, reason
-from lt_noisy.errors import UserError
+from lt_noisy.data.sources.base import Load, Source, Split, in_memory, listed
+from lt_noisy.errors import UserError, first_line
 
 
 def npz(path: str) -> Load:
@@ -21,7 +21,7 @@ def npz(path: str) -> Load:
         except FileNotFoundError:
             raise UserError(f"{path} does not exist") from None
         except Exception as error:  # a broken archive raises anything from OSError to zlib.error
-            raise UserError(f"{path} is not a readable .npz file: {reason(error)}") from None
+            raise UserError(f"{path} is not a readable .npz file: {first_line(error)}") from None
         for key in ("train_images", "train_labels", "test_images", "test_labels"):
             if key not in arrays:
                 raise UserError(f"{path} has no array {key!r} (it has {', '.join(arrays) or 'none'})")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lt_noisy.data.sources.base import Load, Source, Split
-from lt_noisy.errors import UserError, did_you_mean
+from lt_noisy.errors import UserError, did_you_mean, first_line
 
 _CHUNK = 256  # records read and decoded at a time
 
@@ -47,7 +47,7 @@ def prepared_builder(name: str) -> Any:
         known = tensorflow_datasets.list_builders(with_community_datasets=False)
         raise UserError(f"TFDS has no data set {name!r}{did_you_mean(re.split('[/:]', name)[0], known)}") from None
     except Exception as error:  # TFDS raises half a dozen kinds for a bad name, config, version or directory
-        raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from None
+        raise UserError(f"TFDS cannot open {name!r}: {first_line(error)}") from None
 
 
 def _prepare(name: str) -> None:
@@ -98,39 +98,66 @@ def read_split(builder: Any, name: str, split: str, size: int) -> tuple[np.ndarr
     """
     image_key, label_key = _keys(builder, name)
     records = _records(builder, name, split, image_key)
-    shape = builder.info.features[image_key].shape
     where = f"tfds {name!r}, split {split!r}"
+    height, width, channels = builder.info.features[image_key].shape  # None for what differs between the images
+    if size:
+        height = width = size
+    sized = None not in (height, width)
+    labels, numbers, sizes = _scan(records, where, label_key, "" if sized else image_key)
+    if min(labels) < 0:
+        raise UserError(f"{where}: some images have no label; name another split")
+    if len(sizes) > 1:
+        raise UserError(f"{where}: images differ in shape; give size=, e.g. size=64")
+    if not sized:
+        ((width, height),) = sizes
+    images = _decoder(records, where, image_key, (height, width, 1 if channels == 1 else 3), resized=size > 0)
+    return _ids(numbers), np.asarray(labels, np.int32), images
+
+
+def _scan(
+    records: Any, where: str, label_key: str, image_key: str
+) -> tuple[list[int], list[int | None], set[tuple[int, int]]]:
+    """Labels and numbers (see `_trailing_integer`) of all records, and, unless `image_key` is empty, the image sizes.
+
+    A size is (width, height), of which only the image's header is parsed.
+    """
     labels, numbers, sizes = [], [], set()
     for start in range(0, len(records), _CHUNK):
         for record in _read(records, range(start, min(start + _CHUNK, len(records))), where):
             labels.append(int(record[label_key]))
             numbers.append(_trailing_integer(record.get("id")))
-            if None in shape[:2] and not size:  # only the header is parsed
+            if image_key:
                 sizes.add(Image.open(io.BytesIO(record[image_key])).size)
-    if min(labels) < 0:
-        raise UserError(f"{where}: some images have no label; name another split")
-    if len(sizes) > 1:
-        raise UserError(f"{where}: images differ in shape; give size=, e.g. size=64")
+    return labels, numbers, sizes
+
+
+def _ids(numbers: list[int | None]) -> np.ndarray:
+    """The numbers int64 [N], or the rows where one is missing or comes twice."""
     numbered = None not in numbers and len(set(numbers)) == len(numbers)
-    width, height = (size, size) if size else sizes.pop() if sizes else (shape[1], shape[0])
-    mode, channels = ("L", 1) if shape[2] == 1 else ("RGB", 3)
+    return np.asarray(numbers if numbered else np.arange(len(numbers)), np.int64)
+
+
+def _decoder(
+    records: Any, where: str, image_key: str, shape: tuple[int, int, int], resized: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`images(rows int [n]) -> uint8 [n, *shape]`, read and decoded by several threads."""
+    height, width, channels = shape
 
     def images(rows: np.ndarray) -> np.ndarray:
-        out = np.empty((len(rows), height, width, channels), np.uint8)
+        out = np.empty((len(rows), *shape), np.uint8)
 
         def fill(start: int) -> None:
             for i, record in enumerate(_read(records, rows[start : start + _CHUNK], where), start):
-                image = Image.open(io.BytesIO(record[image_key])).convert(mode)
-                if size:
-                    image = image.resize((size, size), Image.Resampling.BILINEAR)
-                out[i] = np.asarray(image).reshape(height, width, channels)
+                image = Image.open(io.BytesIO(record[image_key])).convert("L" if channels == 1 else "RGB")
+                if resized:
+                    image = image.resize((width, height), Image.Resampling.BILINEAR)
+                out[i] = np.asarray(image).reshape(shape)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(fill, range(0, len(rows), _CHUNK)))
         return out
 
-    ids = np.asarray(numbers if numbered else np.arange(len(labels)), np.int64)
-    return ids, np.asarray(labels, np.int32), images
+    return images
 
 
 def _records(builder: Any, name: str, split: str, image_key: str) -> Any:
@@ -147,7 +174,7 @@ def _records(builder: Any, name: str, split: str, image_key: str) -> Any:
             f"--dataset_version_dir={builder.data_path} --out_file_format=array_record"
         ) from None
     except Exception as error:  # an unknown or malformed split: no common base
-        raise UserError(f"tfds {name!r}, split {split!r}, cannot be read: {_first_line(error)}") from None
+        raise UserError(f"tfds {name!r}, split {split!r}, cannot be read: {first_line(error)}") from None
     if not len(records):
         raise UserError(f"tfds {name!r}, split {split!r}, has no images")
     return records
@@ -157,7 +184,7 @@ def _read(records: Any, rows: Iterable[int], where: str) -> list[dict[str, Any]]
     try:
         return records.__getitems__([int(row) for row in rows])
     except RuntimeError as error:  # what array_record raises for a missing or damaged file
-        raise UserError(f"{where}: the prepared files are damaged, prepare it again: {_first_line(error)}") from None
+        raise UserError(f"{where}: the prepared files are damaged, prepare it again: {first_line(error)}") from None
 
 
 def _trailing_integer(value: Any) -> int | None:
@@ -165,10 +192,6 @@ def _trailing_integer(value: Any) -> int | None:
         return None
     match = re.search(r"\d{1,18}$", value.decode(errors="replace") if isinstance(value, bytes) else str(value))
     return int(match.group()) if match else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def tfds(name: str, size: int = 0, train: str = "train", test: str = "test") -> Load:
