@@ -6,6 +6,7 @@ None, never NaN.
 """
 
 import numpy as np
+from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from lt_noisy.errors import UserError, check_finite, check_range
@@ -19,7 +20,7 @@ def classification(
     """Exact test evaluation of a classifier trained on a long tail.
 
     Args:
-      logits: float [N, C]; the prediction is the argmax, the first of equals.
+      logits: float [N, C]; the prediction is the argmax, and ties go to the first class.
       labels: int [N], clean test labels.
       train_counts: int [C], *clean* training counts, which define the groups.
       class_names: C names.
@@ -33,10 +34,10 @@ def classification(
     logits, labels = checked_logits(logits, labels)
     if len(class_names) != logits.shape[1]:
         raise UserError(f"class_names has {len(class_names)} entries for {logits.shape[1]} classes of logits")
-    predictions, log_p = logits.argmax(-1), _log_softmax(logits)
+    predictions, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
     return {
         **accuracies(predictions, labels, train_counts, class_names),
-        "nll": float(-_at(log_p, labels).mean()),
+        "nll": float(-log_p[np.arange(len(labels)), labels].mean()),
         "ece": expected_calibration_error(np.exp(log_p.max(-1)), predictions == labels),
     }
 
@@ -149,7 +150,7 @@ def label_noise(logits: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> 
     _, clean = checked_logits(logits, clean)
     predictions = logits.argmax(-1)
     wrong = observed != clean
-    losses = -_at(_log_softmax(logits), observed)
+    losses = -log_softmax(logits, axis=-1)[np.arange(len(observed)), observed]
     return {
         "wrong_labels": int(wrong.sum()),
         "memorised": _mean((predictions == observed)[wrong]),
@@ -174,15 +175,6 @@ def checked_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 def _falling(train_counts: np.ndarray) -> np.ndarray:
     """Classes by falling training count, ties by rising label."""
     return np.argsort(-train_counts, kind="stable")
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
-def _at(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return matrix[np.arange(len(matrix)), columns]
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -32,7 +32,7 @@ def quality(logits: np.ndarray, observed: np.ndarray, seed: int) -> dict[str, np
       `loss` float64 [N], the cross-entropy to the observed label; `margin` float64 [N] in [-1, 1], p(observed) less the
       largest other p (Northcutt et al., "Confident learning", 2021, sec. 3.2, which ranks by its negative);
       `wrong_probability` float64 [N], 1 - `clean_probability` of the losses, made to rise with the loss; `suggested`
-      int32 [N], the most probable class, the first of equals; `probabilities` float32 [N, C].
+      int32 [N], the most probable class, where ties go to the first; `probabilities` float32 [N, C].
 
     Raises:
       UserError: shapes that do not fit, fewer than two classes, a label outside [0, C), a logit that is not finite.
@@ -42,12 +42,12 @@ def quality(logits: np.ndarray, observed: np.ndarray, seed: int) -> dict[str, np
         raise UserError(f"label quality needs at least two classes, not {logits.shape[1]}")
     log_p = log_softmax(logits, axis=-1)
     probabilities, rows = np.exp(log_p), np.arange(len(observed))
-    others = probabilities.copy()
-    others[rows, observed] = 0
+    unobserved = probabilities.copy()
+    unobserved[rows, observed] = 0
     loss = -log_p[rows, observed]
     return {
         "loss": loss,
-        "margin": probabilities[rows, observed] - others.max(-1),
+        "margin": probabilities[rows, observed] - unobserved.max(-1),
         "wrong_probability": _rising(1 - clean_probability(loss, seed), loss),
         "suggested": logits.argmax(-1).astype(np.int32),
         "probabilities": probabilities.astype(np.float32),

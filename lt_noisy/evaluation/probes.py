@@ -177,7 +177,7 @@ def evaluate_probes(
 
     Args:
       linear: a bound entry of `LINEAR`.
-      knn: `evaluate.knn_predict` with its k and temperature bound.
+      knn: `representation.knn_predict` with its k and temperature bound.
       shots: training rows per class, distinct; 0 is all of them.
       repeats: draws for each few-shot entry (`few_shot` with draw 0, 1, ...). All have the one `seed` for the
         fit, so that they differ by the rows alone.

@@ -5,13 +5,13 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import recall_score
 
 
-def balanced(logits: np.ndarray, observed: np.ndarray) -> float:
+def balanced_accuracy(logits: np.ndarray, observed: np.ndarray) -> float:
     """Balanced accuracy of logits [V, C] for *observed* labels int [V], over the classes that they name."""
-    predictions = logits.argmax(-1)
-    named = np.unique(observed)
-    return float(np.mean([(predictions[observed == c] == c).mean() for c in named]))
+    # Not `balanced_accuracy_score`, which warns of a predicted class that no label names.
+    return float(recall_score(observed, logits.argmax(-1), labels=np.unique(observed), average="macro"))
 
 
 def selected(metrics: pathlib.Path) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def selected(metrics: pathlib.Path) -> dict[str, Any]:
 
     Returns:
       `evaluations`, how many there were (the more, the better the best of them); `last` and `oracle_best_on_test`, and
-      where a validation split was held out `best_on_validation`: the step, and the figures of that step. Of equals the
+      where a validation split was held out `best_on_validation`: the step, and the figures of that step. Ties go to the
       first. Only `last` may be a headline; the oracle selects on clean test labels, which nobody has, and shows what a
       paper's "best epoch" hides.
     """

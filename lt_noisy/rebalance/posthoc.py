@@ -15,7 +15,6 @@ from sklearn.preprocessing import normalize
 
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError, check_finite
-from lt_noisy.evaluation.selection import balanced
 from lt_noisy.losses import log_prior
 from lt_noisy.rebalance.sampling import class_balanced
 
@@ -80,12 +79,12 @@ class Rebalancing(NamedTuple):
 
     Attributes:
       fit: `fit(known) -> Rebalanced`.
-      at: the same method at another tau, `at(tau) -> Rebalancing`; None where it has no tau.
+      with_tau: the same method at another tau, `with_tau(tau) -> Rebalancing`; None where it has no tau.
       reads_clean_counts: whether it needs `Known.clean_counts`.
     """
 
     fit: Callable[[Known], Rebalanced]
-    at: Callable[[float], "Rebalancing"] | None = None
+    with_tau: Callable[[float], "Rebalancing"] | None = None
     reads_clean_counts: bool = False
 
 
@@ -108,7 +107,7 @@ def tau_normalised(tau: float = 1.0) -> Rebalancing:
         head = Head(kernel * scales, bias if tau == 0 else np.zeros_like(bias), unit_features)
         return Rebalanced(head.logits, {"tau": tau, "scales": scales.tolist()})
 
-    return Rebalancing(fit, at=tau_normalised)
+    return Rebalancing(fit, with_tau=tau_normalised)
 
 
 def ncm() -> Rebalancing:
@@ -197,7 +196,7 @@ def posthoc(tau: float = 1.0, prior: Literal["observed", "corrected"] = "observe
         details = {"tau": tau, "offsets": offsets.tolist()}
         return Rebalanced(lambda features: known.head.logits(features) + offsets, details)
 
-    return Rebalancing(fit, at=lambda tau: posthoc(tau, prior), reads_clean_counts=corrected)
+    return Rebalancing(fit, with_tau=lambda tau: posthoc(tau, prior), reads_clean_counts=corrected)
 
 
 CLASSIFIERS = table(
@@ -211,25 +210,30 @@ CLASSIFIERS = table(
 
 
 def tune(
-    at: Callable[[float], Rebalancing], known: Known, features: np.ndarray, observed: np.ndarray
+    with_tau: Callable[[float], Rebalancing],
+    known: Known,
+    features: np.ndarray,
+    observed: np.ndarray,
+    score: Callable[[np.ndarray, np.ndarray], float],
 ) -> tuple[float, float]:
-    """The tau of `TAUS` that is best on held-out examples with noisy labels; the smallest of equals.
+    """The tau of `TAUS` with the largest score on held-out examples with noisy labels. Ties go to the smallest.
 
-    Best by balanced accuracy (`selection.balanced`). These labels are as noisy as those of the training set: where rare
-    classes have gained wrong labels from frequent ones, their recall is measured on images of frequent ones, and the
-    choice may lean towards too little re-balancing.
+    These labels are as noisy as those of the training set: where rare classes have gained wrong labels from frequent
+    ones, their recall is measured on images of frequent ones, and a balanced accuracy may lean towards too little
+    re-balancing.
 
     Args:
-      at: of the method.
+      with_tau: of the method.
       features: [V, D], of the held-out images, in evaluation mode.
       observed: int [V], their observed labels.
+      score: `score(logits [V, C], observed) -> float`.
 
     Returns:
-      tau, and its balanced accuracy on the held-out labels.
+      tau, and its score.
     """
-    accuracies = [balanced(at(tau).fit(known).logits(features), observed) for tau in TAUS]
-    best = int(np.argmax(accuracies))
-    return TAUS[best], accuracies[best]
+    scores = [score(with_tau(tau).fit(known).logits(features), observed) for tau in TAUS]
+    best = int(np.argmax(scores))
+    return TAUS[best], scores[best]
 
 
 def _checked(features: np.ndarray) -> np.ndarray:

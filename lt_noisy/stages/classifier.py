@@ -10,6 +10,7 @@ from sklearn.preprocessing import normalize
 from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.classification import classification, label_noise
+from lt_noisy.evaluation.selection import balanced_accuracy
 from lt_noisy.models.heads import Cosine
 from lt_noisy.rebalance.posthoc import CLASSIFIERS, Head, Known, Rebalancing, tune
 from lt_noisy.stages import supervised, transition
@@ -65,9 +66,11 @@ def run(job: Job, section: Section) -> dict[str, Any]:
         "train": label_noise(rebalanced.logits(train_features), dataset.observed, dataset.clean),
     }
     held_out = dataset.validation
-    if held_out is not None and section.method.at is not None:
-        tau, accuracy = tune(section.method.at, known, features(held_out.images), held_out.observed)
-        tuned = section.method.at(tau).fit(known).logits(test_features)
+    if held_out is not None and section.method.with_tau is not None:
+        tau, accuracy = tune(
+            section.method.with_tau, known, features(held_out.images), held_out.observed, balanced_accuracy
+        )
+        tuned = section.method.with_tau(tau).fit(known).logits(test_features)
         summary["tuned"] = {"tau": tau, "validation_balanced_accuracy": accuracy, "test": on_test(tuned)}
     return summary
 

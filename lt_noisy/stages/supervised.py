@@ -307,7 +307,8 @@ def train_and_evaluate(
         if dataset.validation is None:
             return figures
         logits = predict(state.variables, dataset.validation.images)
-        return {**figures, "validation_balanced_accuracy": selection.balanced(logits, dataset.validation.observed)}
+        accuracy = selection.balanced_accuracy(logits, dataset.validation.observed)
+        return {**figures, "validation_balanced_accuracy": accuracy}
 
     trained = training.run_training(job, ready, monitor)
     logits = predict(trained.device_state.variables, dataset.train_images)

@@ -10,7 +10,7 @@ from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import hold_out, read_by, whole
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
-from lt_noisy.evaluation.selection import balanced, selected
+from lt_noisy.evaluation.selection import balanced_accuracy, selected
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def test_balanced_accuracy_is_scikit_learns_over_the_classes_named():
     logits[np.arange(60), observed] += 1.5
     keep = np.isin(logits.argmax(-1), np.unique(observed))
     expected = balanced_accuracy_score(observed[keep], logits.argmax(-1)[keep])
-    assert balanced(logits[keep], observed[keep]) == pytest.approx(expected, abs=1e-12)
-    assert balanced(np.eye(3), np.array([0, 1, 1])) == pytest.approx(0.75)
+    assert balanced_accuracy(logits[keep], observed[keep]) == pytest.approx(expected, abs=1e-12)
+    assert balanced_accuracy(np.eye(3), np.array([0, 1, 1])) == pytest.approx(0.75)
 
 
 def test_what_each_rule_selects(tmp_path):

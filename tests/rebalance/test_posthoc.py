@@ -13,6 +13,7 @@ from lt_noisy.config.resolve import default, section
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import DATA
 from lt_noisy.errors import UserError
+from lt_noisy.evaluation.selection import balanced_accuracy
 from lt_noisy.rebalance.posthoc import CLASSIFIERS, TAUS, Head, Known, Rebalanced, Rebalancing, tune
 from lt_noisy.runs.run import run
 from lt_noisy.stages import classifier
@@ -164,24 +165,25 @@ def test_tau_keeps_the_prior_that_was_chosen():
 def shifted(tau):
     """Two classes by one number x: class 1 where x + tau > 1."""
     return Rebalancing(
-        lambda _: Rebalanced(lambda x: np.concatenate([0 * x, x + tau - 1.0001], axis=1), {}), at=shifted
+        lambda _: Rebalanced(lambda x: np.concatenate([0 * x, x + tau - 1.0001], axis=1), {}), with_tau=shifted
     )
 
 
-def test_tune_takes_the_best_by_balanced_accuracy_and_the_smallest_of_equals():
+def test_tune_takes_the_best_and_ties_go_to_the_smallest():
     """Class 1 lies above 0.45. Two of class 0 at 0.55 are lost from tau = 0.5 on, which accuracy would not accept."""
     x = np.array([0.0] * 6 + [0.55] * 2 + [0.46, 0.7])[:, None]
     observed = np.array([0] * 8 + [1] * 2)
     accuracies = [np.mean([np.mean((x[observed == c, 0] + tau > 1.0001) == c) for c in (0, 1)]) for tau in TAUS]
-    tau, accuracy = tune(shifted, known(), x, observed)
+    tau, accuracy = tune(shifted, known(), x, observed, balanced_accuracy)
     assert (tau, accuracy) == (0.6, pytest.approx(0.875)) and accuracy == pytest.approx(max(accuracies))
     assert accuracies.count(max(accuracies)) > 1
     assert max(TAUS, key=lambda t: np.mean((x[:, 0] + t > 1.0001) == observed)) == 0.4
 
 
-def test_tune_averages_over_the_classes_present():
+def test_balanced_accuracy_in_tune_is_over_the_classes_present():
     """All validation labels are 1: the recall of class 0 does not exist, and is not taken as 0."""
-    assert tune(shifted, known(), np.array([[0.9], [0.75]]), np.array([1, 1])) == (0.3, 1.0)
+    x, observed = np.array([[0.9], [0.75]]), np.array([1, 1])
+    assert tune(shifted, known(), x, observed, balanced_accuracy) == (0.3, 1.0)
 
 
 # --- bad input ------------------------------------------------------------------------------------
