@@ -16,7 +16,7 @@ from sklearn.preprocessing import normalize
 
 from lt_noisy import rng
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_finite, check_range
 
 
 class Partition(NamedTuple):
@@ -103,9 +103,7 @@ def describe(assignment: np.ndarray, clean_labels: np.ndarray, num_classes: int)
     if assignment.ndim != 1 or assignment.shape != clean_labels.shape or len(assignment) == 0:
         shapes = f"{list(assignment.shape)} and {list(clean_labels.shape)}"
         raise UserError(f"assignment and clean_labels must be [N] with N at least 1, not {shapes}")
-    if clean_labels.min() < 0 or clean_labels.max() >= num_classes:
-        span = f"{clean_labels.min()} to {clean_labels.max()}"
-        raise UserError(f"clean_labels must be in [0, {num_classes}), but they span {span}")
+    check_range(clean_labels, num_classes, "clean_labels")
     clusters = np.unique(assignment)
     if not np.array_equal(clusters, np.arange(len(clusters))):
         raise UserError(f"assignment must use every cluster from 0 to its largest, not {clusters.tolist()}")
@@ -134,10 +132,7 @@ def _checked(features: np.ndarray, k: int) -> np.ndarray:
         raise UserError(f"features must be [N, D], not {list(features.shape)}")
     if len(features) < k:
         raise UserError(f"k must be at most the number of examples, {len(features)}, not {k}")
-    finite = np.isfinite(features).all(1)
-    if not finite.all():
-        first = finite.argmin()
-        raise UserError(f"{(~finite).sum()} of {len(finite)} rows of features are not finite (the first: row {first})")
+    check_finite(features, "features")
     return features
 
 

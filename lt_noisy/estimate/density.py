@@ -3,7 +3,7 @@
 Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022), weigh example j by
 phat(x_j)^-alpha, with phat a kernel density on the frozen representations of a first run, made without labels.
 
-An estimator's `estimate(features, clean_labels) -> Estimate` takes features float32 [N, D] and clean labels int [N]
+An estimator's `estimate(features, clean_labels) -> Density` takes features float32 [N, D] and clean labels int [N]
 to log densities float64 [N] up to a common constant, which `importance` cancels, and a JSON-ready dict of what
 was chosen on the way.
 """
@@ -17,36 +17,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
+from sklearn.preprocessing import normalize
 
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_finite, check_range
+from lt_noisy.estimate.neighbours import fold, in_blocks, search
 
-_BLOCK = 512  # rows whose distances to all N are held at once
 _EPSILON, _LARGEST = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)
 
 
-class Estimate(NamedTuple):
+class Density(NamedTuple):
     """`log_density` float64 [N], in nats and up to a constant; `details`, a JSON-ready dict."""
 
     log_density: np.ndarray
     details: dict[str, Any]
 
 
-class Estimator(NamedTuple):
-    """A density estimator.
+class DensityEstimator(NamedTuple):
+    """A bound entry of `ESTIMATORS`.
 
     Attributes:
-      estimate: `estimate(features, clean_labels) -> Estimate`.
+      estimate: `estimate(features, clean_labels) -> Density`.
       least: examples it wants at least.
       oracle: whether it reads the clean labels, which no real run knows.
     """
 
-    estimate: Callable[[np.ndarray, np.ndarray], Estimate]
+    estimate: Callable[[np.ndarray, np.ndarray], Density]
     least: int = 1
     oracle: bool = False
 
 
-def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> Estimator:
+def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> DensityEstimator:
     """Gaussian kernel density on L2-normalised features: log mean_{j != i} exp(-|z_i - z_j|^2 / (2 h^2)).
 
     Liu et al. (2022) take a Gaussian kernel density; their bandwidth and alpha were not found. Ours: features
@@ -58,8 +59,8 @@ def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> Estimator:
         but must still be below N.
 
     The estimator ignores the labels; its details are {"bandwidth": h}. It works in float32 on JAX's default
-    device, in blocks: memory beyond the features is a few times [512, N], time is O(N^2 D). Rounding is below
-    1e-5 nats at a usual h, and about 0.02 nats at the smallest it takes (measured on 1500 x 512).
+    device, in the blocks of `neighbours.fold`: time is O(N^2 D). Rounding is below 1e-5 nats at a usual h, and
+    about 0.02 nats at the smallest it takes (measured on 1500 x 512).
 
     Raises (the estimator):
       UserError: features not [N, D] or not finite, neighbour not below N, or an h so small that float32 does
@@ -70,7 +71,7 @@ def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> Estimator:
     if not 0 <= bandwidth < math.inf:
         raise UserError(f"bandwidth must be a finite number above 0, or 0 for the median, not {bandwidth!r}")
 
-    def estimate(features: np.ndarray, clean_labels: np.ndarray) -> Estimate:
+    def estimate(features: np.ndarray, clean_labels: np.ndarray) -> Density:
         points = _centred_unit(features)
         n = len(points)
         if neighbour >= n:
@@ -78,35 +79,26 @@ def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> Estimator:
         squares = np.einsum("nd,nd->n", points, points, dtype=np.float64)
         # Rounding moves a squared distance by some eps * max |z|^2, and the inputs' own by some eps^2.
         resolved = 10 * math.sqrt(_EPSILON * (squares.max() + _EPSILON))
-        block = min(_BLOCK, n)
-        padding = -n % block
-        points = jnp.asarray(np.pad(points, ((0, padding), (0, 0))))
-        squares = jnp.asarray(np.pad(squares, (0, padding)), jnp.float32)
-
-        def by_block(function: Callable[..., jax.Array]) -> np.ndarray:
-            """`function` of the squared distances of every block of rows: float64 [N]."""
-            # Each is fetched before the next starts, so that no two blocks are in memory.
-            starts = range(0, n, block)
-            blocks = [np.asarray(function(points, squares, start, n, block=block), np.float64) for start in starts]
-            return np.concatenate(blocks)[:n]
-
+        points, squares = jax.device_put((points, squares.astype(np.float32)))
         h, source = bandwidth, "the bandwidth"
         if bandwidth == 0:
-            h = float(np.median(np.sqrt(by_block(functools.partial(_neighbour_square, k=neighbour)))))
+            distances = in_blocks(lambda rows: _neighbour_square(points, squares, jax.device_put(rows), k=neighbour), n)
+            h = float(np.median(np.sqrt(distances.astype(np.float64))))
             source = f"the median distance to neighbour {neighbour}"
         if h < resolved:
             raise UserError(
                 f"{source}, {h:.2g}, is below what float32 resolves in these features, {resolved:.2g}: "
                 "give a larger bandwidth or neighbour, or features with fewer duplicates"
             )
-        scale = jnp.float32(max(0.5 / h / h, 1e-30))  # not 0, which times the infinite distance to itself is NaN
-        log_sums = by_block(functools.partial(_log_kernel_sum, scale=scale))
-        return Estimate(log_sums - math.log(n - 1), {"bandwidth": h})
+        # Not 0, which times the infinite distance to itself is NaN.
+        scale = jax.device_put(np.float32(max(0.5 / h / h, 1e-30)))
+        log_sums = in_blocks(lambda rows: _log_kernel_sum(points, squares, jax.device_put(rows), scale), n)
+        return Density(log_sums.astype(np.float64) - math.log(n - 1), {"bandwidth": h})
 
-    return Estimator(estimate, least=neighbour + 1)
+    return DensityEstimator(estimate, least=neighbour + 1)
 
 
-def class_oracle() -> Estimator:
+def class_oracle() -> DensityEstimator:
     """The frequency of an example's clean class: log(n_c / N).
 
     `importance` makes n_c^-alpha of it, what the kernel density of Liu et al. (2022) stands in for; this variant
@@ -116,13 +108,13 @@ def class_oracle() -> Estimator:
       UserError: labels that are not [N] with N at least 1.
     """
 
-    def estimate(features: np.ndarray, clean_labels: np.ndarray) -> Estimate:
+    def estimate(features: np.ndarray, clean_labels: np.ndarray) -> Density:
         if np.ndim(clean_labels) != 1 or len(clean_labels) == 0:
             raise UserError(f"clean_labels must be [N] with N at least 1, not {list(np.shape(clean_labels))}")
         _, rows, counts = np.unique(clean_labels, return_inverse=True, return_counts=True)
-        return Estimate(np.log(counts[rows] / len(rows)), {})
+        return Density(np.log(counts[rows] / len(rows)), {})
 
-    return Estimator(estimate, oracle=True)
+    return DensityEstimator(estimate, oracle=True)
 
 
 def importance(log_density: np.ndarray, alpha: float, clip: float) -> np.ndarray:
@@ -181,9 +173,7 @@ def describe(
         raise UserError(f"weights, log_density and clean_labels must be [N] with N at least 1, not {shown}")
     if not ((weights > 0) & np.isfinite(weights) & np.isfinite(log_density)).all():
         raise UserError("weights must be finite and above 0, and log_density finite")
-    if clean_labels.min() < 0 or clean_labels.max() >= num_classes:
-        span = f"{clean_labels.min()} to {clean_labels.max()}"
-        raise UserError(f"clean_labels must be in [0, {num_classes}), but they span {span}")
+    check_range(clean_labels, num_classes, "clean_labels")
 
     counts = np.bincount(clean_labels, minlength=num_classes)
     totals = np.bincount(clean_labels, weights=weights, minlength=num_classes)
@@ -200,30 +190,28 @@ def describe(
     }
 
 
-@functools.partial(jax.jit, static_argnames=("block", "k"))
-def _neighbour_square(points, squares, start, n, *, block: int, k: int) -> jax.Array:
-    """The squared distance to the kth nearest other point, of rows start to start + block: [block]."""
-    nearest = jax.lax.top_k(-_squared_distances(points, squares, start, n, block), k)[0]
-    # Not nearest[:, -1]: XLA's CPU backend merges that slice into top_k's own and then sorts whole rows.
-    return -nearest.min(1)
+@functools.partial(jax.jit, static_argnames="k")
+def _neighbour_square(points: jax.Array, squares: jax.Array, rows: jax.Array, k: int) -> jax.Array:
+    """The squared distance of `rows` int32 [B] to the kth nearest other point: [B]. `squares` are |z|^2 [N]."""
+    scores, _ = search(2 * points[rows], points, -squares, k, rows)
+    # Not scores[:, -1]: XLA's CPU backend merges that slice into top_k's own and then sorts whole rows.
+    return _squared_distance(scores.min(1), squares[rows])
 
 
-@functools.partial(jax.jit, static_argnames="block")
-def _log_kernel_sum(points, squares, start, n, scale, *, block: int) -> jax.Array:
-    """log sum_j exp(-scale d_ij^2) over the other points j, of rows i from start to start + block: [block]."""
-    return jax.nn.logsumexp(-scale * _squared_distances(points, squares, start, n, block), axis=1)
+@jax.jit
+def _log_kernel_sum(points: jax.Array, squares: jax.Array, rows: jax.Array, scale: jax.Array) -> jax.Array:
+    """log sum_j exp(-scale d_ij^2) over the other points j, of `rows` i int32 [B]: [B]."""
+
+    def add(log_sum: jax.Array, scores: jax.Array, first: jax.Array) -> jax.Array:
+        distances = _squared_distance(scores, squares[rows][:, None])
+        return jnp.logaddexp(log_sum, jax.nn.logsumexp(-scale * distances, axis=1))
+
+    return fold(add, jnp.full(len(rows), -jnp.inf), 2 * points[rows], points, -squares, rows)
 
 
-def _squared_distances(points, squares, start, n, block: int) -> jax.Array:
-    """[block, P] from rows start onwards to all; infinite to the row itself and to the padding, n onwards."""
-    rows = jax.lax.dynamic_slice_in_dim(points, start, block)
-    row_squares = jax.lax.dynamic_slice_in_dim(squares, start, block)
-    products = jnp.matmul(rows, points.T, precision="highest")
-    # Rounding may put near duplicates at a distance below 0.
-    distances = jnp.maximum(row_squares[:, None] + squares - 2 * products, 0)
-    columns = jnp.arange(len(points))
-    own = columns == start + jnp.arange(block)[:, None]
-    return jnp.where(own | (columns >= n), jnp.inf, distances)
+def _squared_distance(scores: jax.Array, squares: jax.Array) -> jax.Array:
+    """From scores 2 q . b - |b|^2 and |q|^2; rounding may put near duplicates at a distance below 0."""
+    return jnp.maximum(squares - scores, 0)
 
 
 def _centred_unit(features: np.ndarray) -> np.ndarray:
@@ -235,12 +223,8 @@ def _centred_unit(features: np.ndarray) -> np.ndarray:
     if np.ndim(features) != 2 or len(features) == 0:
         raise UserError(f"features must be [N, D] with N at least 1, not {list(np.shape(features))}")
     points = np.array(features, np.float64)
-    finite = np.isfinite(points).all(1)
-    if not finite.all():
-        first = finite.argmin()
-        raise UserError(f"{(~finite).sum()} of {len(finite)} rows of features are not finite (the first: row {first})")
-    norms = np.linalg.norm(points, axis=1, keepdims=True)
-    points /= np.where(norms > 0, norms, 1)
+    check_finite(points, "features")
+    normalize(points, copy=False)
     points -= points.mean(0)
     return points.astype(np.float32)
 

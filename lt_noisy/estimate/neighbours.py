@@ -1,32 +1,144 @@
-"""Nearest neighbours by squared Euclidean distance, in a batch and in a whole set."""
+"""Nearest neighbours: one blocked matrix product, of which each query keeps the best.
+
+Everything here is a search for the largest scores q . b + offset. Of vectors of length 1 they are cosines; with 2 q and
+-|b|^2 they are |q|^2 less the squared Euclidean distance. Products are float32, on JAX's default device; at most
+`BLOCK` by `TILE` scores are held at once, whatever the size of the bank. Ties go to the first row.
+"""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from sklearn.preprocessing import normalize
+
+PyTree = Any
+Best = tuple[jax.Array, jax.Array]  # scores float32 [Q, k], largest first, and their rows int32 [Q, k]
+BLOCK, TILE = 512, 16384  # queries and rows of the bank whose scores are held at once: 32 MiB
+
+
+def fold(
+    visit: Callable[[PyTree, jax.Array, jax.Array], PyTree],
+    initial: PyTree,
+    queries: jax.Array,
+    bank: jax.Array,
+    offsets: jax.Array,
+    own: jax.Array | None = None,
+) -> PyTree:
+    """`result = visit(result, scores float32 [Q, T], first int32 [])` over a bank, in tiles of at most `TILE` rows.
+
+    Args:
+      visit: is given the scores of rows first, first + 1, ...; -inf past the bank's end.
+      initial: the result before the first tile.
+      queries: float32 [Q, D].
+      bank: float32 [N, D].
+      offsets: float32 [N].
+      own: int32 [Q], where each query stands in the bank, so that its score with itself is -inf; None elsewhere.
+    """
+    size = len(bank)
+    count = -(-size // TILE)
+    tile = -(-size // count)
+    padding = count * tile - size
+    bank = jnp.pad(bank, ((0, padding), (0, 0))).reshape(count, tile, -1)
+    offsets = jnp.pad(offsets, (0, padding), constant_values=-jnp.inf).reshape(count, tile)
+    starts = tile * jnp.arange(count, dtype=jnp.int32)
+
+    def visit_tile(result: PyTree, part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[PyTree, None]:
+        rows, offset, first = part
+        scores = jnp.matmul(queries, rows.T, precision="highest") + offset[None, :]
+        if own is not None:
+            columns = first + jnp.arange(tile, dtype=jnp.int32)
+            scores = jnp.where(columns[None, :] == own[:, None], -jnp.inf, scores)
+        return visit(result, scores, first), None
+
+    if count == 1:  # within a training step: a loop, even of length one, is slow on the CPU
+        return visit_tile(initial, (bank[0], offsets[0], starts[0]))[0]
+    return jax.lax.scan(visit_tile, initial, (bank, offsets, starts))[0]
+
+
+def search(queries: jax.Array, bank: jax.Array, offsets: jax.Array, k: int, own: jax.Array | None = None) -> Best:
+    """The k largest scores float32 [Q, k] of each query, largest first, and their rows int32 [Q, k]; see `fold`.
+
+    The bank holds k rows or more, beside the query itself where `own` is given.
+    """
+
+    def keep_best(best: Best, scores: jax.Array, first: jax.Array) -> Best:
+        found, columns = jax.lax.top_k(scores, min(k, scores.shape[1]))
+        scores = jnp.concatenate([best[0], found], 1)
+        rows = jnp.concatenate([best[1], first + columns.astype(jnp.int32)], 1)
+        scores, places = jax.lax.top_k(scores, k)  # earlier rows stand before later ones
+        return scores, jnp.take_along_axis(rows, places, 1)
+
+    nothing = jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
+    return fold(keep_best, nothing, queries, bank, offsets, own)
 
 
 def nearest(queries: jax.Array, own: jax.Array, bank: jax.Array, k: int) -> jax.Array:
-    """The k nearest rows of a bank, without the query itself: int32 [Q, k], nearest first, of equals the first.
+    """The k rows of a bank at the smallest Euclidean distance, without the query itself: int32 [Q, k], nearest first.
 
     Args:
-      queries: [Q, D].
-      own: int [Q], where each query stands in the bank.
-      bank: [M, D], M above k.
+      queries: float32 [Q, D].
+      own: int32 [Q], where each query stands in the bank.
+      bank: float32 [N, D], N above k.
     """
-    # |q - b|^2 without |q|^2, which ranks alike; one matrix product, float32.
-    scores = 2 * jnp.matmul(queries, bank.T, precision="highest") - (bank**2).sum(-1)
-    scores = jnp.where(jnp.arange(len(bank)) == own[:, None], -jnp.inf, scores)
-    return jax.lax.top_k(scores, k)[1].astype(jnp.int32)
+    return search(2 * queries, bank, -(bank**2).sum(-1), k, own)[1]
 
 
-def nearest_in_set(features: np.ndarray, k: int, block: int = 1024) -> np.ndarray:
-    """The same for every row of float32 features [N, D] among the others: int32 [N, k], in blocks of rows."""
+def nearest_in_set(features: np.ndarray, k: int) -> np.ndarray:
+    """The same for every row of float32 features [N, D] among the others: int32 [N, k]."""
     bank = jax.device_put(features)
-    find = jax.jit(functools.partial(nearest, k=k))
-    found = []
-    for begin in range(0, len(features), block):  # every block of one size, so that one program does
-        own = np.minimum(np.arange(begin, begin + block), len(features) - 1)
-        found.append(jax.device_get(find(*jax.device_put((features[own], own)), bank)))
-    return np.concatenate(found)[: len(features)]
+    return in_blocks(lambda own: _nearest_others(bank, jax.device_put(own), k=k), len(features))
+
+
+def most_similar(queries: np.ndarray, bank: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of a bank at the largest cosine: cosines float32 [Q, k], largest first, and rows int32 [Q, k].
+
+    Args:
+      queries: float [Q, D], finite; a zero vector is at cosine 0 to everything.
+      bank: float [N, D], finite, N at least k.
+    """
+    directions, offsets = jax.device_put((unit(bank), np.zeros(len(bank), np.float32)))
+
+    def find(rows: np.ndarray) -> Best:
+        return _search(jax.device_put(unit(queries[rows])), directions, offsets, k=k)
+
+    return in_blocks(find, len(queries))
+
+
+# Compiled once for all epochs of a training, all evaluations of a stage.
+@functools.partial(jax.jit, static_argnames="k")
+def _nearest_others(bank: jax.Array, own: jax.Array, k: int) -> jax.Array:
+    return nearest(bank[own], own, bank, k)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _search(queries: jax.Array, bank: jax.Array, offsets: jax.Array, k: int) -> Best:
+    return search(queries, bank, offsets, k)
+
+
+def in_blocks(function: Callable[[np.ndarray], PyTree], size: int) -> PyTree:
+    """`function(rows int32 [B]) -> leaves [B, ...]` of the rows 0..size-1 in blocks: leaves [size, ...], on the host.
+
+    Every block has the same size, so that one program does; the last repeats the last row. Each is fetched before the
+    next starts, so that no two are in memory.
+    """
+    block = min(BLOCK, size)
+    starts = range(0, size, block)
+    blocks = [
+        jax.device_get(function(np.minimum(np.arange(start, start + block, dtype=np.int32), size - 1)))
+        for start in starts
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:size], *blocks)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Rows float [N, D] scaled to length 1, zero rows (shorter than 2e-15) as they are: float32 [N, D].
+
+    Lengths are float64, of a block of rows at a time: scikit-learn takes a float32 length below 1e-6 for zero.
+    """
+    directions = np.empty(features.shape, np.float32)
+    for start in range(0, len(features), BLOCK):
+        directions[start : start + BLOCK] = normalize(features[start : start + BLOCK].astype(np.float64), copy=False)
+    return directions

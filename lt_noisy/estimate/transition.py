@@ -1,9 +1,9 @@
 """How labels were mistaken: estimates of the transition matrix and of the clean class counts.
 
 T [C, C] holds T[i, j] = P(observed = j | true = i), rows that sum to 1. An estimator's `estimate(probabilities,
-observed, clean) -> Estimate` takes the class probabilities float [N, C] of a classifier trained on the observed labels,
-those labels int [N] and the clean ones int [N], which only an oracle looks at. It raises `UserError` where the arrays
-do not fit one another, hold no example, or are no probabilities and no labels.
+observed, clean) -> TransitionEstimate` takes the class probabilities float [N, C] of a classifier trained on the
+observed labels, those labels int [N] and the clean ones int [N], which only an oracle looks at. It raises `UserError`
+where the arrays do not fit one another, hold no example, or are no probabilities and no labels.
 
 Where the data says nothing of a class, its row of T is the identity's: a class is then never taken for another.
 """
@@ -17,12 +17,12 @@ from scipy.optimize import nnls
 
 from lt_noisy.config.spec import table
 from lt_noisy.data.noise import transition_matrix
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_range
 
 _TOLERANCE = 1e-6  # of a comparison with a mean of float32 probabilities
 
 
-class Estimate(NamedTuple):
+class TransitionEstimate(NamedTuple):
     """What an estimator says.
 
     Attributes:
@@ -34,14 +34,14 @@ class Estimate(NamedTuple):
     clean_counts: np.ndarray
 
 
-class Estimator(NamedTuple):
+class TransitionEstimator(NamedTuple):
     """An estimator of T; `oracle` says that it reads the clean labels, which no real run knows."""
 
-    estimate: Callable[[np.ndarray, np.ndarray, np.ndarray], Estimate]
+    estimate: Callable[[np.ndarray, np.ndarray, np.ndarray], TransitionEstimate]
     oracle: bool = False
 
 
-def anchor(percentile: float = 97.0) -> Estimator:
+def anchor(percentile: float = 97.0) -> TransitionEstimator:
     """Anchor points: T[i] = p(. | x^i), x^i the example whose p(i | x) is at this percentile of all examples.
 
     Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (CVPR 2017): an
@@ -59,19 +59,19 @@ def anchor(percentile: float = 97.0) -> Estimator:
     if not 0 <= percentile <= 100:
         raise UserError(f"percentile={percentile} must lie in 0..100")
 
-    def estimate(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> Estimate:
+    def estimate(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> TransitionEstimate:
         p = _checked(probabilities, observed, clean)
         counts = np.bincount(observed, minlength=p.shape[1])
         rank = math.floor(percentile * (len(p) - 1) / 100)
         anchors = [np.argsort(p[:, c], kind="stable")[rank] for c in range(p.shape[1])]
         matrix = np.where(counts[:, None] > 0, p[anchors], np.eye(p.shape[1]))
         matrix /= matrix.sum(axis=1, keepdims=True)
-        return Estimate(matrix, len(p) * clean_prior(matrix, counts / len(p)))
+        return TransitionEstimate(matrix, len(p) * clean_prior(matrix, counts / len(p)))
 
-    return Estimator(estimate)
+    return TransitionEstimator(estimate)
 
 
-def confident() -> Estimator:
+def confident() -> TransitionEstimator:
     """Confident joint: T and the clean counts from how many examples of each label are surely of each class.
 
     Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels" (JAIR 2021): `confident_joint`, its
@@ -82,7 +82,7 @@ def confident() -> Estimator:
     the identity's row of T. `cleanlab` rounds the scaled rows to whole examples, this does not.
     """
 
-    def estimate(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> Estimate:
+    def estimate(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> TransitionEstimate:
         p = _checked(probabilities, observed, clean)
         joint = confident_joint(p, observed).astype(np.float64)
         found = joint.sum(axis=1, keepdims=True)
@@ -90,20 +90,20 @@ def confident() -> Estimator:
         joint *= np.bincount(observed, minlength=len(joint))[:, None]
         counts = joint.sum(axis=0)
         matrix = np.where(counts[:, None] > 0, joint.T / np.where(counts > 0, counts, 1)[:, None], np.eye(len(joint)))
-        return Estimate(matrix, counts)
+        return TransitionEstimate(matrix, counts)
 
-    return Estimator(estimate)
+    return TransitionEstimator(estimate)
 
 
-def oracle() -> Estimator:
+def oracle() -> TransitionEstimator:
     """The realised matrix and clean counts, from the clean labels: no estimate, but what one is compared with."""
 
-    def estimate(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> Estimate:
+    def estimate(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> TransitionEstimate:
         classes = _checked(probabilities, observed, clean).shape[1]
         counts = np.bincount(clean, minlength=classes).astype(np.float64)
-        return Estimate(transition_matrix(clean, observed, classes), counts)
+        return TransitionEstimate(transition_matrix(clean, observed, classes), counts)
 
-    return Estimator(estimate, oracle=True)
+    return TransitionEstimator(estimate, oracle=True)
 
 
 def confident_joint(probabilities: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -141,7 +141,7 @@ def clean_prior(matrix: np.ndarray, observed_shares: np.ndarray) -> np.ndarray:
     return x / x.sum()
 
 
-def describe(estimate: Estimate, observed: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
+def describe(estimate: TransitionEstimate, observed: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
     """How far an estimate is from what was realised, JSON-ready.
 
     Args:
@@ -187,9 +187,8 @@ def _checked(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray)
     wrong = np.flatnonzero(~((p >= 0).all(axis=1) & (abs(p.sum(axis=1) - 1) < 1e-3)))
     if len(wrong):
         raise UserError(f"row {wrong[0]} of the probabilities is not a distribution over the {p.shape[1]} classes")
-    for name, labels in (("observed", observed), ("clean", clean)):
-        if labels.min() < 0 or labels.max() >= p.shape[1]:
-            raise UserError(f"{name} labels span {labels.min()}..{labels.max()}, the probabilities are of {p.shape[1]}")
+    check_range(observed, p.shape[1], "observed labels")
+    check_range(clean, p.shape[1], "clean labels")
     return p
 
 

@@ -1,11 +1,12 @@
 """What a representation is worth without a classifier: nearest neighbours, and whether it has collapsed."""
 
 import numpy as np
+from sklearn.preprocessing import normalize
 
 from lt_noisy import rng
 from lt_noisy.errors import UserError, check_finite, check_range
+from lt_noisy.estimate.neighbours import most_similar
 
-_BLOCK = 2**24  # similarities held at once: 128 MiB
 _MIN_RANK = 2  # effective rank below this is a collapse
 _ROUNDING = 1e-12  # variance of unit vectors along a direction that float32 rounding alone may give
 
@@ -21,7 +22,7 @@ def knn_predict(
     """Weighted k-nearest-neighbour classification by cosine similarity.
 
     Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (2018), sec. 3.4:
-    the k nearest vote with weight exp(similarity / temperature).
+    the k nearest vote with weight exp(similarity / temperature). Similarities are float32, on JAX's default device.
 
     Args:
       bank_features: float [M, D], features of labelled images; a zero vector is similar to nothing.
@@ -32,8 +33,8 @@ def knn_predict(
       temperature: above 0.
 
     Returns:
-      Predicted classes int64 [Q]; the lowest of equals. Queries go in blocks, so memory beyond the inputs is
-      bounded. Which of several bank images equally near at rank k vote is not defined.
+      Predicted classes int64 [Q]. Ties go to the lowest class, and at rank k to the first rows of the bank. Beyond the
+      inputs in float32 memory is bounded by `neighbours.BLOCK`, and Q k.
 
     Raises:
       UserError: k or temperature out of range, an empty bank, a label outside [0, C), a feature not finite.
@@ -44,21 +45,16 @@ def knn_predict(
         raise UserError(f"temperature must be above 0, not {temperature!r}")
     if len(bank_features) == 0 or len(bank_features) != len(bank_labels):
         raise UserError(f"the bank has {len(bank_features)} features and {len(bank_labels)} labels")
-    bank, bank_labels = _unit(bank_features), np.asarray(bank_labels)
+    bank_labels = np.asarray(bank_labels)
     check_range(bank_labels, num_classes)
-    k = min(k, len(bank))
-    block = max(1, _BLOCK // len(bank))
-    predictions = np.empty(len(queries), np.int64)
-    for start in range(0, len(queries), block):
-        similarity = _unit(queries[start : start + block]) @ bank.T
-        nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        similarity = np.take_along_axis(similarity, nearest, axis=1)
-        # The largest weight as 1: the vote is the same, and no temperature overflows.
-        weights = np.exp((similarity - similarity.max(1, keepdims=True)) / temperature)
-        cells = np.arange(len(weights))[:, None] * num_classes + bank_labels[nearest]
-        votes = np.bincount(cells.ravel(), weights=weights.ravel(), minlength=len(weights) * num_classes)
-        predictions[start : start + block] = votes.reshape(-1, num_classes).argmax(-1)
-    return predictions
+    check_finite(bank_features, "features")
+    check_finite(queries, "features")
+    similarity, rows = most_similar(queries, bank_features, min(k, len(bank_features)))
+    # The largest weight as 1: the vote is the same, and no temperature overflows.
+    weights = np.exp((similarity - similarity[:, :1]) / np.float64(temperature))
+    cells = np.arange(len(queries))[:, None] * num_classes + bank_labels[rows]
+    votes = np.bincount(cells.ravel(), weights=weights.ravel(), minlength=len(queries) * num_classes)
+    return votes.reshape(-1, num_classes).argmax(-1)
 
 
 def balanced_bank(labels: np.ndarray, num_classes: int, size: int, seed: int) -> np.ndarray:
@@ -144,7 +140,5 @@ def effective_rank(features: np.ndarray) -> float:
 
 def _unit(features: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1, float64; zero rows stay zero."""
-    features = np.asarray(features, np.float64)
     check_finite(features, "features")
-    norms = np.linalg.norm(features, axis=-1, keepdims=True)
-    return features / np.where(norms > 0, norms, 1)
+    return normalize(np.asarray(features, np.float64))

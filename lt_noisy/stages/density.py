@@ -7,7 +7,7 @@ from typing import Any
 from lt_noisy import files
 from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.errors import UserError
-from lt_noisy.estimate.density import ESTIMATORS, Estimator, describe, importance
+from lt_noisy.estimate.density import ESTIMATORS, DensityEstimator, describe, importance
 from lt_noisy.stages.base import ENCODERS, Job, Kind
 from lt_noisy.stages.features import encoder_features
 from lt_noisy.stages.rows import Rows, decimals, percent
@@ -18,7 +18,7 @@ class Section:
     """What a `density` stage is told."""
 
     init: str = stage_ref("pretrain", ENCODERS)  # the stage whose features are used
-    estimator: Estimator = spec("gaussian()", ESTIMATORS)
+    estimator: DensityEstimator = spec("gaussian()", ESTIMATORS)
     alpha: float = plain(0.9)
     clip: float = plain(70.0)
 

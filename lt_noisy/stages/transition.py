@@ -10,7 +10,7 @@ import numpy as np
 from lt_noisy import files
 from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.errors import UserError
-from lt_noisy.estimate.transition import TRANSITIONS, Estimator, describe
+from lt_noisy.estimate.transition import TRANSITIONS, TransitionEstimator, describe
 from lt_noisy.stages.base import WITH_HEAD, Job, Kind, made_elsewhere, read_arrays
 from lt_noisy.stages.rows import Rows, decimals, percent
 
@@ -22,7 +22,7 @@ class Section:
     init: str = stage_ref(
         "base", (*WITH_HEAD, "cross_fit")
     )  # the stage whose predictions for the training set are used
-    estimator: Estimator = spec("confident()", TRANSITIONS)
+    estimator: TransitionEstimator = spec("confident()", TRANSITIONS)
 
 
 def labels(section: Section) -> tuple[str, ...]:

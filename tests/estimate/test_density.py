@@ -37,17 +37,17 @@ def reference(features, neighbour, bandwidth=0.0):
 
 
 @pytest.mark.parametrize(
-    ("n", "block", "neighbour"),
+    ("n", "block", "tile", "neighbour"),
     [
-        (23, 8, 3),  # the last block is padded
-        (24, 8, 3),  # no padding
-        (17, 8, 16),  # a block with one row; every other example is a neighbour
-        (23, 512, 1),  # one block, larger than N
-        (3, 1, 1),
+        (23, 8, 10, 3),  # the last block and the last tile are padded
+        (24, 8, 12, 3),  # no padding
+        (17, 8, 5, 16),  # a block with one row; every other example is a neighbour
+        (23, 512, 512, 1),  # one block and one tile, larger than N
+        (3, 1, 1, 1),  # a tile with nothing but the example itself
     ],
 )
-def test_gaussian_against_the_explicit_matrix_in_blocks(n, block, neighbour, monkeypatch):
-    monkeypatch.setattr(density, "_BLOCK", block)
+def test_gaussian_against_the_explicit_matrix_in_blocks(n, block, tile, neighbour, blocks):
+    blocks(block, tile)
     features = rectified(n)
     log_density, details = gaussian(neighbour).estimate(features, NO_LABELS)
     expected, bandwidth = reference(features, neighbour)
@@ -101,8 +101,8 @@ def test_some_duplicates_and_a_zero_vector_are_no_trouble():
     np.testing.assert_allclose(log_density, np.log(expected), rtol=0, atol=1e-6)
 
 
-def test_gaussian_ignores_row_order_and_length(monkeypatch):
-    monkeypatch.setattr(density, "_BLOCK", 8)
+def test_gaussian_ignores_row_order_and_length(blocks):
+    blocks(8, 10)
     features = rectified(21)
     order = RNG.permutation(21)
     plain, details = gaussian(3).estimate(features, NO_LABELS)
@@ -119,11 +119,14 @@ def test_a_crowd_is_denser_than_a_loner():
     assert importance(log_density, 0.9, 70.0)[20] == 70
 
 
-@pytest.mark.parametrize(("function", "keywords"), [("_neighbour_square", {"k": 2}), ("_log_kernel_sum", {"scale": 1})])
-def test_no_array_is_n_by_n(function, keywords):
-    points = jnp.zeros((96, 5))
-    program = getattr(density, function).lower(points, jnp.zeros(96), 0, 90, block=8, **keywords).as_text()
-    assert "8x96x" in program and "96x96x" not in program
+@pytest.mark.parametrize(
+    ("function", "keywords"), [("_neighbour_square", {"k": 2}), ("_log_kernel_sum", {"scale": 1.0})]
+)
+def test_no_array_grows_with_the_square_or_the_row(function, keywords, blocks):
+    blocks(8, 32)
+    points, rows = jnp.zeros((96, 5)), jnp.arange(8, dtype=jnp.int32)
+    program = getattr(density, function).lower(points, jnp.zeros(96), rows, **keywords).as_text()
+    assert "8x32x" in program and "96x96x" not in program and "8x96x" not in program
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import DATA, Dataset
 from lt_noisy.data.noise import transition_matrix
 from lt_noisy.errors import UserError
-from lt_noisy.estimate.transition import TRANSITIONS, Estimate, clean_prior, confident_joint, describe
+from lt_noisy.estimate.transition import TRANSITIONS, TransitionEstimate, clean_prior, confident_joint, describe
 from lt_noisy.stages import transition as stage
 from lt_noisy.stages.base import Input, read_arrays
 
@@ -216,7 +216,7 @@ def test_only_the_oracle_reads_the_clean_labels():
 def test_describe_by_hand():
     """True counts 4, 2, 0; realised rows (.75, .25, 0) and (0, 1, 0); class 2 has no example and no say."""
     clean, observed = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 1, 1])
-    estimate = Estimate(np.array([[0.5, 0.5, 0], [0.2, 0.8, 0], [1, 0, 0]]), np.array([3.0, 2.0, 1.0]))
+    estimate = TransitionEstimate(np.array([[0.5, 0.5, 0], [0.2, 0.8, 0], [1, 0, 0]]), np.array([3.0, 2.0, 1.0]))
     found = describe(estimate, observed, clean)
     json.dumps(found, allow_nan=False)
     assert found.pop("matrix") == estimate.matrix.tolist() and found.pop("clean_counts") == [3, 2, 1]
@@ -254,8 +254,8 @@ def test_bad_arguments_in_a_config(text, says):
         (np.array([[0.5, 0.5], [0.5, 0.6]]), [0, 1], "row 1 of the probabilities is not a distribution"),
         (np.array([[1.5, -0.5], [0.5, 0.5]]), [0, 1], "row 0 of the probabilities"),
         (np.array([[0.5, 0.5], [np.nan, 0.5]]), [0, 1], "row 1 of the probabilities"),
-        (np.full((2, 2), 0.5), [0, 2], r"observed labels span 0\.\.2, the probabilities are of 2"),
-        (np.full((2, 2), 0.5), [-1, 1], r"observed labels span -1\.\.1"),
+        (np.full((2, 2), 0.5), [0, 2], r"observed labels must be in \[0, 2\), but they span 0 to 2"),
+        (np.full((2, 2), 0.5), [-1, 1], "observed labels .* span -1 to 1"),
     ],
 )
 def test_bad_input(text, p, observed, says):

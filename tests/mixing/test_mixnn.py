@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from sklearn.neighbors import NearestNeighbors
 
 from lt_noisy import stages
 from lt_noisy.collectives import AXIS
@@ -18,7 +17,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
-from lt_noisy.estimate.neighbours import nearest, nearest_in_set
+from lt_noisy.estimate.neighbours import nearest_in_set
 from lt_noisy.losses import cross_entropy
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.training import parallel
@@ -99,18 +98,6 @@ def test_targets_follow_the_predictions_in_closed_form(devices):
         if now:
             expected[rows] = 0.81 * targets[rows] + 0.19 * p
         np.testing.assert_allclose(out, np.broadcast_to(expected, out.shape), rtol=1e-5, atol=1e-7)
-
-
-def test_neighbours_are_scikit_learns():
-    features = GENERATOR.normal(size=(53, 6)).astype(np.float32)
-    reference = NearestNeighbors(n_neighbors=4).fit(features).kneighbors(features, return_distance=False)[:, 1:]
-    np.testing.assert_array_equal(nearest_in_set(features, 3, block=10), reference)
-    np.testing.assert_array_equal(nearest(features[5:9], np.arange(5, 9), features, 3), reference[5:9])
-
-
-def test_of_two_equal_images_each_has_the_other():
-    features = np.array([[1.0, 0], [1.0, 0], [0, 1.0]], np.float32)
-    np.testing.assert_array_equal(nearest_in_set(features, 1)[:2, 0], [1, 0])
 
 
 def test_mixup_mixes_images_targets_and_weights_alike():
