@@ -14,6 +14,7 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
+from lt_noisy.augment.recipes import NORMALISE_CIFAR
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, section
 
@@ -31,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
             length="epochs(1000)",
             batch_size=256,
             augment="compose(resized_crop(min_area=0.08), flip(), jitter(0.4, 0.4, 0.2, 0.1, p=0.8), grey(), "
-            "normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))",
+            f"{NORMALISE_CIFAR})",
             optimizer="lars(momentum=0.9, weight_decay=1e-5, trust=0.02)",
             schedule="cosine(lr=1.0, warmup=0.01)",
         )

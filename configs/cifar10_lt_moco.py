@@ -14,6 +14,7 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
+from lt_noisy.augment.recipes import NORMALISE_CIFAR
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, section
 
@@ -30,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "moco(temperature=0.1, queue=4096, momentum=0.99, symmetric=False, hidden=0, size=128)",
             length="epochs(200)",
             augment="compose(resized_crop(min_area=0.08), flip(), jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grey(), "
-            "normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))",
+            f"{NORMALISE_CIFAR})",
             optimizer="sgd(momentum=0.9, weight_decay=5e-4, decay=all)",
             schedule="cosine(lr=0.06)",
         )

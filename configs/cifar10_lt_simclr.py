@@ -16,6 +16,7 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
+from lt_noisy.augment.recipes import NORMALISE_CIFAR
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, section
 
@@ -33,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
             length="epochs(1000)",
             batch_size=256,
             augment="compose(resized_crop(min_area=0.08), flip(), jitter(0.8, 0.8, 0.8, 0.2, p=0.8), grey(), "
-            "blur(kernel=13), normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))",
+            f"blur(kernel=13), {NORMALISE_CIFAR})",
             optimizer="lars(momentum=0.9, weight_decay=1e-4, trust=0.02)",
             schedule="cosine(lr=0.4, warmup=0.01)",
         )

@@ -8,11 +8,11 @@ python main.py --config=configs/digits_ssl.py
 
 from ml_collections import ConfigDict
 
+from lt_noisy.augment.recipes import NORMALISE_DIGITS
 from lt_noisy.config.resolve import check_variant, default, section
 
 # On a canvas of 12 pixels the 8x8 digits lie at places of their own, as things do in photographs. Centred, their pixels
 # are a representation that is hard to beat.
-NORMALISE = "normalise((0.305,), (0.376,))"
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     views = {
         "length": "epochs(150)",
         "batch_size": 64,
-        "augment": f"compose(resized_crop(min_area=0.7), crop(pad=3), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE})",
+        "augment": f"compose(resized_crop(min_area=0.7), crop(pad=3), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE_DIGITS})",
         "optimizer": "sgd(momentum=0.9, weight_decay=5e-4)",
         "schedule": "cosine(lr=0.06, warmup=0.05)",
         "monitor": "knn(k=20, temperature=0.1)",
@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "supervised",
         length="epochs(60)",
         batch_size=64,
-        augment=f"compose(crop(pad=3), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE})",
+        augment=f"compose(crop(pad=3), jitter(0.2, 0.2, 0.0, 0.0), {NORMALISE_DIGITS})",
         schedule="cosine(lr=0.05, warmup=0.05)",
         log_every="percent(10)",
     )

@@ -17,10 +17,9 @@ The full run not yet, for want of a GPU.
 
 from ml_collections import ConfigDict
 
+from lt_noisy.augment.recipes import NORMALISE_CIFAR
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, section
-
-CIFAR = "normalise((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))"
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -32,12 +31,12 @@ def get_config(variant: str = "") -> ConfigDict:
     c.stages = ("pretrain", "probe", "supervised", "probe_supervised")
     c.pretrain = recipes.light(
         "simclr(temperature=0.5)",
-        augment=f"compose(resized_crop(), jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grey(), {CIFAR})",
+        augment=f"compose(resized_crop(), jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grey(), {NORMALISE_CIFAR})",
     )
     c.supervised = section(
         "supervised",
         length="epochs(200)",
-        augment=f"compose(crop(pad=4), {CIFAR})",
+        augment=f"compose(crop(pad=4), {NORMALISE_CIFAR})",
         schedule="cosine(lr=0.1, warmup=0.02)",
         log_every="percent(2)",
     )

@@ -7,6 +7,9 @@ CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
 DIGITS_MEAN = (0.305,)  # of scikit-learn's 8x8 digits, scaled to [0, 1]
 DIGITS_STD = (0.376,)
+# As a config writes them.
+NORMALISE_CIFAR = f"normalise({CIFAR_MEAN}, {CIFAR_STD})"
+NORMALISE_DIGITS = f"normalise({DIGITS_MEAN}, {DIGITS_STD})"
 
 
 def cifar() -> Augment:
