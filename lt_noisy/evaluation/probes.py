@@ -119,11 +119,13 @@ def _descend(
     """Weights [D, C] and biases [C] after one step for each batch of `rows` int [steps, B]."""
     steps = len(rows)
     drops = {math.ceil(3 * steps / 5): 0.1, math.ceil(4 * steps / 5): 0.1}
-    tx = optax.sgd(optax.piecewise_constant_schedule(lr, drops), momentum=0.9)
+    schedule = optax.piecewise_constant_schedule(lr, drops)
+    # In float32: it takes a sign of the step, which strict promotion does not multiply by a rate.
+    tx = optax.sgd(lambda step: schedule(step.astype(jnp.float32)), momentum=0.9)
 
     def loss(params, batch):
         weights, biases = params
-        logits = jnp.matmul(x[batch], weights, precision="highest") + biases
+        logits = jnp.matmul(x[batch], weights, precision="highest") + biases[None, :]
         return optax.softmax_cross_entropy_with_integer_labels(logits, y[batch]).mean()
 
     def step(carry, batch):

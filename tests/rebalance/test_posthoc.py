@@ -153,7 +153,7 @@ def test_posthoc_by_hand():
 
 def test_tau_keeps_the_prior_that_was_chosen():
     what = known(clean_counts=np.array([1.0, 2.0, 3.0, 4.0]))
-    moved = bind("posthoc(prior=corrected)", CLASSIFIERS, "method").at(0.5)
+    moved = bind("posthoc(prior=corrected)", CLASSIFIERS, "method").with_tau(0.5)
     assert moved.reads_clean_counts
     expected = fit("posthoc(tau=0.5, prior=corrected)", what).logits(what.features)
     np.testing.assert_array_equal(moved.fit(what).logits(what.features), expected)
