@@ -55,21 +55,21 @@ def batches(num_examples: int, batch_size: int, probabilities: np.ndarray | None
     weights = np.ones(batch_size, np.float32)
     current = (-1, np.zeros(0, np.int32))
 
-    def at(step: int) -> dict[str, np.ndarray]:
+    def batch_of(step: int) -> dict[str, np.ndarray]:
         nonlocal current
         epoch, position = divmod(step, whole)
         if epoch != current[0]:
             current = epoch, epoch_order(num_examples, probabilities, seed, purpose, epoch)
         return {"rows": current[1][position * batch_size :][:batch_size], "weights": weights}
 
-    return at
+    return batch_of
 
 
-def grouped(at: Batches, step: int, steps_per_call: int) -> dict[str, np.ndarray]:
+def grouped(batch_of: Batches, step: int, steps_per_call: int) -> dict[str, np.ndarray]:
     """The batches of one call: leaves [B, ...], or [steps_per_call, B, ...] where it takes several steps."""
     if steps_per_call == 1:
-        return at(step)
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *[at(step + i) for i in range(steps_per_call)])
+        return batch_of(step)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *[batch_of(step + i) for i in range(steps_per_call)])
 
 
 def fetch(data: Resident, rows: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -183,7 +183,7 @@ def diff(a: Manifest, b: Manifest) -> dict[str, Any]:
     (ids in both whose labels differ), order (True: the ids in both come in another order), recipe ({field:
     [of a, of b]}, None where it is missing).
     """
-    common, at_a, at_b = np.intersect1d(a.ids, b.ids, return_indices=True)
+    common, rows_a, rows_b = np.intersect1d(a.ids, b.ids, return_indices=True)
     recipe = {
         key: [a.recipe.get(key), b.recipe.get(key)]
         for key in sorted({*a.recipe, *b.recipe})
@@ -192,9 +192,9 @@ def diff(a: Manifest, b: Manifest) -> dict[str, Any]:
     found = {
         "ids_only_in_a": np.setdiff1d(a.ids, b.ids).tolist(),
         "ids_only_in_b": np.setdiff1d(b.ids, a.ids).tolist(),
-        "clean_labels": common[a.clean_labels[at_a] != b.clean_labels[at_b]].tolist(),
-        "observed_labels": common[a.observed_labels[at_a] != b.observed_labels[at_b]].tolist(),
-        "order": not np.array_equal(np.argsort(at_a), np.argsort(at_b)),
+        "clean_labels": common[a.clean_labels[rows_a] != b.clean_labels[rows_b]].tolist(),
+        "observed_labels": common[a.observed_labels[rows_a] != b.observed_labels[rows_b]].tolist(),
+        "order": not np.array_equal(np.argsort(rows_a), np.argsort(rows_b)),
         "recipe": recipe,
     }
     return {key: value for key, value in found.items() if value}

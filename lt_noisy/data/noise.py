@@ -164,8 +164,8 @@ def heteroskedastic(rate: float = 0.4, groups: tuple = ((1, 9), (3, 5)), draw: D
     def corrupt(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
         if max(named) >= num_classes:
             raise UserError(f"heteroskedastic: groups name class {max(named)}, the data has 0..{num_classes - 1}")
-        observed, at = labels.astype(np.int32), np.isin(labels, named)
-        observed[at] = inside.corrupt(labels[at], ids[at], num_classes, seed)
+        observed, affected = labels.astype(np.int32), np.isin(labels, named)
+        observed[affected] = inside.corrupt(labels[affected], ids[affected], num_classes, seed)
         return observed
 
     return inside._replace(corrupt=corrupt)
@@ -265,8 +265,8 @@ def _draw(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, 
     cumulative /= cumulative[:, -1:]
     observed = labels.astype(np.int32)
     for c in np.unique(labels):
-        at = picked & (labels[order] == c)
-        observed[order[at]] = np.searchsorted(cumulative[c], uniform[at], side="right")
+        relabelled = picked & (labels[order] == c)
+        observed[order[relabelled]] = np.searchsorted(cumulative[c], uniform[relabelled], side="right")
     return observed
 
 

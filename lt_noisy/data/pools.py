@@ -109,22 +109,22 @@ def draw(
         raise UserError(f"ratio={ratio:g} shapes a pool by its true labels, and images(...) has none; set ratio=1.0")
     split, rows = _candidates(pool, dataset)
     total = round(times * len(dataset.ids))
-    others = round(irrelevant * total) if times else round(len(rows) * irrelevant / (1 - irrelevant))
+    num_irrelevant = round(irrelevant * total) if times else round(len(rows) * irrelevant / (1 - irrelevant))
     if times and isinstance(pool, Unlabelled):
-        rows = _any(rows, total - others, seed)
+        rows = _any(rows, total - num_irrelevant, seed)
     elif times:
         # The most of the class that the training set has most of: SVHN's head, say, is class 1.
         by_size = np.argsort(-np.bincount(dataset.clean, minlength=dataset.num_classes), kind="stable")
         counts = np.empty(dataset.num_classes, np.int64)
-        counts[by_size] = unlabelled_counts(dataset.num_classes, total - others, ratio)
+        counts[by_size] = unlabelled_counts(dataset.num_classes, total - num_irrelevant, ratio)
         rows = _profiled(split, rows, counts, seed)
     if irrelevant and split.ids[rows].min() < 0:
         raise UserError("ids of the pool are below 0, which is for irrelevant images; number its images from 0")
     _check_shape(split, "pool", dataset)
-    relevant = Split(split.ids[rows], split.labels[rows], lambda at: split.images(rows[at]))
-    if irrelevant_source is None or not others:
+    relevant = Split(split.ids[rows], split.labels[rows], lambda positions: split.images(rows[positions]))
+    if irrelevant_source is None or not num_irrelevant:
         return relevant
-    return _mixed(relevant, irrelevant_source, others, dataset, seed)
+    return _mixed(relevant, irrelevant_source, num_irrelevant, dataset, seed)
 
 
 @functools.cache
@@ -155,7 +155,7 @@ def _candidates(pool: Own | Unlabelled | Load, dataset: Dataset) -> tuple[Split,
     elif isinstance(pool, Unlabelled):
         array, files = _loaded(pool.load)
         rows = np.arange(len(array))
-        split = Split(rows, np.full(len(rows), UNKNOWN, np.int32), lambda at: array[at], files)
+        split = Split(rows, np.full(len(rows), UNKNOWN, np.int32), lambda rows: array[rows], files)
     else:
         source: Source = _loaded(pool)
         if source.num_classes != dataset.num_classes:
@@ -203,11 +203,11 @@ def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: i
     if other.ids[rows].min() < 0:
         raise UserError("ids of irrelevant_source are below 0; number its images from 0")
 
-    def images(at: np.ndarray) -> np.ndarray:
-        out = np.empty((len(at), *dataset.train_images.shape[1:]), np.uint8)
-        is_relevant = at < size
-        out[is_relevant] = relevant.images(at[is_relevant])
-        out[~is_relevant] = other.images(rows[at[~is_relevant] - size])
+    def images(positions: np.ndarray) -> np.ndarray:
+        out = np.empty((len(positions), *dataset.train_images.shape[1:]), np.uint8)
+        is_relevant = positions < size
+        out[is_relevant] = relevant.images(positions[is_relevant])
+        out[~is_relevant] = other.images(rows[positions[~is_relevant] - size])
         return out
 
     return Split(

@@ -38,7 +38,7 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
     def load() -> Source:
         root = _existing(path)
         listing = _list_images(root, test_percent)
-        _note_skipped(path, listing.others)
+        _note_skipped(path, listing.other_files)
         _note_outside(path, listing)
         return _source(root, listing, _decode_all(listing.images, size))
 
@@ -48,8 +48,8 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
 def images_under(path: str, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """All images under a folder, whatever its sub-folders, decoded as `folder` does, and their paths, sorted."""
     root = _existing(path)
-    files, others = _image_files(root)
-    _note_skipped(path, others)
+    files, other_files = _image_files(root)
+    _note_skipped(path, other_files)
     return _decode_all(files, size), _paths(root, files)
 
 
@@ -60,7 +60,7 @@ class _Listing(NamedTuple):
     images: list[Path]
     labels: list[int]
     is_test: list[bool]
-    others: list[Path]
+    other_files: list[Path]
 
 
 def _list_images(root: Path, test_percent: int) -> _Listing:
@@ -75,9 +75,9 @@ def _list_images(root: Path, test_percent: int) -> _Listing:
         for class_folder in _folders(root / split):
             if class_folder.name not in class_names:
                 raise UserError(f"{class_folder} is a class that {train_root} does not have")
-            images, others = _image_files(class_folder)
+            images, other_files = _image_files(class_folder)
             listing.images.extend(images)
-            listing.others.extend(others)
+            listing.other_files.extend(other_files)
             listing.labels.extend([class_names.index(class_folder.name)] * len(images))
             if test_folder:
                 listing.is_test.extend([split == test_folder] * len(images))
@@ -137,13 +137,13 @@ def _files(directory: Path) -> Iterator[Path]:
 
 def _image_files(directory: Path) -> tuple[list[Path], list[Path]]:
     """The images under a folder and its other files, hidden ones in neither; refuses a folder without an image."""
-    images, others = [], []
+    images, other_files = [], []
     for file in _files(directory):
-        (images if file.suffix.lower() in _SUFFIXES else others).append(file)
+        (images if file.suffix.lower() in _SUFFIXES else other_files).append(file)
     if not images:
-        held = f" but {_counted(others)}" if others else ""
-        raise UserError(f"{directory} holds no image ({', '.join(_SUFFIXES)}){held}")
-    return images, others
+        instead = f" but {_counted(other_files)}" if other_files else ""
+        raise UserError(f"{directory} holds no image ({', '.join(_SUFFIXES)}){instead}")
+    return images, other_files
 
 
 def _counted(files: list[Path]) -> str:
@@ -158,7 +158,7 @@ def _note_skipped(path: str, files: list[Path]) -> None:
 
 
 def _note_outside(path: str, listing: _Listing) -> None:
-    outside = sorted({*_files(Path(path))} - {*listing.images, *listing.others})
+    outside = sorted({*_files(Path(path))} - {*listing.images, *listing.other_files})
     if outside:
         print(
             f"note: {path}: {len(outside)} files outside the class folders are not read ({outside[0]}, ...)", flush=True
@@ -196,7 +196,7 @@ def _decode_all(files: list[Path], size: int) -> np.ndarray:
     with ThreadPoolExecutor() as pool:
         grey = list(pool.map(fill, range(len(files))))
     if broken:
-        first, *others = [files[row] for row in sorted(broken)]
-        more = f"; {len(others)} more cannot be read either: {listed(others)}" if others else ""
+        first, *rest = [files[row] for row in sorted(broken)]
+        more = f"; {len(rest)} more cannot be read either: {listed(rest)}" if rest else ""
         raise UserError(f"{first} cannot be read as an image: {broken[min(broken)]}{more}")
     return images[..., :1] if all(grey) else images
