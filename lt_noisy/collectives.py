@@ -13,7 +13,7 @@ AXIS = "data"
 
 def positions(local_size: int) -> jax.Array:
     """Positions int32 [local_size] of this device's examples in the global batch."""
-    return jax.lax.axis_index(AXIS) * local_size + jnp.arange(local_size)
+    return jax.lax.axis_index(AXIS) * local_size + jnp.arange(local_size, dtype=jnp.int32)
 
 
 def global_size(local_size: int) -> int:

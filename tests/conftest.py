@@ -1,4 +1,4 @@
-"""Eight CPU devices for every test, set before JAX starts; and the tiny run that the command line is tested with."""
+"""Eight CPU devices and strict promotion for every test and its children; the tiny run of the command line's tests."""
 
 import json
 import os
@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+# Set before JAX starts, and inherited by child processes: no dtype and no rank changes unless the code says so.
+os.environ.update(JAX_PLATFORMS="cpu", JAX_NUMPY_DTYPE_PROMOTION="strict", JAX_NUMPY_RANK_PROMOTION="raise")
 # The suite is mostly compilation of programs that run once on tiny shapes: do not optimise them.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILE}"

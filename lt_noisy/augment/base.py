@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from lt_noisy import rng
 from lt_noisy.errors import UserError
+from lt_noisy.precision import to_float
 
 
 class Augment(NamedTuple):
@@ -54,7 +55,7 @@ def _unit(images: jax.Array) -> jax.Array:
     """uint8 -> float32 in [0, 1]; anything else would be scaled wrongly without a sound."""
     if images.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8, not {images.dtype}")
-    return images.astype(jnp.float32) / 255
+    return to_float(images) / 255
 
 
 def augment_batch(augment: Augment, key: jax.Array, images: Any, positions: jax.Array) -> jax.Array:

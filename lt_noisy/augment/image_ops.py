@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_noisy.errors import UserError
+from lt_noisy.precision import to_float
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601 luma, as in PIL
 
@@ -52,9 +53,10 @@ def rot90(image: jax.Array, k: jax.Array | int) -> jax.Array:
 
 def _interpolation(size: int, start: jax.Array, length: jax.Array) -> jax.Array:
     """Weights [size, size] that stretch the pixels [start, start + length) of an axis to the whole axis."""
-    centres = (jnp.arange(size) + 0.5) * (length / size) - 0.5  # half-pixel centres (align_corners=False)
+    pixels = to_float(jnp.arange(size))
+    centres = (pixels + 0.5) * (length / size) - 0.5  # half-pixel centres (align_corners=False)
     sources = start + jnp.clip(centres, 0, length - 1)  # never looks outside the box
-    return jnp.maximum(0, 1 - jnp.abs(sources[:, None] - jnp.arange(size)[None, :]))
+    return jnp.maximum(0, 1 - jnp.abs(sources[:, None] - pixels[None]))
 
 
 def resized_box(image: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
@@ -100,7 +102,7 @@ def adjust_hue(image: jax.Array, turns: jax.Array) -> jax.Array:
         (green - blue) * scale,
         jnp.where(value == green, 2 + (blue - red) * scale, 4 + (red - green) * scale),
     )
-    k = jnp.array([5.0, 3.0, 1.0]) + sixths + 6 * turns
+    k = to_float([5.0, 3.0, 1.0])[None, None] + sixths + 6 * turns
     k = k - 6 * jnp.floor(k / 6)
     return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
@@ -117,13 +119,13 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array, kernel: int) -> jax.Array:
             f"blur(kernel={kernel}) is too wide for {image.shape[0]} x {image.shape[1]} images:"
             f" use at most {2 * min(image.shape[:2]) - 1}"
         )
-    total = jnp.exp(-0.5 * (jnp.arange(-half, half + 1) / sigma) ** 2).sum()
+    total = jnp.exp(-0.5 * (to_float(jnp.arange(-half, half + 1)) / sigma) ** 2).sum()
 
     def weights(size: int) -> jax.Array:
         i, j = jnp.arange(size)[:, None], jnp.arange(size)[None, :]
 
         def tap(distance: jax.Array) -> jax.Array:
-            return jnp.where(jnp.abs(distance) <= half, jnp.exp(-0.5 * (distance / sigma) ** 2), 0)
+            return jnp.where(jnp.abs(distance) <= half, jnp.exp(-0.5 * (to_float(distance) / sigma) ** 2), 0)
 
         before = jnp.where(j > 0, tap(i + j), 0)  # pixel j seen mirrored at -j
         after = jnp.where(j < size - 1, tap(2 * (size - 1) - j - i), 0)  # and beyond the far border

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from lt_noisy.augment import image_ops
 from lt_noisy.augment.base import Augment, random_only
 from lt_noisy.errors import UserError
+from lt_noisy.precision import to_float
 
 
 def check_probability(p: float) -> None:
@@ -24,7 +25,7 @@ def normalise(mean: tuple, std: tuple) -> Augment:
     def apply(image: jax.Array) -> jax.Array:
         if image.shape[-1] != len(mean):
             raise UserError(f"normalise has {len(mean)} means, but the images have {image.shape[-1]} channels")
-        return (image - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)
+        return (image - to_float(mean)[None, None]) / to_float(std)[None, None]
 
     return Augment(lambda key, image: apply(image), apply)
 

@@ -23,6 +23,7 @@ from lt_noisy import rng
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError, check_finite, check_range
 from lt_noisy.evaluation.classification import accuracies, classification
+from lt_noisy.precision import to_float
 
 # (train_x [M, D], train_y int [M], test_x [Q, D], num_classes, seed) -> logits [Q, C], all finite
 Linear = Callable[[np.ndarray, np.ndarray, np.ndarray, int, int], np.ndarray]
@@ -121,7 +122,7 @@ def _descend(
     drops = {math.ceil(3 * steps / 5): 0.1, math.ceil(4 * steps / 5): 0.1}
     schedule = optax.piecewise_constant_schedule(lr, drops)
     # In float32: it takes a sign of the step, which strict promotion does not multiply by a rate.
-    tx = optax.sgd(lambda step: schedule(step.astype(jnp.float32)), momentum=0.9)
+    tx = optax.sgd(lambda step: schedule(to_float(step)), momentum=0.9)
 
     def loss(params, batch):
         weights, biases = params

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from lt_noisy.precision import to_float
+
 
 def log_softmax(logits: jax.Array) -> jax.Array:
     """log p of logits [B, C], float32 whatever their dtype."""
-    return jax.nn.log_softmax(logits.astype(jnp.float32))
+    return jax.nn.log_softmax(to_float(logits))
 
 
 def log_complement(log_p: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from lt_noisy.losses.common import at_target, log_complement, log_softmax
 from lt_noisy.losses.factory import check_not_negative, check_positive, from_formula
 from lt_noisy.losses.plain import cross_entropy
 from lt_noisy.method import Context, Method, State
+from lt_noisy.precision import to_float
 
 
 def logit_adjusted(logits: jax.Array, targets: jax.Array, log_prior: jax.Array, tau: float = 1.0) -> jax.Array:
@@ -30,7 +31,7 @@ def logit_adjusted(logits: jax.Array, targets: jax.Array, log_prior: jax.Array, 
     References:
       Menon et al., "Long-tail learning via logit adjustment" (2021), eq. 10.
     """
-    logits = logits.astype(jnp.float32)
+    logits = to_float(logits)
     return cross_entropy(logits + tau * jnp.asarray(log_prior, logits.dtype)[None], targets)
 
 
@@ -51,7 +52,7 @@ def balanced_softmax(logits: jax.Array, targets: jax.Array, counts: jax.Array) -
     References:
       Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition" (2020).
     """
-    return logit_adjusted(logits, targets, jnp.log(jnp.maximum(jnp.asarray(counts, jnp.float32), 1.0)))
+    return logit_adjusted(logits, targets, jnp.log(jnp.maximum(to_float(jnp.asarray(counts)), 1.0)))
 
 
 def ldam(logits: jax.Array, targets: jax.Array, margins: jax.Array, scale: float = 30.0) -> jax.Array:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from lt_noisy.losses.common import at_target, log_softmax
 from lt_noisy.losses.factory import check_proportion, from_formula
 from lt_noisy.method import Context, Method, State
+from lt_noisy.precision import to_float
 
 
 def label_smoothing(targets: jax.Array, num_classes: int, epsilon: float = 0.1) -> jax.Array:
@@ -22,7 +23,7 @@ def label_smoothing(targets: jax.Array, num_classes: int, epsilon: float = 0.1) 
     References:
       Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), section 7.
     """
-    soft = targets.astype(jnp.float32) if targets.ndim == 2 else jax.nn.one_hot(targets, num_classes)
+    soft = to_float(targets) if targets.ndim == 2 else jax.nn.one_hot(targets, num_classes)
     return (1 - epsilon) * soft + epsilon / num_classes
 
 

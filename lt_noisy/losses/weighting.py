@@ -10,6 +10,7 @@ import numpy as np
 from lt_noisy import collectives
 from lt_noisy.losses.factory import check_positive
 from lt_noisy.method import Context, Method, State
+from lt_noisy.precision import to_float
 
 Threshold = Literal["log_classes", "running_mean", "global_mean"]
 
@@ -80,7 +81,7 @@ def lambertw0(x: jax.Array) -> jax.Array:
       v + expm1(-v) - p exp(-v) with v = 1 + w and p = 1 + e x, which does not cancel; elsewhere as w - x exp(-w), which
       does not overflow.
     """
-    x = jnp.asarray(x, jnp.float32)
+    x = to_float(x)
     # Not e * (x + a + b): XLA folds the two constants into one, and the low part is lost.
     p = math.e * (x + _INVERSE_E) + math.e * _INVERSE_E_REST
     below = p <= 0

@@ -14,6 +14,7 @@ from lt_noisy.collectives import gather
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 from lt_noisy.losses import cross_entropy
+from lt_noisy.precision import to_float
 
 EPSILON = 1e-10
 
@@ -73,7 +74,7 @@ def mixed(values: jax.Array, weights: jax.Array) -> jax.Array:
 
 def linear(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """-sum_c t_c p_c, float32 [B]: the mixup phase's loss as the authors released it, linear in the probability."""
-    return -(targets * jax.nn.softmax(logits.astype(jnp.float32))).sum(-1)
+    return -(targets * jax.nn.softmax(to_float(logits))).sum(-1)
 
 
 MIXUP_LOSSES: dict[str, MixupLoss] = {"linear": linear, "ce": cross_entropy}
@@ -86,7 +87,7 @@ def corrected(targets: jax.Array, rows: jax.Array, logits: jax.Array, momentum: 
       logits: [B, C], of the un-mixed examples; no gradient.
       now: bool [], whether this step corrects at all.
     """
-    p = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
+    p = jax.lax.stop_gradient(jax.nn.softmax(to_float(logits)))
     before = targets[rows]
     after = jnp.where(now, momentum * before + (1 - momentum) * p, before)
     return targets.at[gather(rows)].set(gather(after))  # rows of a permutation: none comes twice

@@ -10,6 +10,8 @@ from jax.typing import DTypeLike
 
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
+from lt_noisy.models.norm import batch_norm
+from lt_noisy.precision import float_dtype, to_float
 
 HeadBuilder = Callable[[int], nn.Module]  # build(num_classes) -> classifier, called as classifier(features)
 
@@ -22,7 +24,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-        return nn.Dense(self.num_classes, kernel_init=kernel_init, name="dense")(features.astype(jnp.float32))
+        return nn.Dense(self.num_classes, kernel_init=kernel_init, name="dense")(to_float(features))
 
 
 def _unit_norm(x: jax.Array, axis: int) -> jax.Array:
@@ -46,7 +48,7 @@ class Cosine(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        features = features.astype(jnp.float32)
+        features = to_float(features)
         kernel = self.param("kernel", _unit_columns, (features.shape[-1], self.num_classes))
         return self.scale * (_unit_norm(features, axis=-1) @ _unit_norm(kernel, axis=0))
 
@@ -99,19 +101,10 @@ class MLP(nn.Module):
             normed = self.norm_last if last else self.norm
             x = nn.Dense(size, use_bias=not normed, dtype=self.dtype, name=f"dense{i + 1}")(x)
             if normed:
+                dtype = float_dtype() if last else self.dtype
                 # E[x^2] - E[x]^2 loses digits on pooled features, whose mean is far above their spread: 2e-5 in
                 # SimSiam's gradient between 1 and 4 devices. Two passes over [B, D] cost nothing here.
-                x = nn.BatchNorm(
-                    use_fast_variance=False,
-                    use_running_average=not train,
-                    momentum=0.9,
-                    epsilon=1e-5,
-                    use_scale=not last,
-                    use_bias=not last,
-                    dtype=jnp.float32 if last else self.dtype,
-                    axis_name=self.norm_axis,
-                    name=f"norm{i + 1}",
-                )(x)
+                x = batch_norm(x, train, dtype, self.norm_axis, f"norm{i + 1}", affine=not last, fast_variance=False)
             if not last:
                 x = nn.relu(x)
-        return x.astype(jnp.float32)
+        return to_float(x)

@@ -11,7 +11,6 @@ called 0.1 there.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -21,6 +20,8 @@ from jax.typing import DTypeLike
 
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
+from lt_noisy.models.norm import batch_norm
+from lt_noisy.precision import to_float
 
 Stem = Literal["cifar", "imagenet"]
 # build(dtype, norm_axis) -> encoder; the encoder is called as encoder(x, train).
@@ -70,37 +71,31 @@ class ResNet(nn.Module):
                 name=name,
             )(x)
 
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=self.dtype,  # of the output; Flax normalises in float32
-            axis_name=self.norm_axis,
-        )
+        def norm(x: jax.Array, name: str) -> jax.Array:
+            return batch_norm(x, train, self.dtype, self.norm_axis, name)
 
         def shortcut(x: jax.Array, channels: int, stride: int, name: str) -> jax.Array:
             if stride == 1 and x.shape[-1] == channels:
                 return x
             if not self.projection:
                 return _pad_shortcut(x, channels, stride)
-            return norm(name=f"{name}_shortcut_norm")(conv(x, channels, 1, stride, f"{name}_shortcut_conv"))
+            return norm(conv(x, channels, 1, stride, f"{name}_shortcut_conv"), f"{name}_shortcut_norm")
 
         def block(x: jax.Array, channels: int, stride: int, name: str) -> jax.Array:
-            y = nn.relu(norm(name=f"{name}_norm1")(conv(x, channels, 3, stride, f"{name}_conv1")))
-            y = norm(name=f"{name}_norm2")(conv(y, channels, 3, 1, f"{name}_conv2"))
+            y = nn.relu(norm(conv(x, channels, 3, stride, f"{name}_conv1"), f"{name}_norm1"))
+            y = norm(conv(y, channels, 3, 1, f"{name}_conv2"), f"{name}_norm2")
             return nn.relu(y + shortcut(x, channels, stride, name))
 
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = conv(x.astype(self.dtype), self.width, size, stride, "stem_conv")
-        x = nn.relu(norm(name="stem_norm")(x))
+        x = nn.relu(norm(x, "stem_norm"))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for group, count in enumerate(self.blocks):
             for i in range(count):
                 stride = 2 if group > 0 and i == 0 else 1
                 x = block(x, self.width * 2**group, stride, f"group{group + 1}_block{i + 1}")
-        return x.astype(jnp.float32).mean(axis=(1, 2))
+        return to_float(x).mean(axis=(1, 2))
 
 
 def _projecting(blocks: tuple[int, ...], stem: Stem, width: int) -> EncoderBuilder:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from lt_noisy.augment.base import Augment, views
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context, Method, State
+from lt_noisy.precision import to_float
 
 Build = Callable[..., nn.Module]  # build(dtype, norm_axis) -> module
 # (augment, key, images uint8 [B, H, W, C], positions [B]) -> (views float32 [B, H, W, C], targets int32 [B] or None)
@@ -73,7 +74,7 @@ class Objective(NamedTuple):
 def normalise(x: jax.Array) -> jax.Array:
     """x / ||x|| along the last axis, float32; about 0, and with gradient 0, at the zero vector."""
     # rsqrt of a clamped square has gradient 0 at the zero vector, where x / ||x|| has NaN.
-    x = x.astype(jnp.float32)
+    x = to_float(x)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
 
 

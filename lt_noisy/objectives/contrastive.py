@@ -37,7 +37,7 @@ def nt_xent(first: jax.Array, second: jax.Array, temperature: float) -> jax.Arra
 
     def anchor_loss(z: jax.Array, itself: jax.Array, positive: jax.Array) -> jax.Array:
         logits = jnp.matmul(z, candidates.T, precision="highest") / temperature
-        columns = jnp.arange(2 * half)
+        columns = jnp.arange(2 * half, dtype=jnp.int32)
         logits = jnp.where(columns[None] == itself[:, None], -jnp.inf, logits)
         return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, positive[:, None], 1)[:, 0]
 
@@ -115,12 +115,12 @@ def moco(
         }
 
     def apply(state: State, outputs: Outputs, targets, rows, step):
-        present = jnp.arange(queue) < state["filled"]
+        present = jnp.arange(queue, dtype=jnp.int32) < state["filled"]
         # With one key view, query 0 meets key view 1; with two, each query meets the other view's key.
         pairs = zip(outputs.projections, outputs.targets[::-1], strict=True)
         losses = [info_nce(q, k, state["keys"], present, temperature) for q, k in pairs]
         keys = jnp.concatenate([gather(normalise(k)) for k in outputs.targets])
-        slots = (state["next"] + jnp.arange(len(keys))) % queue
+        slots = (state["next"] + jnp.arange(len(keys), dtype=jnp.int32)) % queue
         return sum(losses) / len(losses), {
             "keys": state["keys"].at[slots].set(jax.lax.stop_gradient(keys)),
             "written": state["written"].at[slots].set(step),

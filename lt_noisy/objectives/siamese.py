@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import Decay, Objective, Outputs, check_momentum, check_sizes, normalise, stateless
+from lt_noisy.precision import to_float
 
 
 def negative_cosine(prediction: jax.Array, target: jax.Array) -> jax.Array:
@@ -47,7 +48,7 @@ def byol(momentum: float = 0.99, hidden: int = 1024, size: int = 256) -> Objecti
         return 4.0 + 2.0 * (negative_cosine(p1, z2) + negative_cosine(p2, z1))
 
     def decay(total_steps: int) -> Decay:
-        return lambda step: 1.0 - (1.0 - momentum) * (jnp.cos(jnp.pi * step / total_steps) + 1.0) / 2.0
+        return lambda step: 1.0 - (1.0 - momentum) * (jnp.cos(jnp.pi * to_float(step) / total_steps) + 1.0) / 2.0
 
     head = lambda dtype, norm_axis: MLP((hidden, size), norm=True, dtype=dtype, norm_axis=norm_axis)  # noqa: E731
     return Objective(method=stateless(loss), projector=head, predictor=head, target=(0, 1), decay=decay)

@@ -18,6 +18,7 @@ from lt_noisy.data.batches import Resident, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
+from lt_noisy.precision import to_float
 from lt_noisy.stages import features, self_supervised, training
 from lt_noisy.stages.base import Input, Job, Kind, read_arrays
 from lt_noisy.training.loop import Phase, Prepared
@@ -72,7 +73,7 @@ class Student(nn.Module):
 
     def features(self, x: jax.Array) -> jax.Array:
         """The encoder's features [B, D] in evaluation mode: the representation."""
-        return self.encoder(x, train=False).astype(jnp.float32)
+        return to_float(self.encoder(x, train=False))
 
 
 def distillation(

@@ -15,6 +15,7 @@ from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_predict
 from lt_noisy.hashing import arrays_sha256
+from lt_noisy.precision import to_float
 from lt_noisy.stages.base import Input, Job
 from lt_noisy.stages.prediction import compile_predict, once_per_step
 from lt_noisy.training.checkpoint import read_final
@@ -72,7 +73,7 @@ class _Encoder(nn.Module):
     encoder: nn.Module
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        return self.encoder(x, train=train).astype(jnp.float32)
+        return to_float(self.encoder(x, train=train))
 
 
 def encoder_features(job: Job, stage: Input) -> Features:

@@ -36,6 +36,7 @@ from lt_noisy.losses.factory import check_memory
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixing.mixnn import MixupLoss
 from lt_noisy.models.heads import HEADS, HeadBuilder
+from lt_noisy.precision import to_float
 from lt_noisy.stages import supervised, training
 from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
 from lt_noisy.stages.prediction import compile_predict
@@ -154,7 +155,7 @@ def make_steps(
             variables, x, train=True, mutable=["batch_stats"], method=type(net).features_and_logits
         )
         state = state.replace(batch_stats=changed["batch_stats"])
-        return state, *jax.lax.stop_gradient((features.astype(jnp.float32), logits))
+        return state, *jax.lax.stop_gradient((to_float(features), logits))
 
     def correct(state: TrainState, rows: jax.Array, logits: jax.Array) -> dict[str, jax.Array]:
         current = state.step // epoch + 1
@@ -168,10 +169,10 @@ def make_steps(
         def losses(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
-            right = (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
+            right = to_float(logits.argmax(-1) == targets.argmax(-1))
             sums = {
-                "accuracy": jax.lax.psum((right.sum(), jnp.float32(len(right))), AXIS),
-                "clean": jax.lax.psum((method["clean"][batch["rows"]].sum(), jnp.float32(len(right))), AXIS),
+                "accuracy": jax.lax.psum((right.sum(), to_float(len(right))), AXIS),
+                "clean": jax.lax.psum((method["clean"][batch["rows"]].sum(), to_float(len(right))), AXIS),
             }
             return loss(logits, targets), (changed["batch_stats"], method, sums)
 
@@ -229,9 +230,9 @@ def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: 
     predict = supervised.predict_logits(job, net, section.augment)
     featurise = compile_predict(
         job,
-        lambda v, images: net.apply(
-            v, evaluate_batch(section.augment, images), train=False, method=type(net).features_and_logits
-        )[0].astype(jnp.float32),
+        lambda v, images: to_float(
+            net.apply(v, evaluate_batch(section.augment, images), train=False, method=type(net).features_and_logits)[0]
+        ),
     )
     images = job.dataset.train_images
 

@@ -21,6 +21,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
+from lt_noisy.precision import to_float
 from lt_noisy.stages import training
 from lt_noisy.stages.base import Job, Kind, read_arrays
 from lt_noisy.stages.features import MONITORS, Knn, Representation
@@ -71,7 +72,7 @@ class Network(nn.Module):
 
     def features(self, x: jax.Array) -> jax.Array:
         """The encoder's features [B, D] in evaluation mode: the representation."""
-        return self.encoder(x, train=False).astype(jnp.float32)
+        return to_float(self.encoder(x, train=False))
 
     def hidden(self, x: jax.Array) -> jax.Array:
         """The projector's first layer [B, D] in evaluation mode, after its ReLU."""

@@ -25,6 +25,7 @@ from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context, Method
 from lt_noisy.mixing.mixup import MIXES, Mix
 from lt_noisy.models.heads import HEADS, HeadBuilder
+from lt_noisy.precision import to_float
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Sampler, Weighting
 from lt_noisy.stages import training, transition, unlabelled
 from lt_noisy.stages.base import ENCODERS, Input, Job, Kind, observed_labels
@@ -157,7 +158,7 @@ def make_step(
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
             per_example, method = loss.apply(state.method, logits, targets, rows, state.step)
-            right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+            right = to_float(jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels)
             sums = {"accuracy": jax.lax.psum(((weights * right).sum(), weights.sum()), AXIS)}
             return per_example, (changed["batch_stats"], method, sums)
 

@@ -16,6 +16,7 @@ import optax
 from lt_noisy.collectives import AXIS, share
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
+from lt_noisy.precision import to_float
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
@@ -125,7 +126,17 @@ def adamw(weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay:
     _require(0 <= b1 < 1 and 0 <= b2 < 1, f"b1 and b2 are in [0, 1), not {b1}, {b2}")
     _require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
     mask = _decay_mask(decay)
-    return lambda schedule: optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask)
+
+    def build(schedule: Schedule) -> optax.GradientTransformation:
+        tx = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask)
+
+        def update(*args: PyTree) -> tuple[PyTree, PyTree]:
+            with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer count
+                return tx.update(*args)
+
+        return optax.GradientTransformation(tx.init, update)
+
+    return build
 
 
 def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001) -> Optimizer:
@@ -226,7 +237,7 @@ def descend(
     first = None if ascent is None else ascent_weights
     grads, (loss, (batch_stats, method, sums)) = gradient(state.params, first)
     loss, grads = jax.lax.psum((loss, grads), AXIS)
-    one = jnp.ones((), jnp.float32)
+    one = to_float(1)
     if ascent is not None:
         sums = {**sums, "ascent_norm": (optax.tree.norm(grads), one)}
         grads = jax.lax.psum(gradient(ascent(state.params, grads), None)[0], AXIS)
@@ -236,7 +247,7 @@ def descend(
         **sums,
         "loss": (loss, one),
         "grad_norm": (grad_norm, one),
-        "nonfinite": (1.0 - (jnp.isfinite(loss) & jnp.isfinite(grad_norm)).astype(jnp.float32), one),
+        "nonfinite": (to_float(~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))), one),
     }
     return state.replace(
         step=state.step + 1,

@@ -113,7 +113,7 @@ def test_mlp_stopped_after_its_first_layer_gives_the_hidden_one():
     variables = net.init(jax.random.key(0), x, train=False)
     hidden = net.apply(variables, x, train=False, layers=1)
     dense = variables["params"]["dense1"]
-    np.testing.assert_allclose(hidden, np.maximum(x @ dense["kernel"] + dense["bias"], 0), atol=1e-5)
+    np.testing.assert_allclose(hidden, np.maximum(x @ dense["kernel"] + dense["bias"][None], 0), atol=1e-5)
 
 
 def test_mlp_in_bfloat16_keeps_float32_parameters_statistics_and_result():

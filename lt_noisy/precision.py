@@ -1,0 +1,19 @@
+"""The precision of losses, statistics, features and pixels, whatever the network computes in: float32.
+
+Where this package says float32 of what is computed on the device, it means this: in JAX's x64 mode it is float64, so
+that two ways of computing the same can be compared without rounding.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def float_dtype() -> jnp.dtype:
+    """float32, or float64 in x64 mode."""
+    return jnp.result_type(float)
+
+
+def to_float(x: ArrayLike) -> jax.Array:
+    """Numbers of any dtype [...] in that precision: [...]."""
+    return jnp.asarray(x, float_dtype())
