@@ -30,7 +30,7 @@ def fold(
     """`result = visit(result, scores float32 [Q, T], first int32 [])` over a bank, in tiles of at most `TILE` rows.
 
     Args:
-      visit: is given the scores of rows first, first + 1, ...; -inf past the bank's end.
+      visit: is given the scores of rows first, first + 1, ...; -inf for those that an earlier tile held.
       initial: the result before the first tile.
       queries: float32 [Q, D].
       bank: float32 [N, D].
@@ -40,22 +40,22 @@ def fold(
     size = len(bank)
     count = -(-size // TILE)
     tile = -(-size // count)
-    padding = count * tile - size
-    bank = jnp.pad(bank, ((0, padding), (0, 0))).reshape(count, tile, -1)
-    offsets = jnp.pad(offsets, (0, padding), constant_values=-jnp.inf).reshape(count, tile)
-    starts = tile * jnp.arange(count, dtype=jnp.int32)
 
-    def visit_tile(result: PyTree, part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[PyTree, None]:
-        rows, offset, first = part
+    def visit_tile(result: PyTree, next_row: jax.Array) -> tuple[PyTree, None]:
+        # The last tile reaches back where it would reach past the end: padding would copy the bank.
+        first = jnp.minimum(next_row, size - tile)
+        rows, offset = (jax.lax.dynamic_slice_in_dim(array, first, tile) for array in (bank, offsets))
         scores = jnp.matmul(queries, rows.T, precision="highest") + offset[None, :]
+        columns = (first + jnp.arange(tile, dtype=jnp.int32))[None, :]
+        if count > 1:
+            scores = jnp.where(columns < next_row, -jnp.inf, scores)
         if own is not None:
-            columns = first + jnp.arange(tile, dtype=jnp.int32)
-            scores = jnp.where(columns[None, :] == own[:, None], -jnp.inf, scores)
+            scores = jnp.where(columns == own[:, None], -jnp.inf, scores)
         return visit(result, scores, first), None
 
     if count == 1:  # within a training step: a loop, even of length one, is slow on the CPU
-        return visit_tile(initial, (bank[0], offsets[0], starts[0]))[0]
-    return jax.lax.scan(visit_tile, initial, (bank, offsets, starts))[0]
+        return visit_tile(initial, jnp.int32(0))[0]
+    return jax.lax.scan(visit_tile, initial, tile * jnp.arange(count, dtype=jnp.int32))[0]
 
 
 def search(queries: jax.Array, bank: jax.Array, offsets: jax.Array, k: int, own: jax.Array | None = None) -> Best:
