@@ -4,7 +4,7 @@
         --stage=finetune --seconds=10 --json=results/throughput_digits.json [--start]
 
 Rows: `data` (batch order on the host, gather on the device), `augment` (the stage's views), `step` (the bare
-compiled step on a batch that is already there) and `loop` (`train.train` with its logging, without
+compiled step on a batch that is already there) and `loop` (`loop.train` with its logging, without
 evaluation and saving). Step and loop are measured in turns, five times each, and the medians compared, since the
 clock of a shared machine drifts. `--start` also times two fresh processes from their start to the end of the first
 step, the first with an empty compilation cache and the second with the one it left.

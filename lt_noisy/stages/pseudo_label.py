@@ -95,7 +95,7 @@ def describe(
       `..._kept`, the share that is kept (None of none); `confidence`, its mean over all images; over the kept ones
       `counts` [C] of pseudo-labels, and `precision` [C], the share of a pseudo-label's images that are truly of its
       class (None without images of known label), irrelevant ones being wrong; `group_precision`, its mean over each of
-      `evaluate.class_groups`; `labels`, what `evaluate.accuracies` says of the relevant kept ones (None without any).
+      `classification.class_groups`; `labels`, what `classification.accuracies` says of the relevant kept ones (None without any).
     """
     num_classes, relevant, irrelevant = dataset.num_classes, labels >= 0, labels == pools.NOT_OF_ANY_CLASS
     train_counts = np.bincount(dataset.clean, minlength=num_classes)

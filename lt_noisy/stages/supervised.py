@@ -140,7 +140,7 @@ def make_step(
       net: the classifier.
       loss: applied to (logits, targets, rows).
       name: of the stage; names its random streams.
-      mix: of the augmented batch (`mix.MIXES`); `accuracy` is then that for the heavier label.
+      mix: of the augmented batch (`mixup.MIXES`); `accuracy` is then that for the heavier label.
     """
 
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
