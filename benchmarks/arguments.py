@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+# The scripts, which all import this module before the package, run the code of the checkout that they are in.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
 from lt_noisy.errors import UserError
 
 

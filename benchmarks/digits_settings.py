@@ -7,18 +7,15 @@ From scratch but for the two that pre-train, symmetric noise 0.4, ratio 10, seed
 quarter of the training images (`development`); those of the grid are in neither split.
 """
 
-import importlib.util
 import pathlib
 
 from ml_collections import ConfigDict
 
 from lt_noisy.config import recipes
+from lt_noisy.config.python_file import read_module
 from lt_noisy.runs.sweeps.cells import Cell, axis, product
 
-_PATH = pathlib.Path(__file__).resolve().parent.parent / "configs" / "digits_lt_noise.py"
-_SPEC = importlib.util.spec_from_file_location("digits_lt_noise", _PATH)
-_DIGITS = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_DIGITS)
+_DIGITS = read_module(pathlib.Path(__file__).resolve().parent.parent / "configs" / "digits_lt_noise.py")
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -14,15 +14,11 @@ order would have.
 import csv
 import json
 import pathlib
-import sys
-
-import numpy as np
-from PIL import Image
-
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+from typing import Any
 
 import arguments
+import numpy as np
+from PIL import Image
 
 from lt_noisy.config.spec import bind
 from lt_noisy.data import manifest as manifests
@@ -32,6 +28,7 @@ from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.revision import distinct
+from lt_noisy.runs.markdown import markdown
 
 LENGTHS = (25, 50, 100, 200, 400, 800, 1600, 3200)
 
@@ -66,7 +63,7 @@ def make(folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: in
     return manifest
 
 
-def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, object]:
+def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, Any]:
     """How good the head of a `suspects.csv` is, and what its stage says of itself; counts of files, shares in 0..1."""
     manifest = manifests.load(_truth(folder))
     clean = dict(zip(manifest.ids.tolist(), manifest.clean_labels.tolist(), strict=True))
@@ -91,26 +88,25 @@ def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, object]:
     }
 
 
-def _stage(summary: pathlib.Path) -> dict[str, object]:
+def _stage(summary: pathlib.Path) -> dict[str, Any]:
     """Of the stage that wrote the list: how many labels it judged, and with how good networks; {} without a summary."""
     if not summary.exists():
         return {}
-    said = json.loads(summary.read_text())
-    unseen = [network["held_out_accuracy_observed"] for network in said.get("networks", [])]
+    figures = json.loads(summary.read_text())
+    unseen = [network["held_out_accuracy_observed"] for network in figures.get("networks", [])]
     return {
-        "judged": said["label_quality"]["images"],
-        "estimated_wrong": said["label_quality"]["estimated_rate"],
+        "judged": figures["label_quality"]["images"],
+        "estimated_wrong": figures["label_quality"]["estimated_rate"],
         "agreement_with_unseen_labels": float(np.mean(unseen)) if unseen else None,
-        "code": distinct([said]),
-        **{key: said[key] for key in ("stage", "seed", "wall_seconds", "versions", "machine")},
+        "code": distinct([figures]),
+        **{key: figures[key] for key in ("stage", "seed", "wall_seconds", "versions", "machine")},
     }
 
 
-def show(figures: dict[str, object]) -> str:
+def show(figures: dict[str, Any]) -> str:
     """A Markdown table of `score`."""
-    lines = ["| first files of the list | in a wrong folder | the suggested class is the true one |", "|---|---|---|"]
-    lines += [f"| {r['files']} | {r['wrong']} | {r['suggested_is_true']} |" for r in figures["head"]]
-    return "\n".join(lines)
+    lines = [[str(row[key]) for key in ("files", "wrong", "suggested_is_true")] for row in figures["head"]]
+    return markdown([["first files of the list", "in a wrong folder", "the suggested class is the true one"], *lines])
 
 
 def main(argv: list[str]) -> None:

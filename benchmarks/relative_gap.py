@@ -12,17 +12,11 @@ must learn on the same images, so not on `data=manifest()`.
 
 import json
 import pathlib
-import statistics
-import sys
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-import numpy as np
-
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
 import arguments
+import numpy as np
 
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
@@ -30,6 +24,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.evaluation.probes import relative_gap
 from lt_noisy.files import write_json
 from lt_noisy.revision import distinct
+from lt_noisy.runs.markdown import markdown, percent
 from lt_noisy.runs.workdir import finished
 
 
@@ -106,13 +101,13 @@ def gaps(probed: list[Probed]) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table, in percent, mean and standard deviation over the seeds."""
-    lines = ["| data | stage probed | probe | n | ratio | A balanced | A imbalanced | relative gap |", "|---" * 8 + "|"]
+    lines = [["data", "stage probed", "probe", "n", "ratio", "A balanced", "A imbalanced", "relative gap"]]
     for row in rows:
         cells = [row["data"], f"{row['stage']} ({row['kind']}) by {row['probe_stage']}", row["probe"], str(row["n"])]
         cells.append(f"{row['ratio']:.4g} ({parse(row['longtail']).name})")
-        cells += [_mean_std(row[figure]) for figure in ("balanced", "imbalanced", "relative_gap")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells += [percent(row[figure]) for figure in ("balanced", "imbalanced", "relative_gap")]
+        lines.append(cells)
+    return markdown(lines)
 
 
 def read_stage(stage: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,11 +134,6 @@ def settings(stage: pathlib.Path, drop: tuple[str, ...] = ("inputs.",)) -> dict[
     for key in (key for key in identity if key.startswith("inputs.")):
         own |= settings(stage.parent / key.removeprefix("inputs."), ("inputs.", "data."))
     return own
-
-
-def _mean_std(values: list[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def main(argv: list[str]) -> None:

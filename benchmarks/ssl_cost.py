@@ -10,16 +10,11 @@ since the clock of a shared machine drifts. Cost is per image, not per view.
 
 import pathlib
 import statistics
-import sys
 import time
 
+import arguments
 import jax
 import numpy as np
-
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-import arguments
 
 from lt_noisy import files
 from lt_noisy.config.resolve import resolve, section
@@ -31,6 +26,7 @@ from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.runs.card import run_card
 from lt_noisy.runs.jobs import make_job
+from lt_noisy.runs.markdown import markdown
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
 
@@ -93,9 +89,8 @@ def seconds(once, repeats: int) -> float:
 
 def show(record: dict) -> str:
     """The record as a Markdown table."""
-    lines = ["| step | images/s | cost relative to supervised |", "|---|---|---|"]
-    lines += [f"| {r['name']} | {r['images_per_second']:,.0f} | {r['relative_cost']:.2f} |" for r in record["rows"]]
-    return "\n".join(lines)
+    lines = [[r["name"], f"{r['images_per_second']:,.0f}", f"{r['relative_cost']:.2f}"] for r in record["rows"]]
+    return markdown([["step", "images/s", "cost relative to supervised"], *lines])
 
 
 def main(argv: list[str]) -> None:

@@ -17,11 +17,7 @@ SAM for rwSAM).
 import json
 import pathlib
 import statistics
-import sys
 from typing import Any
-
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import arguments
 from relative_gap import read_stage, read_summaries, settings
@@ -31,6 +27,7 @@ from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.revision import distinct
+from lt_noisy.runs.markdown import markdown, percent
 
 FIGURES = {
     "kNN": "knn_balanced_bank",
@@ -133,32 +130,27 @@ def show(record: dict[str, Any]) -> str:
     costs = any("relative_cost" in row for row in record["rows"])
     data = [key for key in ("dataset", "longtail", "noise") if len({row[key] for row in record["rows"]}) > 1]
     titles = ["method", *data, "model", "steps x batch", *FIGURES, "std", "rank", "loss", *["cost"] * costs]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    lines = [titles]
     seen = [(row["method"], *(row[key] for key in data), *_short(row)) for row in record["rows"]]
     for row, looks in zip(record["rows"], seen, strict=True):
         figures = row["figures"]
         alike = [other["settings"] for other, its in zip(record["rows"], seen, strict=True) if its == looks]
         own = [f"{k}={v}" for k, v in row["settings"].items() if any(other.get(k) != v for other in alike)]
         cells = [", ".join([row["method"], *own]), *looks[1:]]
-        cells += [_mean_std(figures[key], 100) if key in figures else "" for key in FIGURES.values()]
+        cells += [percent(figures[key]) if key in figures else "" for key in FIGURES.values()]
         collapsed = ", collapsed" if any(figures["collapsed"]) else ""
         cells.append(f"{statistics.mean(figures['std']):.2f}{collapsed}")
         cells.append(f"{statistics.mean(figures['effective_rank']):.0f}")
         cells.append(" to ".join(f"{statistics.mean(figures[key]):.3g}" for key in ("loss_first", "loss_last")))
         if costs:
             cells.append(f"{row['relative_cost']:.1f}" if "relative_cost" in row else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(lines)
 
 
 def _short(row: dict[str, Any]) -> tuple[str, str]:
     """Model, and steps x batch."""
     return parse(row["model"]).name, f"{row['steps']} x {row['batch_size']}"
-
-
-def _mean_std(values: list[float], unit: float) -> str:
-    mean = f"{unit * statistics.mean(values):.1f}"
-    return f"{mean} ± {unit * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def main(argv: list[str]) -> None:

@@ -20,13 +20,9 @@ import sys
 import tempfile
 import time
 
+import arguments
 import jax
 import numpy as np
-
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-import arguments
 
 from lt_noisy import files, rng
 from lt_noisy.augment.base import augment_batch

@@ -27,8 +27,8 @@ from typing import NoReturn
 if __name__ == "__main__":  # quiet while libraries load; handlers that stop the cells come with the first of them
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+# The code of the checkout that this file is in, as main.py has it.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from lt_noisy.errors import UserError
 from lt_noisy.runs.sweeps import tables

@@ -1,10 +1,12 @@
 """The command line: flags to a config, every mistake in one line."""
 
 import pathlib
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from lt_noisy.config.python_file import errors_named, read_module
 from lt_noisy.errors import UserError, did_you_mean
 
 USAGE = """\
@@ -29,65 +31,61 @@ def _joined(argv: list[str]) -> list[str]:
     return joined
 
 
-def _refuse_override(argv: list[str], error: Exception) -> None:
-    """`UserError` for the first override of a field that the config does not have, or whose value `error` is about."""
-    overrides = [argument for argument in argv if argument.startswith("--config.")]
-    config = parse([argument for argument in argv if argument not in overrides])[0] if overrides else None
-    for override in overrides:
-        flag, _, value = override.partition("=")
-        node, *names = flag[2:].split(".")
-        at = config
-        for name in names:
-            if not isinstance(at, ConfigDict):
-                raise UserError(f"{flag}: {node} is {at!r} and has no fields")
-            if name not in at:
-                known = sorted(at.keys())
-                raise UserError(
-                    f"{flag}: {node} has no {name!r}{did_you_mean(name, known)} (it has {', '.join(known)})"
-                )
-            node, at = f"{node}.{name}", at[name]
-        if str(error).startswith(f"flag {override}:"):  # absl names the one that it cannot parse
-            if isinstance(at, ConfigDict):
-                known = ", ".join(sorted(at.keys()))
-                raise UserError(f"{flag} is a section: set its fields one by one (it has {known})")
-            raise UserError(f"{flag} takes {type(at).__name__}, not {value!r}")
+def _read(path: str, variant: str) -> ConfigDict:
+    """What the config file's `get_config` returns."""
+    module = read_module(path)
+    with errors_named(path):
+        config = module.get_config(variant) if variant else module.get_config()
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config returns a ConfigDict, not {type(config).__name__}")
+    return config
 
 
-def _told(error: Exception, path: str) -> str:
-    """What went wrong while flags were parsed or the config file at `path` was read, in one line."""
-    if "Traceback (most recent call last)" in str(error):  # so ml_collections wraps a ValueError of the file
-        last = str(error).strip().splitlines()[-1]
-        return last.partition("UserError: ")[2] or f"{path}: {last}"
-    if isinstance(error, flags.Error):
-        return f"command line: {' '.join(str(error).split())}"
-    inner = next((cause for cause in (error, *error.args) if isinstance(cause, KeyError)), None)
-    said = inner.args[0] if inner and inner.args else error  # a KeyError's own text is a repr: quotes, backslashes
-    return f"{path}: {type(error).__name__}: {' '.join(str(said).split())}"
+def _overridden(config: ConfigDict, override: str) -> Any:
+    """The value in the place of `--config.FIELD=VALUE`; refuses a field that the config does not have."""
+    flag, value, path = override.partition("=")[0], config, "config"
+    for name in flag.removeprefix("--config.").split("."):
+        if not isinstance(value, ConfigDict):
+            raise UserError(f"{flag}: {path} is {value!r} and has no fields")
+        if name not in value:
+            known = sorted(value.keys())
+            raise UserError(f"{flag}: {path} has no {name!r}{did_you_mean(name, known)} (it has {', '.join(known)})")
+        value, path = value[name], f"{path}.{name}"
+    return value
+
+
+def _wrong_type(config: ConfigDict, override: str) -> str:
+    flag, _, text = override.partition("=")
+    value = _overridden(config, flag)
+    if isinstance(value, ConfigDict):
+        return f"{flag} is a section: set its fields one by one (it has {', '.join(sorted(value.keys()))})"
+    return f"{flag} takes {type(value).__name__}, not {text!r}"
 
 
 def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
     """Flags to what `run` takes: config, workdir, name of the config, store; `UserError` (one line) if one is wrong."""
     argv = _joined(argv)
+    files = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
+    if not files or not files[-1]:
+        raise UserError("no --config given; try: python main.py --config=configs/digits_lt_noise.py")
+    path, _, variant = files[-1].partition(":")
+    config = _read(path, variant)
+    argv = [argument for argument in argv if not argument.startswith("--config=")]
+    overrides = [argument for argument in argv if argument.startswith("--config.")]
+    for override in overrides:
+        _overridden(config, override)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "where the run goes", flag_values=values)
     flags.DEFINE_string("store", "", "where shared stages go", flag_values=values)
-    given = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
-    path, _, variant = given.partition(":")
-    if not given:
-        raise UserError("no --config given; try: python main.py --config=configs/digits_lt_noise.py")
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"--config: no file {path!r} (configs are in configs/)")
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         rest = values(argv)[1:]
-        if not hasattr(values.config, "to_dict"):  # the file failed; ml_collections tells on first use
-            values.config.anything  # noqa: B018
-    except UserError:
-        raise
-    except Exception as error:
-        _refuse_override(argv, error)
-        raise UserError(_told(error, path)) from None
+    except Exception as error:  # of absl or of ml_collections
+        for override in overrides:
+            if str(error).startswith(f"flag {override}:"):  # absl names the one that it cannot parse
+                raise UserError(_wrong_type(config, override)) from None
+        raise UserError(f"command line: {' '.join(str(error).split())}") from None
     if rest:
         raise UserError(f"left-over argument {rest[0]!r} (overrides look like --config.seed=1)")
     name = pathlib.Path(path).stem + (f"-{variant}" if variant else "")
-    return values.config, values.workdir, name, values.store
+    return config, values.workdir, name, values.store

@@ -1,17 +1,21 @@
 """Bad input in one line, every config, and a README that agrees with CI and with the records."""
 
 import dataclasses
-import importlib.util
 import json
 import re
-import sys
 import time
 
+import messy_folder
 import numpy as np
 import pytest
+import relative_gap
+import ssl_cost
+import ssl_table
 from conftest import CONFIG, NO_RECIPE, ROOT, SSL
 
+import main
 from lt_noisy.config import command_line
+from lt_noisy.config.python_file import read_module
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.pools import Own
@@ -92,9 +96,6 @@ from lt_noisy.training.interrupt import Interrupts
 )
 def test_bad_input_is_one_line_before_work_starts(monkeypatch, capsys, tmp_path, arguments, says):
     """In this process, through `main.main`: what a user would see, without starting Python two dozen times."""
-    sys.path.insert(0, str(ROOT))
-    import main
-
     if any("{npz}" in argument for argument in arguments):
         labels, colour = np.arange(20, dtype=np.int32) % 10, np.zeros((20, 12, 12, 3), np.uint8)
         split = {"train_images": colour, "train_labels": labels, "test_images": colour, "test_labels": labels}
@@ -133,17 +134,10 @@ def _config_files():
     return sorted((ROOT / "configs").glob("*.py"))
 
 
-def _load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("path", _config_files(), ids=lambda path: path.stem)
 def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
     """Every variant that the docstring shows resolves; the small one's steps trace on random images."""
-    module = _load(path)
+    module = read_module(path)
     assert f"python main.py --config=configs/{path.name}" in module.__doc__
     shown = set(re.findall(rf"{path.name}:(\w+)", module.__doc__))
     assert "small" in shown or "digits" in path.stem
@@ -190,11 +184,6 @@ def test_the_readme_says_what_ci_runs_and_what_was_measured():
     assert "\n" not in first and first.endswith("main.py --config=configs/digits_lt_noise.py")
     ci = (ROOT / ".ci" / "run").read_text().splitlines()
     assert next(line for line in ci if line.startswith("python3")) == second
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import messy_folder
-    import relative_gap
-    import ssl_cost
-    import ssl_table
 
     def record(name):
         return json.loads((ROOT / "results" / f"{name}.json").read_text())

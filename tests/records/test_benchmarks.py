@@ -1,10 +1,14 @@
 """Benchmarks: throughput for a fraction of a second, the messy folder, tables of runs by hand, mistakes in one line."""
 
-import importlib.util
+import importlib
 import json
 
+import arguments
+import messy_folder
 import numpy as np
 import pytest
+import ssl_table
+import throughput
 from conftest import CONFIG, ROOT
 from PIL import Image
 from test_relative_gap import EVEN, TAIL, TEN, add_stage, balanced, make_run
@@ -14,16 +18,7 @@ from lt_noisy.files import write_json
 from lt_noisy.revision import code
 
 
-def load(name):
-    """A script of `benchmarks/` as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_throughput_of_every_part(monkeypatch, capsys, tmp_path):
-    throughput = load("throughput")
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(throughput, "ROUNDS", 1)
     own = ["--stage=finetune", "--seconds=0.1", f"--json={tmp_path / 'x.json'}"]
@@ -41,7 +36,6 @@ def test_throughput_of_every_part(monkeypatch, capsys, tmp_path):
 
 def test_a_messy_folder_and_the_score_of_a_list(monkeypatch, capsys, tmp_path):
     """What `make` says is wrong is wrong: a list in that order is right from its first file to its last."""
-    messy_folder = load("messy_folder")
     photos, recipe = tmp_path / "photos", ["--longtail=explicit(counts=(30, 20, 10, 5, 5, 5, 5, 5, 5, 5))"]
     messy_folder.main(["x", "make", str(photos), "--dataset=digits()", *recipe, "--noise=symmetric(rate=0.4)"])
     assert "photos: 95 images, " in capsys.readouterr().out
@@ -75,7 +69,7 @@ NOWHERE = "--json=/nowhere/x"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("given", "says"),
     [
         (["throughput", "--seconds=abc"], "--seconds: 'abc' is not a number of seconds above 0"),
         (["throughput", "--seconds=0"], "'0' is not a number of seconds"),
@@ -107,18 +101,17 @@ NOWHERE = "--json=/nowhere/x"
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_mistakes_are_one_line_before_work(monkeypatch, capsys, arguments, says):
-    name, *given = arguments
+def test_mistakes_are_one_line_before_work(monkeypatch, capsys, given, says):
+    name = given[0]
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError) as error:
-        load(name).main([name, *given])
+        importlib.import_module(name).main(given)
     assert says in str(error.value) and len(str(error.value).splitlines()) == 1
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("error", [UserError("it cannot be"), FileNotFoundError(2, "it cannot be", "x")])
 def test_a_mistake_is_status_2(capsys, error):
-    arguments = load("arguments")
 
     def main(argv):
         raise error
@@ -130,7 +123,7 @@ def test_a_mistake_is_status_2(capsys, error):
 
 @pytest.mark.parametrize("name", ["throughput", "ssl_cost", "ssl_table", "relative_gap", "messy_folder"])
 def test_help_prints_the_docstring(capsys, name):
-    script = load(name)
+    script = importlib.import_module(name)
     with pytest.raises(SystemExit) as status:
         script.main([name, "--help"])
     assert status.value.code == 0 and script.__doc__.strip() in capsys.readouterr().out
@@ -158,7 +151,6 @@ def ssl_run(run, linear="logistic()", accuracy=0.5, temperature=0.5, longtail=TE
 
 def test_runs_of_one_row_and_runs_that_only_look_alike(capsys, tmp_path):
     """A probe of a shared stage may be in either run; long tails, settings, then kinds of probe that differ."""
-    ssl_table = load("ssl_table")
 
     def rows(*runs):
         ssl_table.main(["", *runs, f"--json={tmp_path / 'x.json'}"])
@@ -187,4 +179,4 @@ def test_runs_of_one_row_and_runs_that_only_look_alike(capsys, tmp_path):
 @pytest.mark.parametrize("name", ["ssl_digits", "ssl_cifar10_small"])
 def test_committed_tables_have_no_columns_of_data(name):
     record = json.loads((ROOT / "results" / f"{name}.json").read_text())
-    assert load("ssl_table").show(record).startswith("| method | model | steps x batch | kNN |")
+    assert ssl_table.show(record).startswith("| method | model | steps x batch | kNN |")

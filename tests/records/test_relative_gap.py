@@ -1,6 +1,5 @@
 """The relative gap of hand-made runs, by hand: who is paired with whom, what the table says, bad input in one line."""
 
-import importlib.util
 import json
 import runpy
 import shutil
@@ -9,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import relative_gap
 from conftest import ROOT
 
 from lt_noisy.config.identity import identity_sha256
@@ -26,14 +26,6 @@ EVEN = [5, 5, 4]
 
 def balanced(longtail):
     return f"balanced(profile={longtail})"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("relative_gap", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def add_stage(run, name, kind, inputs, own, summary, seed):
@@ -150,7 +142,7 @@ def test_a_refusal_is_one_line_and_exit_status_2(tmp_path, monkeypatch, capsys):
     assert error.startswith(f"error: {tail}: no balanced control with n=14, seed 0")
 
 
-def test_pairs_by_n_seed_data_and_noise(script, tmp_path, capsys):
+def test_pairs_by_n_seed_data_and_noise(tmp_path, capsys):
     """Each pair has a balanced accuracy of its own, and an imbalanced one that is half of that, or 90 %."""
     step = "step(ratio=5.0, n_max=5, subset='seeded')"
     keys = [
@@ -171,7 +163,7 @@ def test_pairs_by_n_seed_data_and_noise(script, tmp_path, capsys):
         runs.insert(0, make_run(tmp_path / f"even{i}", balanced(longtail), even, ssl(accuracy), **fields))
     # The same images of another profile have the same control.
     runs.append(make_run(tmp_path / "other", step, TAIL, ssl(0.05)))
-    script.main(["", *runs, f"--json={tmp_path / 'gap.json'}"])
+    relative_gap.main(["", *runs, f"--json={tmp_path / 'gap.json'}"])
     rows = [row for row in json.loads((tmp_path / "gap.json").read_text())["rows"] if row["probe"] == "linear"]
     by_seed = ("seeds", "balanced", "relative_gap")
     found = {(r["data"], r["n"], r["ratio"]): list(zip(*(r[key] for key in by_seed), strict=True)) for r in rows}
@@ -189,7 +181,7 @@ def test_pairs_by_n_seed_data_and_noise(script, tmp_path, capsys):
     assert "| 3 (explicit) | 70.0 | 35.0 | 50.0 |" in capsys.readouterr().out  # of one seed, no deviation
 
 
-def test_a_real_report_few_shots_and_a_control_without_long_tail(script, tmp_path, capsys):
+def test_a_real_report_few_shots_and_a_control_without_long_tail(tmp_path, capsys):
     """Reports as the stage writes them; equal classes are balanced, whatever the recipe calls them."""
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(3), 20)
@@ -201,7 +193,7 @@ def test_a_real_report_few_shots_and_a_control_without_long_tail(script, tmp_pat
         reports.append(evaluate_probes(logistic(), knn, (0, 5), 2, *args))
     even = make_run(tmp_path / "even", "none()", [4, 4, 4], {"probe": ("pretrain", reports[0])})
     tail = make_run(tmp_path / "tail", TEN, [9, 2, 1], {"probe": ("pretrain", reports[1])})
-    script.main(["", even, tail])
+    relative_gap.main(["", even, tail])
     rows = table(capsys.readouterr().out)
     assert [probe for _, probe, _, _ in rows] == ["linear", "linear, 5 per class", "knn", "knn, 5 per class"]
     for (_, probe, _, _), shown in rows.items():
@@ -231,38 +223,38 @@ def _broken(run, name, text=None):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_run_that_is_not_whole_is_refused(script, tmp_path, break_it, says):
+def test_a_run_that_is_not_whole_is_refused(tmp_path, break_it, says):
     runs = [make_run(tmp_path / "even", balanced(TEN), EVEN, ssl(0.8))]
     runs.append(make_run(tmp_path / "tail", TEN, TAIL, ssl(0.6)))
-    script.main(["", *runs])
+    relative_gap.main(["", *runs])
     break_it(tmp_path / "tail")
-    _refused(script, runs, says)
+    _refused(runs, says)
 
 
-def _refused(script, arguments, says):
+def _refused(arguments, says):
     with pytest.raises(UserError) as error:
-        script.main(["", *arguments])
+        relative_gap.main(["", *arguments])
     assert says in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
-def test_runs_that_do_not_pair_are_refused(script, tmp_path):
+def test_runs_that_do_not_pair_are_refused(tmp_path):
     even = make_run(tmp_path / "even", balanced(TEN), EVEN, ssl(0.8))
     tail = make_run(tmp_path / "tail", TEN, TAIL, ssl(0.6))
     seven = make_run(tmp_path / "seven", TEN, TAIL, ssl(0.6), seed=7)
-    _refused(script, [even, tail, seven], f"{seven}: no balanced control with n=14, seed 7, probe stage 'probe'")
+    _refused([even, tail, seven], f"{seven}: no balanced control with n=14, seed 7, probe stage 'probe'")
     larger = make_run(tmp_path / "larger", TEN, [20, 6, 2], ssl(0.6))
-    _refused(script, [even, tail, larger], f"{larger}: no balanced control with n=28, seed 0")
-    _refused(script, [even, tail, tail], f"{tail} and {tail}: two runs of exponential(ratio=10.0")
+    _refused([even, tail, larger], f"{larger}: no balanced control with n=28, seed 0")
+    _refused([even, tail, tail], f"{tail} and {tail}: two runs of exponential(ratio=10.0")
     twin = make_run(tmp_path / "twin", "none()", [7, 7], ssl(0.8))
-    _refused(script, [even, twin, tail], f"{even} and {twin}: two balanced controls with n=14, seed 0")
-    _refused(script, [even], f"{even}: a control, but no imbalanced run with n=14, seed 0")
+    _refused([even, twin, tail], f"{even} and {twin}: two balanced controls with n=14, seed 0")
+    _refused([even], f"{even}: a control, but no imbalanced run with n=14, seed 0")
     more = make_run(tmp_path / "more", balanced(TEN), EVEN, {**ssl(0.8), "extra": ("base", report(0.8, 0.5))})
-    _refused(script, [more, tail], f"{more}: a control, but no imbalanced run with n=14, seed 0, probe stage 'extra'")
+    _refused([more, tail], f"{more}: a control, but no imbalanced run with n=14, seed 0, probe stage 'extra'")
     zero = make_run(tmp_path / "zero", balanced(TEN), EVEN, ssl(0.0))
-    _refused(script, [zero, tail], "balanced accuracy above 0")
+    _refused([zero, tail], "balanced accuracy above 0")
 
 
-def test_other_settings_before_the_probe_are_refused(script, tmp_path):
+def test_other_settings_before_the_probe_are_refused(tmp_path):
     """Within a pair, and between the seeds of a row."""
     even = make_run(tmp_path / "even", balanced(TEN), EVEN, ssl(0.8))
     tail = make_run(tmp_path / "tail", TEN, TAIL, ssl(0.6))
@@ -271,15 +263,15 @@ def test_other_settings_before_the_probe_are_refused(script, tmp_path):
         make_run(tmp_path / "moco_even", balanced(TEN), EVEN, ssl(0.8), **moco),
         make_run(tmp_path / "moco_tail", TEN, TAIL, ssl(0.6), **moco),
     ]
-    script.main(["", *pair])
+    relative_gap.main(["", *pair])
     says = "differ in more than the training set: pretrain.objective: simclr() and moco()"
-    _refused(script, [*pair, even, tail], says)
-    _refused(script, [even, make_run(tmp_path / "moco", TEN, TAIL, ssl(0.6), objective="moco()")], says)
+    _refused([*pair, even, tail], says)
+    _refused([even, make_run(tmp_path / "moco", TEN, TAIL, ssl(0.6), objective="moco()")], says)
     # Stages that the probe does not come from may differ.
     probes = {"probe": ("base", report(0.8, 0.5))}
     runs = [make_run(tmp_path / "even_base", balanced(TEN), EVEN, probes)]
     runs.append(make_run(tmp_path / "moco_base", TEN, TAIL, probes, objective="moco()"))
-    script.main(["", *runs])
+    relative_gap.main(["", *runs])
 
 
 @pytest.mark.parametrize(
@@ -293,13 +285,13 @@ def test_other_settings_before_the_probe_are_refused(script, tmp_path):
         (["run", "--json=/nowhere/x"], "'/nowhere/x' is not a file in a directory that exists"),
     ],
 )
-def test_bad_arguments_are_refused_before_runs_are_read(script, arguments, says):
-    _refused(script, arguments, says)
+def test_bad_arguments_are_refused_before_runs_are_read(arguments, says):
+    _refused(arguments, says)
 
 
-def test_a_manifest_that_does_not_say_its_recipe_is_refused(script, tmp_path):
+def test_a_manifest_that_does_not_say_its_recipe_is_refused(tmp_path):
     tail = make_run(tmp_path / "tail", TEN, TAIL, ssl(0.6))
     manifest = manifests.load(tail)
     del manifest.recipe["longtail"]
     manifests.save(manifest, tail)
-    _refused(script, [tail], f"{tail}: the recipe of its manifest must name dataset, noise and longtail")
+    _refused([tail], f"{tail}: the recipe of its manifest must name dataset, noise and longtail")

@@ -1,6 +1,5 @@
 """A sweep: its cells bound before the first starts, run as processes, and made one table."""
 
-import importlib.util
 import pathlib
 import shlex
 import time
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from lt_noisy.config.command_line import parse
 from lt_noisy.config.identity import identity_sha256, run_sha256
+from lt_noisy.config.python_file import errors_named, read_module
 from lt_noisy.config.resolve import resolve
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
@@ -23,25 +23,12 @@ MAIN = ROOT / "main.py"
 
 def read_sweep(config: str) -> Sweep:
     """`sweep(variant)`, `BASELINE` and `FIGURES` of the config file of `path[:variant]`."""
-    name, _, variant = config.partition(":")
-    path = pathlib.Path(name)
-    if not path.is_file():
-        raise UserError(f"--config: no file {str(path)!r} (configs are in configs/)")
-    if path.suffix != ".py":
-        raise UserError(f"--config: {str(path)!r} is not a Python file (configs are in configs/)")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "sweep"):
-            raise UserError(
-                f"{path} has no sweep(variant); it returns a list of cells, see lt_noisy/runs/sweeps/cells.py"
-            )
+    path, _, variant = config.partition(":")
+    module = read_module(path)
+    if not hasattr(module, "sweep"):
+        raise UserError(f"{path} has no sweep(variant); it returns a list of cells, see lt_noisy/runs/sweeps/cells.py")
+    with errors_named(path):
         cells = module.sweep(variant)
-    except UserError:
-        raise
-    except Exception as error:  # a slip in the file, of any kind
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
     found = Sweep(cells, getattr(module, "BASELINE", None), getattr(module, "FIGURES", tables.FIGURES))
     tables.check(*found)
     return found

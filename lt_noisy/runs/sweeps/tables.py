@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lt_noisy.errors import UserError, did_you_mean
+from lt_noisy.runs.markdown import markdown, percent
 from lt_noisy.runs.sweeps.cells import SEED, Cell, Labels
 
 # Where each figure is in the summary of a cell's last stage; the first that there is heads the table.
@@ -135,8 +136,8 @@ def table(record: Mapping[str, Any]) -> str:
     """
     axes, titles, contents = _contents(record)
     lines = [[*axes, *titles]]
-    lines += [[_percent(entry) if isinstance(entry, list) else str(entry) for entry in content] for content in contents]
-    return _markdown(lines)
+    lines += [[percent(entry) if isinstance(entry, list) else str(entry) for entry in content] for content in contents]
+    return markdown(lines)
 
 
 def table_across(record: Mapping[str, Any], across: Iterable[str], figure: str = "") -> str:
@@ -160,24 +161,12 @@ def table_across(record: Mapping[str, Any], across: Iterable[str], figure: str =
         labels = dict(zip(axes, content, strict=False))
         row = tuple(labels[axis] for axis in axes if axis not in across)
         entry = content[len(axes) + titles.index(figure)]
-        text = _percent(entry) if isinstance(entry, list) else str(entry)
+        text = percent(entry) if isinstance(entry, list) else str(entry)
         rows.setdefault(row, {})[tuple(labels[axis] for axis in across)] = text
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [[*(axis for axis in axes if axis not in across), *(", ".join(column) for column in columns)]]
     lines += [[*row, *(entries.get(column, "") for column in columns)] for row, entries in rows.items()]
-    return _markdown(lines)
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    head, *body = ["| " + " | ".join(entry.replace("|", "\\|") for entry in line) + " |" for line in lines]
-    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
-
-
-def _percent(values: list[float]) -> str:
-    if not values:
-        return ""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    return markdown(lines)
 
 
 def table_csv(record: Mapping[str, Any]) -> str:

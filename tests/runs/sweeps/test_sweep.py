@@ -1,6 +1,5 @@
 """`launch/sweep.py`: binding before anything runs, sharing stages, failing, stopping, going on."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ import threading
 import time
 
 import pytest
+import sweep
 from conftest import FAST_COMPILE, ROOT
 
 from lt_noisy.runs.sweeps import run as sweeps_run
@@ -66,15 +66,6 @@ for stage in ("base", "finetune"):
 STUB_SOURCES = "lambda resolved: dict.fromkeys((stage.name for stage in resolved.stages), 'planned')"
 
 
-@pytest.fixture(scope="module")
-def sweep():
-    """The module `launch/sweep.py`."""
-    spec = importlib.util.spec_from_file_location("sweep", ROOT / "launch" / "sweep.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty current directory."""
@@ -93,7 +84,7 @@ def write_config(body, tail=""):
     pathlib.Path("grid.py").write_text(CONFIG.replace("SWEEP", body) + tail)
 
 
-def call(sweep, *arguments):
+def call(*arguments):
     return sweep.main(["sweep.py", "--config=grid.py", "--root=runs/grid", *arguments])
 
 
@@ -134,10 +125,10 @@ def test_nothing_starts_before_every_cell_binds(here):
         (["--show=grid.json"], "return loss", "--show only prints: it takes no --config"),
     ],
 )
-def test_bad_input_is_one_line(sweep, here, capsys, arguments, body, says):
+def test_bad_input_is_one_line(here, capsys, arguments, body, says):
     write_config(body)
     pathlib.Path("README.md").touch()
-    refused(capsys, lambda: call(sweep, *arguments), says)
+    refused(capsys, lambda: call(*arguments), says)
     assert not os.path.exists("runs")
 
 
@@ -148,7 +139,7 @@ def refused(capsys, run, says):
     assert out == "" and error.startswith("error: ") and says in error and len(error.strip().splitlines()) == 1
 
 
-def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, monkeypatch, capsys, tmp_path_factory):
+def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(here, monkeypatch, capsys, tmp_path_factory):
     """The real main.py: two cells at once that need one `base`, which was killed once; a third that no data fits."""
     monkeypatch.setenv("XLA_FLAGS", FAST_COMPILE)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp().parent / "xla-cache"))
@@ -157,7 +148,7 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
     killed = subprocess.run([*killer, "--workdir=killed", "--store=runs/grid/stages"], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
-    assert call(sweep, "--jobs=2", "--record=grid.json") == 1
+    assert call("--jobs=2", "--record=grid.json") == 1
     out = capsys.readouterr().out
     assert "failed: loss=big: exit status 2: error: config.finetune.batch_size: 5000" in out
     stages = sorted(path.name.rpartition("-")[0] for path in pathlib.Path("runs/grid/stages").iterdir())
@@ -171,7 +162,7 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
     assert not os.path.exists("grid.json") and "2 cells" not in out
 
     write_config("return loss")  # without the one that fails: all is there already
-    assert call(sweep, "--record=grid.json") == 0
+    assert call("--record=grid.json") == 0
     out = capsys.readouterr().out
     assert out.startswith("2 cells, 2 finished already")
     record = json.loads(pathlib.Path("grid.json").read_text())
@@ -191,19 +182,19 @@ def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(sweep, here, m
     assert capsys.readouterr().out == pathlib.Path("runs/grid/table.csv").read_text()
 
 
-def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys):
+def test_failed_cells_are_listed_and_run_again(here, monkeypatch, capsys):
     stand_in(monkeypatch)
     kinds = 'axis("kind", {kind: {"base.batch_size": i + 30} for i, kind in enumerate(("bad", "good", "shot"))})'
     body = f'return product({kinds}, axis("seed", range(2)))'
     write_config(body, 'BASELINE = {"kind": "good"}\nFIGURES = {"test.balanced_accuracy": "BA", "wall_seconds": "s"}\n')
-    assert call(sweep, "--jobs=3") == 1
+    assert call("--jobs=3") == 1
     out = capsys.readouterr().out
     assert out.count("\nfailed: ") == 4 and "failed: kind=bad, seed=1: exit status 2: error: it cannot be\n" in out
     assert "kind=shot, seed=0: killed by SIGKILL: started" in out
     assert "4 cells are not finished" in out and "| kind | BA | s | gain | n |" in out
     assert "| good | 50.0 ± 0.0 | 150.0 ± 0.0 |  | 2 |" in out and "| bad |  |  |  | 0 |" in out
     pathlib.Path("stub.py").write_text(STUB.replace("kind=bad", "kind=none"))
-    assert call(sweep) == 1
+    assert call() == 1
     assert capsys.readouterr().out.count("\nfailed: ") == 2
     counts = {name: text.count("$ python") for name, text in logs().items()}
     assert {name: n for name, n in counts.items() if "good" in name} == {"kind=good,seed=0": 1, "kind=good,seed=1": 1}
@@ -212,23 +203,23 @@ def test_failed_cells_are_listed_and_run_again(sweep, here, monkeypatch, capsys)
     # A cell whose config changes is another cell; what merely logs is not.
     config = pathlib.Path("grid.py")
     config.write_text(config.read_text().replace("    return c\n", "    c.base.log_every = 'steps(1)'\n    return c\n"))
-    assert call(sweep) == 1 and "6 cells, 4 fin" in capsys.readouterr().out
+    assert call() == 1 and "6 cells, 4 fin" in capsys.readouterr().out
     config.write_text(config.read_text().replace("    return c\n", "    c.finetune.batch_size = 8\n    return c\n"))
-    assert call(sweep) == 1 and "6 cells, 0 fin" in capsys.readouterr().out
+    assert call() == 1 and "6 cells, 0 fin" in capsys.readouterr().out
 
 
-def test_a_cell_that_ran_other_sources_than_were_planned_is_not_finished(sweep, here, monkeypatch, capsys):
+def test_a_cell_that_ran_other_sources_than_were_planned_is_not_finished(here, monkeypatch, capsys):
     """They were edited while the sweep ran: its table would mix two codes."""
     stand_in(monkeypatch)
     write_config('return axis("kind", {"good": {}, "edited": {"seed": 1}})')
-    assert call(sweep) == 1
+    assert call() == 1
     out = capsys.readouterr().out
     assert "\nfailed: kind=edited: the sources were edited after the sweep began\n" in out
     assert "[1/2] kind=good: balanced accuracy 50.0 %" in out and "1 cells are not finished" in out
-    assert call(sweep) == 1 and "2 cells, 1 finished already" in capsys.readouterr().out
+    assert call() == 1 and "2 cells, 1 finished already" in capsys.readouterr().out
 
 
-def test_a_signal_stops_the_cells_and_the_same_command_goes_on(sweep, here, monkeypatch, capsys):
+def test_a_signal_stops_the_cells_and_the_same_command_goes_on(here, monkeypatch, capsys):
     stand_in(monkeypatch)
     write_config('return axis("kind", {"slow": {}, "slow too": {"seed": 1}, "late": {"seed": 2}})')
 
@@ -240,13 +231,13 @@ def test_a_signal_stops_the_cells_and_the_same_command_goes_on(sweep, here, monk
     thread = threading.Thread(target=kill)
     thread.start()
     with pytest.raises(SystemExit) as stopped:
-        call(sweep, "--jobs=2")
+        call("--jobs=2")
     thread.join()
     assert stopped.value.code == 143
     out = capsys.readouterr().out
     assert out.count(": stopped") == 2 and "failed" not in out and "3 cells are not finished" in out
     assert sorted(text.splitlines()[-1] for text in logs().values()) == ["saved", "saved"]  # `late` never started
-    assert call(sweep, "--jobs=2") == 0
+    assert call("--jobs=2") == 0
     assert len(logs()) == 3 and "3 cells, 0 finished" in capsys.readouterr().out
 
 
@@ -275,7 +266,7 @@ def wait_until(ready):
     assert any(ready() or time.sleep(0.05) for _ in range(600))
 
 
-def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypatch, capfd):
+def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(here, monkeypatch, capfd):
     """While it runs no second process is at it, and it takes one of the jobs; others go on."""
     stand_in(monkeypatch, LONG)
     write_config('return axis("kind", {"quick": {"seed": 1}, "slow": {}})')
@@ -299,7 +290,7 @@ def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypa
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(SystemExit) as stopped:  # with one job the other cell waits, too
-        call(sweep)
+        call()
     thread.join()
     assert stopped.value.code == 143 and [text.count("$ python") for text in logs().values()] == [1, 1]
 
@@ -312,7 +303,7 @@ def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypa
 
     thread = threading.Thread(target=release)
     thread.start()
-    assert call(sweep, "--jobs=2") == 0
+    assert call("--jobs=2") == 0
     thread.join()
     assert "kind=slow: still running, started by a sweep that was killed; waiting for it" in said[0]
     assert said[1].count("$ python") == 1  # until it ended
@@ -320,23 +311,23 @@ def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(sweep, here, monkeypa
 
 
 @pytest.mark.parametrize("arguments", [["--config=grid.py:v"], ["--config=other.py"], ["--config.seed=1"]])
-def test_the_root_of_another_sweep_is_refused(sweep, here, monkeypatch, capsys, arguments):
+def test_the_root_of_another_sweep_is_refused(here, monkeypatch, capsys, arguments):
     stand_in(monkeypatch)
     write_config("return loss")
     pathlib.Path("other.py").write_text(pathlib.Path("grid.py").read_text())
     own = ["--config.base.batch_size=8", "--config.finetune.batch_size=8"]
-    assert call(sweep, *own) == 0
+    assert call(*own) == 0
     capsys.readouterr()
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    refused(capsys, lambda: call(sweep, *own, *arguments), f"--root=runs/grid: holds another sweep, grid.py {own[0]}")
+    refused(capsys, lambda: call(*own, *arguments), f"--root=runs/grid: holds another sweep, grid.py {own[0]}")
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
-    assert call(sweep, *reversed(own), f"--config={here / 'grid.py'}") == 0  # the same one
+    assert call(*reversed(own), f"--config={here / 'grid.py'}") == 0  # the same one
 
 
-def test_a_sweep_that_never_ended_marks_its_root(sweep, here, monkeypatch, capsys):
+def test_a_sweep_that_never_ended_marks_its_root(here, monkeypatch, capsys):
     write_config("return loss")
-    monkeypatch.setattr(sweep, "execute", lambda *_: 1 / 0)
+    monkeypatch.setattr(sweeps_run, "execute", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        call(sweep)
+        call()
     capsys.readouterr()
-    refused(capsys, lambda: call(sweep, f"--config={here / 'grid.py'}:v"), "holds another sweep, grid.py; choose")
+    refused(capsys, lambda: call(f"--config={here / 'grid.py'}:v"), "holds another sweep, grid.py; choose")

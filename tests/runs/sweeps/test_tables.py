@@ -1,12 +1,12 @@
 """Cells and their arguments, the figures of a summary, the table by hand, and `launch/sweep.py --show`."""
 
 import csv
-import importlib.util
 import json
 import os
 import sys
 
 import pytest
+import sweep
 from conftest import ROOT
 
 from lt_noisy.config.command_line import parse
@@ -170,10 +170,7 @@ def test_figures_are_what_a_summary_has():
 
 def show(*arguments):
     """`launch/sweep.py` with these arguments; its exit status."""
-    spec = importlib.util.spec_from_file_location("sweep", ROOT / "launch" / "sweep.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main(["sweep.py", *arguments])
+    return sweep.main(["sweep.py", *arguments])
 
 
 RECORD = {

@@ -1,0 +1,18 @@
+"""Tables in Markdown, and the figures in them."""
+
+import statistics
+from collections.abc import Sequence
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table of these lines of cells, the first of which is its head."""
+    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
+
+
+def percent(shares: Sequence[float]) -> str:
+    """The mean of shares in percent, of several their sample standard deviation too; of none the empty string."""
+    if not shares:
+        return ""
+    mean = f"{100 * statistics.mean(shares):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else mean
