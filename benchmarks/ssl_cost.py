@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from lt_noisy import files
-from lt_noisy.config.resolve import resolve, section
+from lt_noisy.config.resolve import default, resolve, section
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import LONGTAILS
@@ -98,9 +98,8 @@ def main(argv: list[str]) -> None:
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model", default="resnet20(width=16)")
     parser.add_argument("--precision", default="float32")
-    defaults = {"batch": 128, "size": 32, "rounds": 5, "repeats": 3, "steps_per_call": 1}
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=arguments.count, default=default)
+    for name, number in {"batch": 128, "size": 32, "rounds": 5, "repeats": 3, "steps_per_call": 1}.items():
+        parser.add_argument(f"--{name}", type=arguments.count, default=number)
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument("--json", type=arguments.new_file, help="where the record goes")
     outputs.add_argument("--show", type=pathlib.Path, help="print the table of this record, and do nothing else")

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import arguments
 import jax
@@ -67,7 +68,7 @@ def per_second(call, examples: int, seconds: float) -> float:
     return calls * examples / (time.perf_counter() - began)
 
 
-def measure(job, stage, seconds: float) -> dict[str, float]:
+def measure(job, stage, seconds: float) -> dict[str, Any]:
     """The rows of the table for one stage."""
     ready = stage.kind.prepare(job, stage.section)
     plan, devices = ready.plan, job.devices
@@ -89,7 +90,7 @@ def measure(job, stage, seconds: float) -> dict[str, float]:
         state, totals = devices.replicate(zero), devices.replicate(zero.copy())  # both are donated
         return compiled(state, totals, data, ready.batches(next(clock)))[1]
 
-    rows = {
+    rows: dict[str, Any] = {
         "data": per_second(lambda: call(gather_rows, np.zeros((), np.uint32)), plan.batch_size, seconds / 4),
         "augment": per_second(lambda: call(compiled_augment, np.zeros((), np.float32)), plan.batch_size, seconds / 4),
     }
@@ -144,7 +145,7 @@ def seconds_to_first_step(argv: list[str]) -> dict[str, float]:
             began = time.perf_counter()
             command = [sys.executable, str(main), *argv, f"--workdir={directory}/{name}"]
             with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-                for line in process.stdout:
+                for line in process.stdout or ():
                     if "first step done" in line:
                         out[f"first_step_seconds_{name}_cache"] = round(time.perf_counter() - began, 2)
                         process.kill()

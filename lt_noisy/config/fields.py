@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
-from lt_noisy.config.spec import Bound, Table, read
+from lt_noisy.config.spec import Table, read
 from lt_noisy.errors import UserError, did_you_mean
 
 S = TypeVar("S")
@@ -109,8 +109,7 @@ def bind_section(values: Mapping[str, Any], section: type[S], where: str) -> tup
             raise UserError(f"{where}.{name} is missing (a section must keep all its fields)")
     _refuse_unknown(values, fields, where)
     bound = {name: _bound(values[name], field, f"{where}.{name}") for name, field in fields.items()}
-    texts = {name: each.text for name, each in bound.items()}
-    return section(**{name: each.value for name, each in bound.items()}), texts
+    return section(**{name: value for name, (value, _) in bound.items()}), {n: text for n, (_, text) in bound.items()}
 
 
 def _refuse_unknown(values: Mapping[str, Any], fields: Mapping[str, Field], what: str) -> None:
@@ -123,17 +122,18 @@ def _converted(value: Any, default: Any) -> Any:
     return float(value) if type(default) is float and type(value) is int else value
 
 
-def _bound(value: Any, field: Field, where: str) -> Bound:
+def _bound(value: Any, field: Field, where: str) -> tuple[Any, Any]:
+    """The bound value, and its canonical text or, where it is plain, the value itself."""
     if field.table is not None:
         return read(value, field.table, where)
     value = _converted(value, field.default)
     if type(value) is not type(field.default):
         raise UserError(f"{where} takes {type(field.default).__name__}, not {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{where} takes a finite number, not {value}")
     if field.choices is not None:
         if value not in field.choices:
             hint = did_you_mean(value, field.choices)
             raise UserError(f"{where} is {' or '.join(field.choices)}, not {value!r}{hint}")
-        return Bound(field.choices[value], value)
-    return Bound(value, value)
+        return field.choices[value], value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} takes a finite number, not {value}")
+    return value, value

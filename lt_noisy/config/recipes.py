@@ -1,5 +1,7 @@
 """What several configs share, so that each file says what is its own."""
 
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
 from lt_noisy.config.resolve import default, section
@@ -39,12 +41,14 @@ def small(c: ConfigDict, *stages: str, lr: float = 0.06) -> ConfigDict:
     c.model = "resnet20(width=16)"
     c.precision = "float32"
     c.steps_per_call = 1
-    for stage in stages:
-        c[stage].length = "epochs(3)"
-        c[stage].batch_size = 128
-        c[stage].schedule = f"cosine(lr={lr}, warmup=0.05)"
-        c[stage].log_every = "percent(10)"
-        c[stage].eval_every = "percent(100)"
+    fields = {
+        "length": "epochs(3)",
+        "batch_size": 128,
+        "schedule": f"cosine(lr={lr}, warmup=0.05)",
+        "log_every": "percent(10)",
+        "eval_every": "percent(100)",
+    }
+    c.update({stage: fields for stage in stages})
     return c
 
 
@@ -76,7 +80,7 @@ LDAM_DRW = {
 SCRATCH = {"stages": ("finetune",), "finetune.init": "none()"}
 
 
-def loss_axis(losses: dict[str, dict[str, object]], stage: str = "finetune") -> list[Cell]:
+def loss_axis(losses: Mapping[str, Mapping[str, object]], stage: str = "finetune") -> list[Cell]:
     """An axis `loss` from {label: fields of the stage}."""
     named = {name: {f"{stage}.{field}": value for field, value in fields.items()} for name, fields in losses.items()}
     return axis("loss", named)

@@ -32,7 +32,7 @@ NORM_AXES = {"global": AXIS, "device": None}
 
 @dataclasses.dataclass(frozen=True)
 class RunFields:
-    """What a run is told beside its stages."""
+    """The fields of a run beside its stages."""
 
     seed: int = plain(0)
     dataset: Load = spec("digits()", SOURCES)
@@ -100,63 +100,85 @@ def resolve(config: ConfigDict) -> Resolved:
     for name in sections:
         if name in fields_of(RunFields):
             raise UserError(f"config.{name} is a field of the run, not a section: give the stage another name")
-    fields, texts = bind_section(
-        {name: value for name, value in config.items() if name not in sections}, RunFields, "config"
-    )
-    for field, least in (("seed", 0), ("devices", 0), ("steps_per_call", 1)):
-        if not least <= texts[field] < 2**32:
-            raise UserError(f"config.{field} is at least {least} and below 2**32, not {texts[field]}")
+    values = {name: value for name, value in config.items() if name not in sections}
+    fields, texts = bind_section(values, RunFields, "config")
+    _check_numbers(fields)
+    _check_names(fields.stages, sections)
+    bound = {name: _bind_stage(name, section) for name, section in sections.items()}  # those that do not run, too
+    stages = tuple(bound[name] for name in fields.stages)
+    _check_inputs(stages)
+    return Resolved(fields, texts, stages)
+
+
+def _check_numbers(fields: RunFields) -> None:
+    for name, least in (("seed", 0), ("devices", 0), ("steps_per_call", 1)):
+        number = getattr(fields, name)
+        if not least <= number < 2**32:
+            raise UserError(f"config.{name} is at least {least} and below 2**32, not {number}")
     if not 0 <= fields.validation < 1:
         raise UserError(f"config.validation is a share of the training set in [0, 1), not {fields.validation}")
-    if not fields.stages:
+
+
+def _check_names(stages: tuple[str, ...], sections: Mapping[str, Any]) -> None:
+    if not stages:
         raise UserError("config.stages is empty: name at least one stage, such as ('finetune',)")
-    if len(set(fields.stages)) < len(fields.stages):
-        raise UserError(f"config.stages: {fields.stages} names a stage twice")
-    for name in fields.stages:
+    if len(set(stages)) < len(stages):
+        raise UserError(f"config.stages: {stages} names a stage twice")
+    for name in stages:
         if name not in sections:
             raise UserError(
                 f"config.stages: no section {name!r}{did_you_mean(str(name), sections)} "
                 f"(sections: {', '.join(sections)})"
             )
-    bound = {name: _bind_stage(name, value) for name, value in sections.items()}
-    stages = tuple(bound[name] for name in fields.stages)
-    saw_labels: dict[str, str] = {}  # stage -> the stage, itself or one it was made of, that read them
-    for i, stage in enumerate(stages):
-        earlier = {s.name: s.texts["kind"] for s in stages[:i]}
-        for field, read in stage.inputs.items():
+
+
+def _check_inputs(stages: tuple[Stage, ...]) -> None:
+    """Refuses a stage that names, as one that it reads, what is no earlier stage or not of a kind that it can read."""
+    readers = _label_readers(stages)
+    earlier: dict[str, str] = {}  # stage -> its kind
+    for stage in stages:
+        for field, name in stage.inputs.items():
             accepted, where = stage.kind.inputs[field], f"config.{stage.name}.{field}"
-            if read not in earlier:
+            if name not in earlier:
                 without = " ('none()' does without)" if accepted.optional else ""
-                raise UserError(f"{where}: {read!r} is not an earlier stage of {fields.stages}{without}")
-            if earlier[read] not in accepted.kinds:
+                order = tuple(s.name for s in stages)
+                raise UserError(f"{where}: {name!r} is not an earlier stage of {order}{without}")
+            if earlier[name] not in accepted.kinds:
                 raise UserError(
-                    f"{where}: {read!r} is a {earlier[read]} stage, not one of kind {' or '.join(accepted.kinds)}"
+                    f"{where}: {name!r} is a {earlier[name]} stage, not one of kind {' or '.join(accepted.kinds)}"
                 )
-            if accepted.label_free and read in saw_labels:
-                through = "" if saw_labels[read] == read else f", through {saw_labels[read]!r}"
+            if accepted.label_free and name in readers:
+                through = "" if readers[name] == name else f", through {readers[name]!r}"
                 raise UserError(
-                    f"{where}: {read!r} has seen the labels{through}; name a stage that has not, or 'none()'"
+                    f"{where}: {name!r} has seen the labels{through}; name a stage that has not, or 'none()'"
                 )
-        seen_by = [stage.name] if stage.kind.labels(stage.section) else []
-        seen_by += [saw_labels[read] for read in stage.inputs.values() if read in saw_labels]
-        if seen_by:
-            saw_labels[stage.name] = seen_by[0]
-    return Resolved(fields, texts, stages)
+        earlier[stage.name] = stage.texts["kind"]
 
 
-def _bind_stage(name: str, value: Mapping[str, Any]) -> Stage:
+def _label_readers(stages: tuple[Stage, ...]) -> dict[str, str]:
+    """{stage that has seen labels: the stage, itself or one that it was made of, that read them}."""
+    readers: dict[str, str] = {}
+    for stage in stages:
+        found = [stage.name] if stage.kind.labels(stage.section) else []
+        found += [readers[name] for name in stage.inputs.values() if name in readers]
+        if found:
+            readers[stage.name] = found[0]
+    return readers
+
+
+def _bind_stage(name: str, values: Mapping[str, Any] | ConfigDict) -> Stage:
     where = f"config.{name}"
-    if "kind" not in value:
+    if "kind" not in values:
         raise UserError(f"{where}.kind is missing (a section must keep all its fields)")
-    kind = _kind(value["kind"], f"{where}.kind")
-    fields = {k: v for k, v in value.items() if k != "kind"}
-    bound, texts = bind_section(fields, kind.section, where)
+    kind = _kind(values["kind"], f"{where}.kind")
+    fields = {name: value for name, value in values.items() if name != "kind"}
+    section, texts = bind_section(fields, kind.section, where)
     inputs = {
         field: texts[field]
         for field, reference in kind.inputs.items()
         if not (reference.optional and texts[field] == NO_STAGE)
     }
-    return Stage(name, kind, bound, {"kind": value["kind"], **texts}, inputs)
+    return Stage(name, kind, section, {"kind": values["kind"], **texts}, inputs)
 
 
 def check_variant(variant: str, known: tuple[str, ...] = ("small",)) -> None:

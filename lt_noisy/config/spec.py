@@ -212,7 +212,7 @@ def _argument(value: Any, kind: Any, table: Table, where: str, place: str) -> An
     if get_origin(kind) is Literal:
         text, choices = value.name if isinstance(value, Call) and value.bare else value, get_args(kind)
         if text not in choices:
-            hint = did_you_mean(text, choices) if isinstance(text, str) else ""
+            hint = did_you_mean(text, list(choices)) if isinstance(text, str) else ""
             raise UserError(f"{where}: {place} is {' or '.join(filter(None, choices))}, not {shown}{hint}")
         return text
     if kind not in _PLAIN:  # a nested spec

@@ -90,7 +90,7 @@ class ResNet(nn.Module):
         x = conv(x.astype(self.dtype), self.width, size, stride, "stem_conv")
         x = nn.relu(norm(x, "stem_norm"))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType] (Flax: str)
         for group, count in enumerate(self.blocks):
             for i in range(count):
                 stride = 2 if group > 0 and i == 0 else 1

@@ -5,7 +5,7 @@ network and its target, the heads it needs, and the `Method` on their `Outputs`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,8 +17,9 @@ from lt_noisy.method import Context, Method, State
 from lt_noisy.precision import to_float
 
 Build = Callable[..., nn.Module]  # build(dtype, norm_axis) -> module
-# (augment, key, images uint8 [B, H, W, C], positions [B]) -> (views float32 [B, H, W, C], targets int32 [B] or None)
-Views = Callable[[Augment, jax.Array, jax.Array, jax.Array], tuple[tuple[jax.Array, ...], jax.Array | None]]
+Targets = Any  # what the views are to be told apart by, such as int32 [B]; None where the task has nothing of the kind
+# (augment, key, images uint8 [B, H, W, C], positions [B]) -> (views float32 [B, H, W, C], targets)
+Views = Callable[[Augment, jax.Array, jax.Array, jax.Array], tuple[tuple[jax.Array, ...], Targets]]
 Decay = Callable[[jax.Array], jax.Array | float]
 
 
@@ -27,17 +28,19 @@ class Outputs(NamedTuple):
 
     Attributes:
       projections: of the trained network, for the views `Objective.online`.
-      predictions: of its predictor on them; None without one.
+      predictions: of its predictor on them; none without one.
       targets: projections of the target network, for the views `Objective.target`; no gradient flows into them.
     """
 
     projections: tuple[jax.Array, ...]
-    predictions: tuple[jax.Array, ...] | None = None
+    predictions: tuple[jax.Array, ...] = ()
     targets: tuple[jax.Array, ...] = ()
 
 
-def two_views(augment: Augment, key: jax.Array, images: jax.Array, at: jax.Array) -> tuple:
-    return views(augment, key, images, at), None
+def two_views(
+    augment: Augment, key: jax.Array, images: jax.Array, positions: jax.Array
+) -> tuple[tuple[jax.Array, ...], Targets]:
+    return views(augment, key, images, positions), None
 
 
 def _nothing(state: State, step: int) -> dict[str, float]:
@@ -78,7 +81,7 @@ def normalise(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
 
 
-def stateless(loss: Callable[[Outputs, jax.Array | None], jax.Array], least: int = 1) -> Method:
+def stateless(loss: Callable[[Outputs, Targets], jax.Array], least: int = 1) -> Method:
     def init(context: Context) -> dict:
         if context.batch_size < least:
             raise UserError(f"it takes batches of at least {least} images, not {context.batch_size}")

@@ -11,6 +11,7 @@ from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import (
     Objective,
     Outputs,
+    Targets,
     check_momentum,
     check_sizes,
     check_temperature,
@@ -71,9 +72,13 @@ def simclr(temperature: float = 0.5, hidden: int = 512, size: int = 128) -> Obje
     """
     check_temperature(temperature)
     check_sizes(hidden=hidden, size=size)
+
+    def loss(outputs: Outputs, _: Targets) -> jax.Array:
+        first, second = outputs.projections
+        return nt_xent(first, second, temperature)
+
     return Objective(
-        # Of a batch of one image there is no negative.
-        method=stateless(lambda outputs, _: nt_xent(*outputs.projections, temperature), least=2),
+        method=stateless(loss, least=2),  # a batch of one image has no negative
         projector=lambda dtype, norm_axis: MLP((hidden, size), norm=False, dtype=dtype, norm_axis=norm_axis),
         joint=True,
     )
@@ -114,14 +119,14 @@ def moco(
             "next": np.zeros((), np.int32),
         }
 
-    def apply(state: State, outputs: Outputs, targets, rows, step):
+    def apply(state: State, outputs: Outputs, targets, rows, step) -> tuple[jax.Array, State]:
         present = jnp.arange(queue, dtype=jnp.int32) < state["filled"]
         # With one key view, query 0 meets key view 1; with two, each query meets the other view's key.
         pairs = zip(outputs.projections, outputs.targets[::-1], strict=True)
         losses = [info_nce(q, k, state["keys"], present, temperature) for q, k in pairs]
         keys = jnp.concatenate([gather(normalise(k)) for k in outputs.targets])
         slots = (state["next"] + jnp.arange(len(keys), dtype=jnp.int32)) % queue
-        return sum(losses) / len(losses), {
+        return sum(losses[1:], losses[0]) / len(losses), {
             "keys": state["keys"].at[slots].set(jax.lax.stop_gradient(keys)),
             "written": state["written"].at[slots].set(step),
             "filled": jnp.minimum(state["filled"] + len(keys), queue),

@@ -7,7 +7,7 @@ from lt_noisy.augment import image_ops
 from lt_noisy.augment.base import Augment, augment_batch
 from lt_noisy.collectives import global_size
 from lt_noisy.models.heads import MLP
-from lt_noisy.objectives.base import Objective, Outputs, stateless
+from lt_noisy.objectives.base import Objective, Outputs, Targets, stateless
 
 
 def rotation(every: bool = False) -> Objective:
@@ -18,19 +18,22 @@ def rotation(every: bool = False) -> Objective:
     four of each image in one pass (as Gidaris et al. do), and the mean of the four losses. The head is linear.
     """
 
-    def turned(augment: Augment, key: jax.Array, images: jax.Array, at: jax.Array):
-        x = augment_batch(augment, jax.random.fold_in(key, 0), images, at)
+    def turned(
+        augment: Augment, key: jax.Array, images: jax.Array, positions: jax.Array
+    ) -> tuple[tuple[jax.Array, ...], Targets]:
+        x = augment_batch(augment, jax.random.fold_in(key, 0), images, positions)
         if every:
             return tuple(jax.vmap(lambda image, k=k: image_ops.rot90(image, k))(x) for k in range(4)), None
         labels = jnp.arange(global_size(len(x))) % 4
-        labels = jax.random.permutation(jax.random.fold_in(key, 1), labels)[at]
+        labels = jax.random.permutation(jax.random.fold_in(key, 1), labels)[positions]
         return (jax.vmap(image_ops.rot90)(x, labels),), labels
 
-    def loss(outputs: Outputs, targets: jax.Array | None) -> jax.Array:
-        per_angle = [-jax.nn.log_softmax(logits) for logits in outputs.projections]
-        if every:
-            return sum(losses[:, angle] for angle, losses in enumerate(per_angle)) / 4
-        return jnp.take_along_axis(per_angle[0], targets[:, None], axis=1)[:, 0]
+    def loss(outputs: Outputs, labels: Targets) -> jax.Array:
+        per_view = [-jax.nn.log_softmax(logits) for logits in outputs.projections]
+        if not every:
+            return jnp.take_along_axis(per_view[0], labels[:, None], axis=1)[:, 0]
+        losses = [by_angle[:, angle] for angle, by_angle in enumerate(per_view)]
+        return sum(losses[1:], losses[0]) / 4
 
     return Objective(
         method=stateless(loss),

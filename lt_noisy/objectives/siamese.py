@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 
 from lt_noisy.models.heads import MLP
-from lt_noisy.objectives.base import Decay, Objective, Outputs, check_momentum, check_sizes, normalise, stateless
+from lt_noisy.objectives.base import (
+    Decay,
+    Objective,
+    Outputs,
+    Targets,
+    check_momentum,
+    check_sizes,
+    normalise,
+    stateless,
+)
 from lt_noisy.precision import to_float
 
 
@@ -21,7 +30,7 @@ def simsiam(size: int = 2048, hidden: int = 512, layers: int = 2) -> Objective:
     """
     check_sizes(size=size, hidden=hidden, layers=layers)
 
-    def loss(outputs: Outputs, _) -> jax.Array:
+    def loss(outputs: Outputs, _: Targets) -> jax.Array:
         (z1, z2), (p1, p2) = outputs.projections, outputs.predictions
         return 0.5 * (negative_cosine(p1, z2) + negative_cosine(p2, z1))
 
@@ -43,7 +52,7 @@ def byol(momentum: float = 0.99, hidden: int = 1024, size: int = 256) -> Objecti
     check_momentum(momentum)
     check_sizes(hidden=hidden, size=size)
 
-    def loss(outputs: Outputs, _) -> jax.Array:
+    def loss(outputs: Outputs, _: Targets) -> jax.Array:
         (p1, p2), (z1, z2) = outputs.predictions, outputs.targets
         return 4.0 + 2.0 * (negative_cosine(p1, z2) + negative_cosine(p2, z1))
 

@@ -8,7 +8,7 @@ import jax
 
 from lt_noisy.config.identity import identity_sha256, stage_identity
 from lt_noisy.config.resolve import Resolved, Stage
-from lt_noisy.data.dataset import Dataset, Part, choose, read_by
+from lt_noisy.data.dataset import Dataset, choose, read_by
 from lt_noisy.stages.base import Input, Job
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
@@ -31,9 +31,9 @@ def make_jobs(
 ) -> list[Job]:
     """One job a stage, in order; a stage that asks for other data than the run's `dataset` gets that."""
     chosen = {stage.texts["data"]: stage.section.data for stage in resolved.stages if "data" in stage.texts}
-    others = {text: choose(data, dataset) for text, data in chosen.items() if data is not Part.MANIFEST}
+    datasets = {text: choose(data, dataset) for text, data in chosen.items()}
     return [
-        make_job(resolved, stage, workdir, others.get(stage.texts.get("data"), dataset), dataset, devices, interrupts)
+        make_job(resolved, stage, workdir, datasets.get(stage.texts.get("data"), dataset), dataset, devices, interrupts)
         for stage in resolved.stages
     ]
 
@@ -76,9 +76,12 @@ def make_job(
 
 def _inputs(resolved: Resolved, stage: Stage, workdir: pathlib.Path) -> dict[str, Input]:
     """The stages that `stage` reads by field, with those they read in turn."""
-    stages = {s.name: s for s in resolved.stages}
-    read = {field: stages[name] for field, name in stage.inputs.items()}
-    return {f: Input(workdir / s.name, s.section, s.texts, _inputs(resolved, s, workdir)) for f, s in read.items()}
+    stages = {stage.name: stage for stage in resolved.stages}
+    inputs = {}
+    for field, name in stage.inputs.items():
+        read = stages[name]
+        inputs[field] = Input(workdir / name, read.section, read.texts, _inputs(resolved, read, workdir))
+    return inputs
 
 
 def identified(resolved: Resolved, jobs: list[Job]) -> list[Work]:

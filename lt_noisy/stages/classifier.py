@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.preprocessing import normalize
@@ -21,7 +21,7 @@ from lt_noisy.stages.rows import Rows, percent, test_rows, train_rows
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What a `classifier` stage is told."""
+    """The fields of a `classifier` stage."""
 
     init: str = stage_ref("finetune", WITH_HEAD)  # the stage whose classifier is re-balanced
     method: Rebalancing = spec("tau_normalised()", CLASSIFIERS)
@@ -80,7 +80,8 @@ def read_head(job: Job, stage: Input) -> Head:
     net = supervised.classifier(job, stage.section.head)
     params = part_variables(job, net, stage.directory, ("head",))["params"]["head"]
     if isinstance(net.head, Cosine):
-        kernel = net.head.scale * normalize(params["kernel"].astype(np.float64), axis=0)
+        # scikit-learn's is a pair only with `return_norm`.
+        kernel = net.head.scale * cast(np.ndarray, normalize(params["kernel"].astype(np.float64), axis=0))
         return Head(kernel, np.zeros(kernel.shape[1]), unit_features=True)
     return Head(params["dense"]["kernel"].astype(np.float64), params["dense"]["bias"].astype(np.float64))
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+
+import jax
 
 from lt_noisy import files
 from lt_noisy.augment.base import evaluate_batch
@@ -13,11 +15,12 @@ from lt_noisy.stages import features, self_supervised
 from lt_noisy.stages.base import Job, Kind
 from lt_noisy.stages.prediction import compile_predict
 from lt_noisy.stages.rows import Rows, decimals, percent
+from lt_noisy.training.state import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What a `cluster` stage is told."""
+    """The fields of a `cluster` stage."""
 
     init: str = stage_ref("pretrain", ("self_supervised",))
     partition: Partition = spec("kmeans()", PARTITIONS)
@@ -43,10 +46,13 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     dataset, base = job.dataset, job.inputs["init"]
     net = self_supervised.build(job.encoder(job.dtype, job.norm_axis), base.section.objective, job.dtype, job.norm_axis)
     weights = job.devices.replicate(features.part_variables(job, net, base.directory, self_supervised.TARGET_PARTS))
-    predict = compile_predict(
-        job,
-        lambda v, images: net.apply(v, evaluate_batch(base.section.augment, images), method=type(net).hidden),
-    )
+    augment = base.section.augment
+
+    def hidden(variables: PyTree, images: jax.Array) -> jax.Array:
+        # A pair only with `mutable`.
+        return cast(jax.Array, net.apply(variables, evaluate_batch(augment, images), method=type(net).hidden))
+
+    predict = compile_predict(job, hidden)
     try:
         clusters = section.partition.assign(predict(weights, dataset.train_images), job.seed)
     except UserError as error:

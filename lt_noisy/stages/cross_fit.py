@@ -17,7 +17,7 @@ from lt_noisy.stages.rows import Rows, label_quality_rows
 
 @dataclasses.dataclass(frozen=True)
 class Section(supervised.Learning):
-    """What a `cross_fit` stage is told. Pseudo-labels and transition matrices have seen the labels that it judges."""
+    """The fields of a `cross_fit` stage. Pseudo-labels and transition matrices have seen the labels that it judges."""
 
     folds: int = plain(5)
     init: str = stage_ref("none()", ENCODERS, optional=True, label_free=True)

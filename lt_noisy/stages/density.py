@@ -15,7 +15,7 @@ from lt_noisy.stages.rows import Rows, decimals, percent
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What a `density` stage is told."""
+    """The fields of a `density` stage."""
 
     init: str = stage_ref("pretrain", ENCODERS)  # the stage whose features are used
     estimator: DensityEstimator = spec("gaussian()", ESTIMATORS)

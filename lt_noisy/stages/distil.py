@@ -1,7 +1,8 @@
 """Stage `distil`: one network that learns what a base network and K experts say of each image."""
 
 import dataclasses
-from typing import Any, NamedTuple
+import pathlib
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,7 @@ from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
 from lt_noisy.precision import to_float
 from lt_noisy.stages import features, self_supervised, training
-from lt_noisy.stages.base import Input, Job, Kind, read_arrays
+from lt_noisy.stages.base import Job, Kind, read_arrays
 from lt_noisy.training.loop import Phase, Prepared
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
@@ -31,7 +32,7 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Section(training.Section):
-    """What a `distil` stage is told."""
+    """The fields of a `distil` stage."""
 
     base: str = stage_ref("pretrain", ("self_supervised",), optional=True)  # none() is a control
     experts: str = stage_ref("experts", ("experts",), optional=True)  # none() is a control
@@ -92,11 +93,10 @@ def distillation(
     """
     teachers = [jax.lax.stop_gradient(normalise(z)) for z in ([] if base is None else [base]) + list(experts)]
     errors = jnp.stack([0.5 * jnp.sum((r - z) ** 2, axis=-1) for r, z in zip(regressions, teachers, strict=True)])
-    total = 0.0 if base is None else errors[0]
-    if experts:
-        own = errors[len(teachers) - len(experts) :]
-        total = total + jnp.take_along_axis(own, clusters[None], axis=0)[0]
-    return total
+    if not experts:
+        return errors[0]
+    expert_error = jnp.take_along_axis(errors[len(teachers) - len(experts) :], clusters[None], axis=0)[0]
+    return expert_error if base is None else errors[0] + expert_error
 
 
 def make_step(
@@ -120,7 +120,8 @@ def make_step(
         x = augment_batch(augment, key, images, positions(len(rows)))
 
         def project(variables: PyTree) -> jax.Array:
-            return teacher.apply(variables, x, train=False, method=type(teacher).project)
+            # A pair only with `mutable`.
+            return cast(jax.Array, teacher.apply(variables, x, train=False, method=type(teacher).project))
 
         base = None if data.teachers.base is None else project(data.teachers.base)
         experts = tuple(project(variables) for variables in data.teachers.experts)
@@ -139,9 +140,9 @@ def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses teachers that do not fit each other or the data; returns the stage's length."""
     if not job.inputs:
         raise UserError(f"config.{job.name}: base and experts are both 'none()', so that nothing teaches")
-    said = {stage.texts["objective"] for stage in job.inputs.values()}
-    if len(said) > 1:
-        raise UserError(f"config.{job.name}: base and experts differ in their objective: {' and '.join(sorted(said))}")
+    objectives = sorted({stage.texts["objective"] for stage in job.inputs.values()})
+    if len(objectives) > 1:
+        raise UserError(f"config.{job.name}: base and experts differ in their objective: {' and '.join(objectives)}")
     if section.hidden < 1:
         raise UserError(f"config.{job.name}.hidden is at least 1, not {section.hidden}")
     return {"steps": training.check(job, section).total}
@@ -150,16 +151,16 @@ def check(job: Job, section: Section) -> dict[str, int]:
 def _teachers(job: Job, net: self_supervised.Network) -> tuple[Teachers, np.ndarray]:
     """The finished networks, and the cluster int32 [N] of each image (zeros without experts)."""
 
-    def read(stage: Input) -> PyTree:
-        return features.part_variables(job, net, stage.directory, self_supervised.TARGET_PARTS)
+    def read(directory: pathlib.Path) -> PyTree:
+        return features.part_variables(job, net, directory, self_supervised.TARGET_PARTS)
 
-    base = read(job.inputs["base"]) if "base" in job.inputs else None
+    base = read(job.inputs["base"].directory) if "base" in job.inputs else None
     if "experts" not in job.inputs:
         return Teachers(base, ()), np.zeros(len(job.dataset.ids), np.int32)
     experts = job.inputs["experts"]
     clusters = read_arrays(job, experts.inputs["clusters"].directory, "clusters")
-    each = [experts._replace(directory=experts.directory / f"expert_{k}") for k in range(clusters.max() + 1)]
-    return Teachers(base, tuple(read(expert) for expert in each)), clusters
+    directories = [experts.directory / f"expert_{k}" for k in range(clusters.max() + 1)]
+    return Teachers(base, tuple(read(directory) for directory in directories)), clusters
 
 
 def prepare(job: Job, section: Section) -> Prepared:
@@ -182,7 +183,9 @@ def prepare(job: Job, section: Section) -> Prepared:
 
 def run(job: Job, section: Section) -> dict[str, Any]:
     """Trains the student, watches its representation; returns the summary."""
-    return self_supervised.train_and_watch(job, section, prepare(job, section), lambda method, step: {})
+    ready = prepare(job, section)
+    representation = features.Representation(job, section.monitor, section.augment, ready.net)
+    return self_supervised.train_and_watch(job, ready, representation)
 
 
 KIND = Kind(Section, run, self_supervised.rows, check, prepare=prepare)

@@ -19,7 +19,7 @@ from lt_noisy.training.optim import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Section(self_supervised.Objectives):
-    """What an `experts` stage is told."""
+    """The fields of an `experts` stage."""
 
     clusters: str = stage_ref("cluster", ("cluster",))
     train_on: str = choice("cluster", ("cluster", "all"))  # all: a control
@@ -57,8 +57,11 @@ def run(job: Job, section: Section) -> dict[str, Any]:
                 f"{job.devices.num_devices} device(s) share; ask for fewer clusters"
             )
     seen = training.make_plan(job, section).total * section.batch_size
-    steps = [max(round(seen * n / len(clusters) / b / job.multiple), 1) for n, b in zip(sizes, batches, strict=True)]
-    experts = [_train(job, section, clusters, k, batches[k], steps[k] * job.multiple) for k in range(len(sizes))]
+    experts = []
+    for k, (size, batch) in enumerate(zip(sizes, batches, strict=True)):
+        steps = seen * size / len(clusters) / batch
+        multiples = max(round(steps / job.multiple), 1)
+        experts.append(_train(job, section, clusters, k, batch, multiples * job.multiple))
     return {
         **training.summed(experts),
         "experts": experts,
@@ -70,22 +73,23 @@ def _scaled(schedule: Schedule, rate: float) -> Schedule:
 
 
 def _train(job: Job, section: Section, clusters: np.ndarray, k: int, batch: int, steps: int) -> dict[str, Any]:
-    job = job._replace(name=f"{job.name}/expert_{k}", directory=job.directory / f"expert_{k}")
-    own = job._replace(dataset=job.dataset.rows(np.flatnonzero(clusters == k)))
-    mine = dataclasses.replace(
+    """Expert k: trained on its cluster or, as a control, on all images; described on its cluster."""
+    on_all = job._replace(name=f"{job.name}/expert_{k}", directory=job.directory / f"expert_{k}")
+    on_cluster = on_all._replace(dataset=job.dataset.rows(np.flatnonzero(clusters == k)))
+    own_section = dataclasses.replace(
         section,
         batch_size=batch,
         length=lambda clock, where: steps,
         schedule=lambda total: _scaled(section.schedule(total), batch / section.batch_size),
     )
-    trained_on = own if section.train_on == "cluster" else job
-    ready = self_supervised.prepare_objective(trained_on, mine, ascent=None)
-    job.directory.mkdir(exist_ok=True)
-    trained = training.run_training(trained_on, ready, lambda state: {})
-    predict = compile_predict(own, features_of(ready.net, mine.augment))
-    features = predict(trained.device_state.variables, own.dataset.train_images)
-    figures = {"images": len(own.dataset.ids), **collapse(features)}
-    return {**training.summarise(job, trained, ready.plan, figures), "stage": f"expert_{k}"}
+    own_job = on_cluster if section.train_on == "cluster" else on_all
+    ready = self_supervised.prepare_objective(own_job, own_section, ascent=None)
+    own_job.directory.mkdir(exist_ok=True)
+    trained = training.run_training(own_job, ready, lambda state: {})
+    predict = compile_predict(on_cluster, features_of(ready.net, section.augment))
+    features = predict(trained.device_state.variables, on_cluster.dataset.train_images)
+    figures = {"images": len(on_cluster.dataset.ids), **collapse(features)}
+    return {**training.summarise(own_job, trained, ready.plan, figures), "stage": f"expert_{k}"}
 
 
 def rows(summary: Mapping[str, Any]) -> Rows:

@@ -17,21 +17,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from sklearn.metrics import roc_auc_score
 
-from lt_noisy import rng
-from lt_noisy.augment.base import augment_batch, evaluate_batch
-from lt_noisy.collectives import AXIS, gather, positions
+from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import choice, plain, spec, stage_ref
-from lt_noisy.data.batches import fetch
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
-from lt_noisy.estimate.neighbours import nearest, nearest_in_set
-from lt_noisy.losses import cross_entropy
+from lt_noisy.estimate.neighbours import nearest_in_set
 from lt_noisy.losses.factory import check_memory
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixing.mixnn import MixupLoss
@@ -39,17 +34,20 @@ from lt_noisy.models.heads import HEADS, HeadBuilder
 from lt_noisy.precision import to_float
 from lt_noisy.stages import supervised, training
 from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
+from lt_noisy.stages.mixnn_steps import Steps
 from lt_noisy.stages.prediction import compile_predict
 from lt_noisy.stages.rows import Rows, decimals, label_quality_rows, percent, selection_rows, test_rows, train_rows
 from lt_noisy.training.loop import Phase, Prepared, Refresh
-from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Section(training.Section):
-    """What a `mixnn` stage is told: `warmup`, `correct_from`, `correct_every` and `history` are in epochs."""
+    """The fields of a `mixnn` stage: `warmup`, `correct_from`, `correct_every` and `history` are in epochs.
+
+    They are bare numbers, unlike a length: the method counts by the epoch, and its phases begin with one.
+    """
 
     init: str = stage_ref("none()", ENCODERS, optional=True)  # the stage whose encoder it starts from
     head: HeadBuilder = spec("linear()", HEADS)
@@ -84,8 +82,8 @@ def check(job: Job, section: Section) -> dict[str, int]:
         raise UserError(f"{where}.momentum is in [0, 1], not {section.momentum}")
     if not 0 < section.alpha < 1e6:
         raise UserError(f"{where}.alpha is above 0, not {section.alpha}")
-    kept = job.dataset.num_classes + 1 + section.history + section.neighbours.k - 1
-    check_memory(where, len(job.dataset.ids), kept)
+    floats = job.dataset.num_classes + 1 + section.history + section.neighbours.k - 1
+    check_memory(where, len(job.dataset.ids), floats)
     if section.neighbours.k > section.batch_size:
         raise UserError(f"{where}.neighbours: k={section.neighbours.k}, a batch has {section.batch_size} examples")
     if _epoch(job, section) % job.multiple:
@@ -102,12 +100,12 @@ def prepare(job: Job, section: Section) -> Prepared:
     state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, memory(job, section))
     state = supervised.start(job, state)
     state, tx = training.with_optimizer(state, section, plan.total)
-    begins = [0, section.warmup - 1]
+    warm_up, mixing, soft_mixing, neighbour_mixing = make_steps(job, section, net, tx, epoch)
+    # {the epochs before it: its step}, so that a phase of no epoch gives way to the one after it.
+    steps = {0: warm_up, section.warmup - 1: mixing}
     if section.correct_from:
-        begins += [section.correct_from - 1, section.correct_from]
-    phases = [Phase(b * epoch, s) for b, s in zip(begins, make_steps(job, section, net, tx, epoch), strict=False)]
-    # A phase of no epoch gives way to the one after it.
-    phases = [p for p, after in zip(phases, [*phases[1:], None], strict=True) if after is None or p.begin < after.begin]
+        steps |= {section.correct_from - 1: soft_mixing, section.correct_from: neighbour_mixing}
+    phases = [Phase(epochs * epoch, step) for epochs, step in steps.items()]
     order = training.order(job, plan.batch_size)
     data = training.resident(job)
     refresh = make_refresh(job, section, net, epoch)
@@ -123,103 +121,28 @@ def memory(job: Job, section: Section) -> dict[str, np.ndarray]:
     """
     dataset = job.dataset
     size = len(dataset.ids)
-    kept = {
+    arrays = {
         "targets": np.eye(dataset.num_classes, dtype=np.float32)[dataset.observed],
         "clean": np.ones(size, np.float32),
         "losses": np.zeros((section.history, size), np.float32),
     }
     if section.neighbours.whole_set:
-        kept["neighbours"] = np.zeros((size, section.neighbours.k - 1), np.int32)
-    return kept
+        arrays["neighbours"] = np.zeros((size, section.neighbours.k - 1), np.int32)
+    return arrays
 
 
 def make_steps(
     job: Job, section: Section, net: supervised.Classifier, tx: optax.GradientTransformation, epoch: int
 ) -> tuple[Step, Step, Step, Step]:
-    """The per-device steps of warm-up, mixup, transition and MixNN."""
-    augment, name = section.augment, job.name
+    """The per-device steps of warm-up, mixup, mixup with soft targets, and MixNN."""
 
-    def augmented(state: TrainState, images: jax.Array, which: int = 0) -> jax.Array:
-        key = jax.random.fold_in(rng.stream(state.seed, f"{name}/augment", state.step), which)
-        return augment_batch(augment, key, images, positions(len(images)))
+    def due(step: jax.Array) -> jax.Array:
+        current = step // epoch + 1
+        return (current >= section.correct_from) & (current % section.correct_every == 0)
 
-    def mixed_up(state: TrainState, x: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key = rng.stream(state.seed, f"{name}/mix", state.step)
-        x, targets, _ = mixup.mixup(section.alpha)(key, x, targets, jnp.ones(len(x)))
-        return x, targets
-
-    def unmixed(state: TrainState, x: jax.Array) -> tuple[TrainState, jax.Array, jax.Array]:
-        """The batch as it is, without gradient: state with its share of the running statistics, features, logits."""
-        variables = state.variables
-        (features, logits), changed = net.apply(
-            variables, x, train=True, mutable=["batch_stats"], method=type(net).features_and_logits
-        )
-        state = state.replace(batch_stats=changed["batch_stats"])
-        return state, *jax.lax.stop_gradient((to_float(features), logits))
-
-    def correct(state: TrainState, rows: jax.Array, logits: jax.Array) -> dict[str, jax.Array]:
-        current = state.step // epoch + 1
-        now = (current >= section.correct_from) & (current % section.correct_every == 0)
-        return {
-            **state.method,
-            "targets": mixnn.corrected(state.method["targets"], rows, logits, section.momentum, now),
-        }
-
-    def update(state, batch, x, targets, loss, method):
-        def losses(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
-            right = to_float(logits.argmax(-1) == targets.argmax(-1))
-            sums = {
-                "accuracy": jax.lax.psum((right.sum(), to_float(len(right))), AXIS),
-                "clean": jax.lax.psum((method["clean"][batch["rows"]].sum(), to_float(len(right))), AXIS),
-            }
-            return loss(logits, targets), (changed["batch_stats"], method, sums)
-
-        return descend(state, tx, losses, batch["weights"])
-
-    def warm(state, data, batch):
-        images, labels = fetch(data, batch["rows"])
-        targets = jax.nn.one_hot(labels, net.head.num_classes)
-        return update(state, batch, evaluate_batch(augment, images), targets, cross_entropy, state.method)
-
-    def mixing(state, data, batch):
-        images, labels = fetch(data, batch["rows"])
-        targets = jax.nn.one_hot(labels, net.head.num_classes)
-        x = augmented(state, images)
-        state, _, _ = unmixed(state, x)
-        x, targets = mixed_up(state, x, targets)
-        return update(state, batch, x, targets, section.mixup, state.method)
-
-    def transition(state, data, batch):
-        rows = batch["rows"]
-        x = augmented(state, fetch(data, rows)[0])
-        state, _, logits = unmixed(state, x)
-        method = correct(state, rows, logits)
-        x, targets = mixed_up(state, x, method["targets"][rows])
-        return update(state, batch, x, targets, cross_entropy, method)
-
-    def neighbour_mixing(state, data, batch):
-        rows, k = batch["rows"], section.neighbours.k
-        x = augmented(state, fetch(data, rows)[0])
-        state, features, logits = unmixed(state, x)
-        method = correct(state, rows, logits)
-        if k > 1 and section.neighbours.whole_set:
-            near = state.method["neighbours"][rows]
-            others = [augmented(state, fetch(data, near[:, j])[0], j + 1) for j in range(k - 1)]
-            x = jnp.stack([x, *others], 1)
-            rows = jnp.concatenate([rows[:, None], near], 1)
-        elif k > 1:
-            near = nearest(features, positions(len(rows)), gather(features), k - 1)
-            x = jnp.concatenate([x[:, None], gather(x)[near]], 1)
-            rows = jnp.concatenate([rows[:, None], gather(rows)[near]], 1)
-        else:
-            x, rows = x[:, None], rows[:, None]
-        weights = mixnn.shares(state.method["clean"][rows])
-        x, targets = mixnn.mixed(x, weights), mixnn.mixed(method["targets"][rows], weights)
-        return update(state, batch, x, targets, cross_entropy, method)
-
-    return warm, mixing, transition, neighbour_mixing
+    mix = mixup.mixup(section.alpha)
+    steps = Steps(net, tx, job.name, section.augment, mix, section.mixup, section.neighbours, section.momentum, due)
+    return steps.warm_up, steps.mixing, steps.soft_mixing, steps.neighbour_mixing
 
 
 def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: int) -> Refresh:
@@ -249,7 +172,7 @@ def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: 
         method["clean"] = clean_probability(method["losses"][-known:].mean(0), job.seed).astype(np.float32)
         if section.neighbours.whole_set and 0 < section.correct_from < current:
             method["neighbours"] = nearest_in_set(featurise(variables, images), section.neighbours.k - 1)
-        return state.replace(method=job.devices.replicate(method))
+        return dataclasses.replace(state, method=job.devices.replicate(method))
 
     return refresh
 
@@ -269,11 +192,11 @@ def correction(method: dict[str, np.ndarray], dataset: Dataset) -> dict[str, Any
       any wrong); `broken`, the share of right ones where it is not; `clean_auroc` of the last clean probabilities for
       right labels.
     """
-    wrong, now = dataset.observed != dataset.clean, method["targets"].argmax(-1) == dataset.clean
+    wrong, right_now = dataset.observed != dataset.clean, method["targets"].argmax(-1) == dataset.clean
     both = 0 < wrong.sum() < len(wrong)
     return {
-        "repaired": float(now[wrong].mean()) if wrong.any() else None,
-        "broken": float(1 - now[~wrong].mean()) if not wrong.all() else None,
+        "repaired": float(right_now[wrong].mean()) if wrong.any() else None,
+        "broken": float(1 - right_now[~wrong].mean()) if not wrong.all() else None,
         "clean_auroc": float(roc_auc_score(~wrong, method["clean"])) if both else None,
     }
 

@@ -25,7 +25,7 @@ from lt_noisy.stages.rows import Rows, counts, groups_rows, percent
 
 @dataclasses.dataclass(frozen=True)
 class Section(unlabelled.Pool):
-    """What a `pseudo_label` stage is told."""
+    """The fields of a `pseudo_label` stage."""
 
     init: str = stage_ref("base", WITH_HEAD)  # the stage whose classifier labels the pool
     targets: str = choice("argmax", ("argmax", "soft"))  # soft: all probabilities
@@ -55,22 +55,22 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     pool = unlabelled.pool(job, section, job.name)
     images = unlabelled.images(pool)
     logits = supervised.load(job, job.inputs["init"])(images)
-    said = assign(logits, section.targets, section.threshold)
-    if not said.kept.any():
+    assigned = assign(logits, section.targets, section.threshold)
+    if not assigned.kept.any():
         raise UserError(
-            f"config.{job.name}.threshold: {section.threshold:g} keeps none of {len(said.kept)} images "
-            f"(largest confidence {said.confidence.max():.9g}); lower it"
+            f"config.{job.name}.threshold: {section.threshold:g} keeps none of {len(assigned.kept)} images "
+            f"(largest confidence {assigned.confidence.max():.9g}); lower it"
         )
-    unlabelled.write(job.directory, pool, said)
-    figures = describe(logits.argmax(-1), said.kept, said.confidence, pool.labels, job.training_set)
+    unlabelled.write(job.directory, pool, assigned)
+    figures = describe(logits.argmax(-1), assigned.kept, assigned.confidence, pool.labels, job.training_set)
     seen_before = duplicates(images, job.training_set)
     return {"stage": job.name, "seed": job.seed, "pseudo_labels": {**figures, **seen_before}}
 
 
 def assign(logits: np.ndarray, targets: str, threshold: float) -> unlabelled.PseudoLabels:
-    """Pseudo-labels from logits float [M, C]: the argmax (the first of equals), or with 'soft' all probabilities.
+    """Pseudo-labels from logits float [M, C]: the argmax, or with 'soft' all probabilities.
 
-    The paper has no threshold: 0.0 keeps all.
+    Ties go to the first class. The paper has no threshold: 0.0 keeps all.
     """
     probabilities = softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
     confidence = probabilities.max(-1)
@@ -95,7 +95,8 @@ def describe(
       `..._kept`, the share that is kept (None of none); `confidence`, its mean over all images; over the kept ones
       `counts` [C] of pseudo-labels, and `precision` [C], the share of a pseudo-label's images that are truly of its
       class (None without images of known label), irrelevant ones being wrong; `group_precision`, its mean over each of
-      `classification.class_groups`; `labels`, what `classification.accuracies` says of the relevant kept ones (None without any).
+      `classification.class_groups`; `labels`, what `classification.accuracies` says of the relevant kept ones (None
+      without any).
     """
     num_classes, relevant, irrelevant = dataset.num_classes, labels >= 0, labels == pools.NOT_OF_ANY_CLASS
     train_counts = np.bincount(dataset.clean, minlength=num_classes)

@@ -81,8 +81,8 @@ def label_quality_rows(figures: Mapping[str, Any]) -> Rows:
     where = "out of sample" if figures["out_of_sample"] else "in sample"
     estimated, true = percent(figures["estimated_rate"]), percent(figures["true_rate"]).strip()
     if not figures["wrong_labels"]:  # a folder's labels are the only ones there are
-        told = f"{estimated} (no clean labels to compare with, or none wrong)"
-        return [(f"wrong labels, estimated {where}", told), ("  the ones to look at", "suspects.csv")]
+        estimate = f"{estimated} (no clean labels to compare with, or none wrong)"
+        return [(f"wrong labels, estimated {where}", estimate), ("  the ones to look at", "suspects.csv")]
     aurocs = [figures[name]["auroc"] for name in ("wrong_probability", "loss", "margin")]
     rows = [
         (f"wrong labels, estimated {where}", f"{estimated} (true {true})"),

@@ -1,7 +1,6 @@
 """Stage `self_supervised`: pre-training on the images alone; no label is read."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +35,7 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Objectives(training.Section):
-    """What a training by an objective is told."""
+    """The fields of a training by an objective."""
 
     objective: Objective = spec("simclr()", OBJECTIVES)
     augment: Augment = spec("simclr_cifar()", AUGMENTS)
@@ -44,7 +43,7 @@ class Objectives(training.Section):
 
 @dataclasses.dataclass(frozen=True)
 class Section(Objectives):
-    """What a `self_supervised` stage is told."""
+    """The fields of a `self_supervised` stage."""
 
     ascent: Ascent | None = spec("none()", ASCENTS)
     ascent_weights: str = stage_ref("none()", ("density",), optional=True)
@@ -96,11 +95,14 @@ def _forward(
         out, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
         outs.append(out)
         stats = changed.get("batch_stats", {})
-    projections, predictions = zip(*outs, strict=True)
+    projections = [projection for projection, _ in outs]
+    predictions = [prediction for _, prediction in outs if prediction is not None]
     if joint:
-        projections = tuple(jnp.split(projections[0], len(views)))
-        predictions = (None,) if predictions[0] is None else tuple(jnp.split(predictions[0], len(views)))
-    return Outputs(projections, None if predictions[0] is None else predictions), stats
+        projections, predictions = (
+            [of_view for output in outputs for of_view in jnp.split(output, len(views))]
+            for outputs in (projections, predictions)
+        )
+    return Outputs(tuple(projections), tuple(predictions)), stats
 
 
 def _keys(net: Network, target: PyTree, views: list[jax.Array]) -> tuple[tuple[jax.Array, ...], PyTree]:
@@ -147,12 +149,12 @@ def make_step(
             per_example, method = objective.method.apply(state.method, outputs, labels, rows, state.step)
             return per_example, (batch_stats, method, {})
 
-        at = state.step
-        state, sums = descend(state, tx, losses, batch["weights"], ascent, batch.get("ascent_weights"))
+        after, sums = descend(state, tx, losses, batch["weights"], ascent, batch.get("ascent_weights"))
         if decay is not None:
-            online = {part: state.params[part] for part in TARGET_PARTS}
-            state = state.replace(target={**target, "params": ema(target["params"], online, decay(at))})
-        return state, sums
+            online = {part: after.params[part] for part in TARGET_PARTS}
+            average = ema(target["params"], online, decay(state.step))
+            after = dataclasses.replace(after, target={**target, "params": average})
+        return after, sums
 
     return step
 
@@ -171,14 +173,17 @@ def check(job: Job, section: Section) -> dict[str, int]:
     return {"steps": check_objective(job, section).total}
 
 
-def check_objective(job: Job, section: Section) -> Plan:
+def check_objective(job: Job, section: Objectives) -> Plan:
     """The plan of a training, once its objective is known to fit the data."""
     plan = training.check(job, section)
     try:
         section.objective.method.init(_context(job, plan))
         one = jax.ShapeDtypeStruct((1, 1, *job.dataset.train_images.shape[1:]), jnp.uint8)  # one device, one image
-        make = functools.partial(section.objective.views, section.augment, jax.random.key(0), at=jnp.arange(1))
-        jax.eval_shape(jax.vmap(make, axis_name=AXIS), one)
+
+        def views(images: jax.Array) -> tuple[jax.Array, ...]:
+            return section.objective.views(section.augment, jax.random.key(0), images, jnp.arange(1))[0]
+
+        jax.eval_shape(jax.vmap(views, axis_name=AXIS), one)
     except UserError as error:
         raise UserError(f"config.{job.name}.objective: {error}") from None
     return plan
@@ -189,7 +194,7 @@ def prepare(job: Job, section: Section) -> Prepared:
     return prepare_objective(job, section, section.ascent)
 
 
-def prepare_objective(job: Job, section: Section, ascent: Ascent | None) -> Prepared:
+def prepare_objective(job: Job, section: Objectives, ascent: Ascent | None) -> Prepared:
     """The same for any section with an objective and the training fields."""
     dataset, objective, plan = job.dataset, section.objective, training.make_plan(job, section)
     net = build(job.encoder(job.dtype, job.norm_axis), objective, job.dtype, job.norm_axis)
@@ -198,7 +203,8 @@ def prepare_objective(job: Job, section: Section, ascent: Ascent | None) -> Prep
     if objective.target:
         groups = state.variables.items()
         parts = {group: {part: tree[part] for part in TARGET_PARTS if part in tree} for group, tree in groups}
-        state = state.replace(target=jax.tree.map(np.copy, parts))  # donated beside the parameters: no shared buffer
+        # Copies: the target is donated beside the parameters, and may share no buffer with them.
+        state = dataclasses.replace(state, target=jax.tree.map(np.copy, parts))
     state, tx = training.with_optimizer(state, section, plan.total)
     decay = objective.decay and objective.decay(plan.total)
     step = make_step(net, objective, tx, section.augment, job.name, decay, ascent)
@@ -209,27 +215,31 @@ def prepare_objective(job: Job, section: Section, ascent: Ascent | None) -> Prep
 
 
 def _weighted(order: Batches, weights: np.ndarray) -> Batches:
-    def at(step: int) -> dict[str, np.ndarray]:
+    def weighted(step: int) -> dict[str, np.ndarray]:
         batch = order(step)
         return {**batch, "ascent_weights": weights[batch["rows"]]}
 
-    return at
+    return weighted
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
     """Trains, watches kNN accuracy and collapse; returns the summary."""
-    return train_and_watch(job, section, prepare(job, section), section.objective.watch)
+    ready = prepare(job, section)
+    representation = Representation(job, section.monitor, section.augment, ready.net)
+    return train_and_watch(job, ready, representation, section.objective.watch)
 
 
 def train_and_watch(
-    job: Job, section: Section, ready: Prepared, watch: Callable[[Any, int], dict[str, float]]
+    job: Job,
+    ready: Prepared,
+    representation: Representation,
+    watch: Callable[[Any, int], dict[str, float]] = lambda method, step: {},
 ) -> dict[str, Any]:
     """The rest of a stage without labels: trains what is `ready`, watches its representation, sums up.
 
     Args:
       watch: `watch(method state on the host, step)` adds figures to the metrics file.
     """
-    representation = Representation(job, section.monitor, section.augment, ready.net)
 
     def monitor(state: TrainState) -> dict[str, float]:
         now = representation.figures(state)

@@ -1,9 +1,8 @@
 """Stage `supervised`: a classifier on the observed labels, from scratch or from an earlier stage's encoder."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -37,12 +36,12 @@ from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.loop import Phase, Prepared
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
-from lt_noisy.training.state import TrainState, transfer
+from lt_noisy.training.state import PyTree, TrainState, transfer
 
 
 @dataclasses.dataclass(frozen=True)
 class Learning(training.Section):
-    """What the training of a classifier on observed labels is told."""
+    """The fields of the training of a classifier on observed labels."""
 
     init: str = stage_ref("none()", ENCODERS, optional=True)  # the stage whose encoder it starts from
     data: Part | Load = spec("manifest()", DATA)
@@ -57,7 +56,7 @@ class Learning(training.Section):
 
 @dataclasses.dataclass(frozen=True)
 class Section(Learning):
-    """What a `supervised` stage is told."""
+    """The fields of a `supervised` stage."""
 
     pseudo: str = stage_ref("none()", ("pseudo_label",), optional=True)  # the stage whose images join
     transition: str = stage_ref("none()", ("transition",), optional=True)  # for losses that ask for one
@@ -167,7 +166,7 @@ def make_step(
     return step
 
 
-def check(job: Job, section: Section) -> dict[str, Any]:
+def check(job: Job, section: Learning) -> dict[str, Any]:
     """Refuses what does not fit the data; returns the stage's length, and the hash of a file that its loss reads."""
     where = f"config.{job.name}"
     if not section.encoder_rate > 0:
@@ -187,13 +186,10 @@ def check(job: Job, section: Section) -> dict[str, Any]:
     more = unlabelled.size(job, job.inputs["pseudo"]) if "pseudo" in job.inputs else 0
     plan = training.check(job, section, more)
     counts = np.bincount(job.dataset.observed, minlength=job.dataset.num_classes)
-    unknown = None
+    context = Context(len(counts), len(job.dataset.ids) + more, plan.batch_size, counts, plan.total)
     if "transition" in job.inputs:  # its figures are not there yet: any of their shape will do
-        unknown = np.full((len(counts), len(counts)), 1 / len(counts))
-    rows = len(job.dataset.ids) + more
-    context = Context(
-        len(counts), rows, plan.batch_size, counts, plan.total, unknown, None if unknown is None else counts
-    )
+        matrix = np.full((len(counts), len(counts)), 1 / len(counts))
+        context = context._replace(transition=matrix, clean_counts=counts)
     try:
         jax.eval_shape(lambda: section.loss.init(context))
     except UserError as error:
@@ -202,18 +198,15 @@ def check(job: Job, section: Section) -> dict[str, Any]:
     return {"steps": plan.total, **read}
 
 
-def prepare(job: Job, section: Section) -> Prepared:
+def prepare(job: Job, section: Learning) -> Prepared:
     """Builds the classifier, its first state (from the `init` stage's encoder, where there is one) and its step."""
     dataset, train = job.dataset, examples(job)
     plan = training.make_plan(job, section, len(train.kept) - len(dataset.ids))
-    context = Context(
-        dataset.num_classes,
-        len(train.kept),
-        plan.batch_size,
-        train.counts(dataset.num_classes),
-        plan.total,
-        *(transition.read(job.inputs["transition"].directory) if "transition" in job.inputs else ()),
-    )
+    counts = train.counts(dataset.num_classes)
+    context = Context(dataset.num_classes, len(train.kept), plan.batch_size, counts, plan.total)
+    if "transition" in job.inputs:
+        matrix, clean_counts = transition.read(job.inputs["transition"].directory)
+        context = context._replace(transition=matrix, clean_counts=clean_counts)
     net = classifier(job, section.head, section.freeze_encoder)
     state = training.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context))
     state = start(job, state)
@@ -238,42 +231,50 @@ def start(job: Job, state: TrainState) -> TrainState:
         group: {**tree, "encoder": transfer(tree["encoder"], arrays, f"state.{group}.encoder")}
         for group, tree in state.variables.items()
     }
-    return state.replace(**parts)
+    return dataclasses.replace(state, **parts)
 
 
-def balanced_order(job: Job, section: Section, train: Examples, context: Context) -> Batches:
+def balanced_order(job: Job, section: Learning, train: Examples, context: Context) -> Batches:
     """The stage's batches of kept examples, drawn by its sampler and weighted by its weighting, each from its start on.
 
     The stage's length counts all examples, kept or not: it has to be known before any stage runs.
     """
-    size, kept = context.batch_size, np.flatnonzero(train.kept)
-    if size > len(kept):
-        raise UserError(f"config.{job.name}.batch_size: {size} is more than the {len(kept)} images that were kept")
+    size, rows_kept = context.batch_size, np.flatnonzero(train.kept)
+    if size > len(rows_kept):
+        raise UserError(f"config.{job.name}.batch_size: {size} is more than the {len(rows_kept)} images that were kept")
     class_weights = section.reweight.weights(context.counts)
-    by_class = class_weights[train.targets] if train.targets.ndim == 1 else train.targets @ class_weights
-    probabilities = section.sampler.probabilities(train.labels[kept], context.num_classes)
-    plain, drawn = (training.order(job, size, p, len(kept)) for p in (None, probabilities))
-    starts = [round(choice.start * context.steps) for choice in (section.sampler, section.reweight)]
+    example_weights = class_weights[train.targets] if train.targets.ndim == 1 else train.targets @ class_weights
+    probabilities = section.sampler.probabilities(train.labels[rows_kept], context.num_classes)
+    permuted = training.order(job, size, None, len(rows_kept))
+    sampled = training.order(job, size, probabilities, len(rows_kept))
+    first_sampled = round(section.sampler.start * context.steps)
+    first_weighted = round(section.reweight.start * context.steps)
 
-    def at(step: int) -> dict[str, np.ndarray]:
-        batch = drawn(step) if step >= starts[0] else plain(step)
-        rows = kept[batch["rows"]].astype(np.int32)
-        weights = by_class[rows].astype(np.float32) if step >= starts[1] else batch["weights"]
+    def balanced(step: int) -> dict[str, np.ndarray]:
+        batch = sampled(step) if step >= first_sampled else permuted(step)
+        rows = rows_kept[batch["rows"]].astype(np.int32)
+        weights = example_weights[rows].astype(np.float32) if step >= first_weighted else batch["weights"]
         return {"rows": rows, "weights": weights}
 
-    return at
+    return balanced
 
 
-def predict_logits(job: Job, net: Classifier, augment: Augment) -> Predict:
+def predict_logits(job: Job, net: nn.Module, augment: Augment) -> Predict:
     """Compiles `predict(variables, images uint8 [N, ...]) -> logits float32 [N, C]`, in evaluation mode."""
-    return compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
+
+    def logits(variables: PyTree, images: jax.Array) -> jax.Array:
+        # A pair only with `mutable`.
+        return cast(jax.Array, net.apply(variables, evaluate_batch(augment, images), train=False))
+
+    return compile_predict(job, logits)
 
 
-def load(job: Job, stage: Input) -> Predict:
+def load(job: Job, stage: Input) -> Callable[[np.ndarray], np.ndarray]:
     """A finished stage's classifier: `predict(images uint8 [N, ...]) -> logits float32 [N, C]`."""
     net = classifier(job, stage.section.head)
     weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder", "head")))
-    return functools.partial(predict_logits(job, net, stage.section.augment), weights)
+    predict = predict_logits(job, net, stage.section.augment)
+    return lambda images: predict(weights, images)
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
@@ -283,7 +284,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
 
 def train_and_evaluate(
     job: Job,
-    section: Section,
+    section: training.Section,
     ready: Prepared,
     more: Callable[[TrainState], dict[str, Any]] = lambda state: {},
 ) -> dict[str, Any]:

@@ -17,11 +17,10 @@ from lt_noisy.stages.rows import Rows, decimals, percent
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What a `transition` stage is told."""
+    """The fields of a `transition` stage."""
 
-    init: str = stage_ref(
-        "base", (*WITH_HEAD, "cross_fit")
-    )  # the stage whose predictions for the training set are used
+    # The stage whose predictions for the training set are used.
+    init: str = stage_ref("base", (*WITH_HEAD, "cross_fit"))
     estimator: TransitionEstimator = spec("confident()", TRANSITIONS)
 
 

@@ -82,9 +82,9 @@ def size(job: Job, stage: Input) -> int:
     return len(pool(job, stage.section, stage.directory.name).ids)
 
 
-def write(directory: pathlib.Path, drawn: Split, said: PseudoLabels) -> None:
+def write(directory: pathlib.Path, drawn: Split, assigned: PseudoLabels) -> None:
     """Writes `pseudo_labels.npz` (ids [M], targets, kept, confidence)."""
-    files.write_arrays(directory / "pseudo_labels.npz", ids=drawn.ids, **said._asdict())
+    files.write_arrays(directory / "pseudo_labels.npz", ids=drawn.ids, **assigned._asdict())
 
 
 def read(job: Job, stage: Input) -> Extra:

@@ -195,7 +195,7 @@ def test_moco_without_negatives_is_exactly_nothing():
     state, keys = _start(method, 6), tuple(jnp.asarray(_views()[::-1]))
 
     def per_example(queries):
-        return _on_devices(lambda q, r: method.apply(state, Outputs((q, r), None, keys), None, None, 0)[0], 1)(*queries)
+        return _on_devices(lambda q, r: method.apply(state, Outputs((q, r), (), keys), None, None, 0)[0], 1)(*queries)
 
     queries = jnp.asarray(_views())
     np.testing.assert_array_equal(per_example(queries), np.zeros(6))
@@ -206,7 +206,7 @@ def _moco_step(method, state, queries, keys, step, devices):
     """(losses [B], next state) of one step with queries and keys [views, B, D] split over the devices."""
 
     def apply(queries, keys):
-        return method.apply(state, Outputs(tuple(queries), None, tuple(keys)), None, None, step)
+        return method.apply(state, Outputs(tuple(queries), (), tuple(keys)), None, None, step)
 
     split = [x.reshape(len(x), devices, -1, x.shape[-1]) for x in (queries, keys)]
     losses, states = jax.jit(jax.vmap(apply, in_axes=1, axis_name=AXIS))(*split)
@@ -251,7 +251,7 @@ def test_moco_keys_get_no_gradient():
 
     def losses(keys):
         _, state = _moco_step(method, _start(method, 6), first, keys, 0, 1)
-        outputs = Outputs(tuple(first), None, tuple(keys))
+        outputs = Outputs(tuple(first), (), tuple(keys))
         return _on_devices(lambda _: method.apply(state, outputs, None, None, 1)[0], 1)(first[0]).sum()
 
     loss, gradient = jax.value_and_grad(losses)(jnp.asarray(_views()[::-1]))

@@ -7,6 +7,7 @@ import arguments
 import messy_folder
 import numpy as np
 import pytest
+import ssl_cost
 import ssl_table
 import throughput
 from conftest import CONFIG, ROOT
@@ -32,6 +33,16 @@ def test_throughput_of_every_part(monkeypatch, capsys, tmp_path):
     assert f"{speeds['loop']:,.0f} images/s" in out
     assert record["steps_per_round"] >= 2
     assert ("note: fewer than 20 steps a round" in out) == (record["steps_per_round"] < 20)
+
+
+def test_the_cost_of_an_objective(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(ssl_cost, "STEPS", {name: ssl_cost.STEPS[name] for name in ("supervised", "rotation")})
+    tiny = ["--model=resnet8(width=2)", "--batch=8", "--size=8", "--rounds=1", "--repeats=1"]
+    ssl_cost.main(["ssl_cost.py", *tiny, f"--json={tmp_path / 'x.json'}"])
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert [row["name"] for row in record["rows"]] == ["supervised", "rotation"]
+    assert record["rows"][0]["relative_cost"] == 1 and record["rows"][1]["relative_cost"] > 0
+    assert record["code"] == [code()] and ssl_cost.show(record) in capsys.readouterr().out
 
 
 def test_a_messy_folder_and_the_score_of_a_list(monkeypatch, capsys, tmp_path):

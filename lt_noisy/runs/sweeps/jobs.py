@@ -43,7 +43,8 @@ class Child:
     """The `process` of one cell; None while that of a killed sweep is still at it."""
 
     def __init__(self, planned: Planned):
-        self.planned, self.process = planned, None
+        self.planned = planned
+        self.process: subprocess.Popen[bytes] | None = None
         planned.directory.mkdir(parents=True, exist_ok=True)
         self._start()
         if self.process is None:
@@ -66,52 +67,55 @@ class Child:
                 start_new_session=True,
             )
 
-    def ended(self) -> bool:
-        """Whether its process has ended; starts it once nothing else is at the cell."""
+    def poll(self) -> int | None:
+        """The exit status of its process, None until that has ended; starts it once nothing else is at the cell."""
         if self.process is None:
             self._start()
-            return False
-        return self.process.poll() is not None
+            return None
+        return self.process.poll()
 
-    def error(self) -> str:
-        """Why it failed: its status and the last line of its output, that of an error if there is one."""
+    def error(self, status: int) -> str:
+        """Why it failed: its exit status and the last line of its output, that of an error if there is one."""
         with open(_log(self.planned), errors="replace") as log:
             log.seek(self.offset)
             lines = [line.strip() for line in log if line.strip()]
-        said = [line for line in lines if line.startswith("error: ")] or lines or ["no output"]
-        code = self.process.returncode
-        status = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-        return f"{status}: {said[-1]}"
+        errors = [line for line in lines if line.startswith("error: ")]
+        end = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+        return f"{end}: {(errors or lines or ['no output'])[-1]}"
 
 
-def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callable[[Child], None]) -> None:
-    """Runs the cells, `jobs` at a time, and calls `done` after each; a signal stops those that run.
+def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callable[[Child, int], None]) -> None:
+    """Runs the cells, `jobs` at a time; calls `done` with each and its exit status; a signal stops those that run.
 
     Cells that a killed sweep left running come first, since they are among the `jobs`; a signal does not reach them.
     The others run in their order; one that needs a stage which another is at waits for it.
     """
-    waiting, running, told = sorted(todo, key=lambda each: not _under_way(each)), [], False
+    waiting = sorted(todo, key=lambda planned: not _under_way(planned))
+    running: list[Child] = []
+    stopping = False
     try:
         while running or (waiting and interrupts.pending is None):
             while waiting and len(running) < jobs and interrupts.pending is None:
                 running.append(Child(waiting.pop(0)))
-            if interrupts.pending is not None and not told:
-                told, running = True, _started(running)
-                for child in running:
-                    child.process.terminate()
+            if interrupts.pending is not None and not stopping:
+                stopping, running = True, [child for child in running if child.process is not None]
+                _terminate(running)
             time.sleep(POLL_SECONDS)
-            for child in [child for child in running if child.ended()]:
+            ended = [(child, status) for child in running if (status := child.poll()) is not None]
+            for child, status in ended:
                 running.remove(child)
-                done(child)
+                done(child, status)
     finally:  # a second signal, or an error here
-        for child in _started(running):
-            child.process.terminate()
-        for child in _started(running):
-            child.process.wait()
+        for process in _terminate(running):
+            process.wait()
 
 
-def _started(children: list[Child]) -> list[Child]:
-    return [child for child in children if child.process is not None]
+def _terminate(children: list[Child]) -> list[subprocess.Popen[bytes]]:
+    """Terminates the children's processes, those that there are; returns them."""
+    processes = [child.process for child in children if child.process is not None]
+    for process in processes:
+        process.terminate()
+    return processes
 
 
 def _log(planned: Planned) -> pathlib.Path:

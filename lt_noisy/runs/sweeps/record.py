@@ -42,15 +42,15 @@ def make_record(
     sweep: Sweep, planned: list[Planned], config: str, overrides: list[str], command: str
 ) -> dict[str, Any]:
     """Everything that the table is made of, and how it came about; no path of this machine."""
-    summaries = [finished(each) for each in planned]
+    summaries = [finished(cell) for cell in planned]
     there = [s for s in summaries if s is not None]
     cells = []
-    for each, summary in zip(planned, summaries, strict=True):
-        cell = {"labels": each.cell.labels, "overrides": each.cell.overrides, "figures": None}
+    for (cell, *_), summary in zip(planned, summaries, strict=True):
+        entry = {"labels": cell.labels, "overrides": cell.overrides, "figures": None}
         if summary is not None:
-            cell["figures"] = tables.figures(summary, sweep.figures)
-            cell |= {key: summary.get(key) for key in ("params_sha256", "wall_seconds", "process_seconds")}
-        cells.append(cell)
+            entry["figures"] = tables.figures(summary, sweep.figures)
+            entry |= {key: summary.get(key) for key in ("params_sha256", "wall_seconds", "process_seconds")}
+        cells.append(entry)
     return {
         "command": command,
         "config": portable(config),

@@ -69,32 +69,32 @@ def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts:
     failed: list[str] = []
     ended: list[float] = []
 
-    def done(child: Child) -> None:
+    def done(child: Child, status: int) -> None:
         cell, seconds = child.planned.cell, time.perf_counter() - child.began
         ended.append(seconds)
         left = round(sum(ended) / len(ended) * (len(todo) - len(ended)) / jobs)
         eta = f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
         summary = None
-        if child.process.returncode == 0:
+        if status == 0:
             mark = {"sha256": child.planned.sha256, "process_seconds": round(seconds, 3)}
             write_json(child.planned.directory / "cell.json", mark)
             summary = finished(child.planned)
         if summary is not None:
-            said = tables.headline(tables.figures(summary, figures))
+            outcome = tables.headline(tables.figures(summary, figures))
         elif interrupts.pending is not None:
-            said = "stopped"
+            outcome = "stopped"
         else:
-            error = child.error() if child.process.returncode else "the sources were edited after the sweep began"
+            error = child.error(status) if status else "the sources were edited after the sweep began"
             failed.append(f"{cell}: {error}")
-            said = f"failed, {error}"
-        print(f"[{len(ended)}/{len(todo)}] {cell}: {said}, {seconds:.0f} s, {eta}", flush=True)
+            outcome = f"failed, {error}"
+        print(f"[{len(ended)}/{len(todo)}] {cell}: {outcome}, {seconds:.0f} s, {eta}", flush=True)
 
     run_all(todo, jobs, interrupts, done)
     return failed
 
 
 class Options(NamedTuple):
-    """What a sweep is told.
+    """The options of a sweep.
 
     Attributes:
       config: a config file with a `sweep(variant)`, as `path[:variant]`.
@@ -126,7 +126,7 @@ def run(chosen: Options) -> int:
         record = make_record(sweep, planned, chosen.config, chosen.overrides, command)
         refuse_other(chosen.root, record)
         write(chosen.root, record)  # says whose directory it is
-        todo = [each for each in planned if finished(each) is None]
+        todo = [cell for cell in planned if finished(cell) is None]
         print(f"{len(planned)} cells, {len(planned) - len(todo)} finished already, {chosen.jobs} at a time", flush=True)
         failed = execute(todo, chosen.jobs, sweep.figures, interrupts)
         record = make_record(sweep, planned, chosen.config, chosen.overrides, command)

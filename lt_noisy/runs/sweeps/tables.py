@@ -119,7 +119,7 @@ def _contents(record: Mapping[str, Any]) -> tuple[list[str], list[str], list[lis
     for row in rows:
         content: list[Any] = [str(row.labels.get(axis, "")) for axis in axes]
         content += [[v[title] for v in row.by_seed.values() if v[title] is not None] for title in titles]
-        if gains:
+        if baseline is not None and titles:
             theirs = _baseline_of(row.labels, [other.labels for other in rows], baseline)
             base = next((other.by_seed for other in rows if other.labels == theirs), {})
             pairs = [(v[titles[0]], base[seed][titles[0]]) for seed, v in row.by_seed.items() if seed in base]
