@@ -98,10 +98,8 @@ def _forward(
     projections = [projection for projection, _ in outs]
     predictions = [prediction for _, prediction in outs if prediction is not None]
     if joint:
-        projections, predictions = (
-            [of_view for output in outputs for of_view in jnp.split(output, len(views))]
-            for outputs in (projections, predictions)
-        )
+        projections = jnp.split(projections[0], len(views))
+        predictions = jnp.split(predictions[0], len(views)) if predictions else []
     return Outputs(tuple(projections), tuple(predictions)), stats
 
 

@@ -43,6 +43,8 @@ from lt_noisy.training.interrupt import Interrupts
         ([*CONFIG, "--config.finetune.length=40"], "config.finetune.length: '40' is a plain value, not a spec"),
         ([*CONFIG, "--config.seed=-1"], "config.seed is at least 0"),
         (["--config", "configs/absent.py"], "no file 'configs/absent.py'"),
+        (["--config=README.md"], "'README.md' is not a Python file"),
+        ([*CONFIG, "--config.seed=one", "--config.seed=1"], "error: --config.seed takes int, not 'one'\n"),
         ([*CONFIG, "--config.finetune.augment=cifar()"], "config.finetune.augment: normalise has 3 means"),
         ([*CONFIG, "--config.pretrain.augment=blur(kernel=23)"], "config.pretrain.augment: "),
         ([CONFIG[0], '--config.finetune={"kind": "supervised"}'], " is missing (a section must keep all its fields)"),
@@ -119,6 +121,8 @@ def test_bad_input_is_one_line_before_work_starts(monkeypatch, capsys, tmp_path,
     [
         ("def get_config(variant=''):\n    return {}['a\\'b']", "KeyError: a'b"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def get_config(variant=''):\n    pass", "get_config returns a ConfigDict, not NoneType"),
+        ("", "AttributeError: module 'bad' has no attribute 'get_config'"),
         ("def get_config(", "SyntaxError: '(' was never closed (bad.py, line 1)"),
         ("def get_config(variant=''):\n    raise ValueError('a \\'b\\'')", "ValueError: a 'b'"),
     ],
@@ -128,6 +132,12 @@ def test_an_error_of_the_config_file_is_one_line_as_python_says_it(tmp_path, sou
     with pytest.raises(UserError) as error:
         command_line.parse(["main.py", f"--config={tmp_path}/bad.py", "--config.seed=1"])
     assert str(error.value) == f"{tmp_path}/bad.py: {says}"
+
+
+def test_overrides_come_in_any_order_and_the_last_config_counts():
+    file = ROOT / "configs" / "digits_lt_noise.py"
+    config, _, name, _ = command_line.parse(["", "--config.seed=3", f"--config={file}", f"--config={file}:small"])
+    assert config.seed == 3 and name == "digits_lt_noise-small" and config.pretrain.length == "epochs(2)"
 
 
 def _config_files():
