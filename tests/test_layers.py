@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "lt_noisy"
 
-GROUND = ("errors", "files", "hashing", "rng", "collectives", "method", "revision")
+GROUND = ("errors", "files", "hashing", "rng", "collectives", "method", "precision", "revision")
 PACKAGES = (
     "config",
     "data",

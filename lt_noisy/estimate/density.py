@@ -206,7 +206,7 @@ def _log_kernel_sum(points: jax.Array, squares: jax.Array, rows: jax.Array, scal
         distances = _squared_distance(scores, squares[rows][:, None])
         return jnp.logaddexp(log_sum, jax.nn.logsumexp(-scale * distances, axis=1))
 
-    return fold(add, jnp.full(len(rows), -jnp.inf), 2 * points[rows], points, -squares, rows)
+    return fold(add, jnp.full(len(rows), -jnp.inf, points.dtype), 2 * points[rows], points, -squares, rows)
 
 
 def _squared_distance(scores: jax.Array, squares: jax.Array) -> jax.Array:

@@ -50,7 +50,7 @@ def fold(
         if count > 1:
             scores = jnp.where(columns < next_row, -jnp.inf, scores)
         if own is not None:
-            scores = jnp.where(columns == own[:, None], -jnp.inf, scores)
+            scores = jnp.where(columns == jnp.asarray(own, jnp.int32)[:, None], -jnp.inf, scores)
         return visit(result, scores, first), None
 
     if count == 1:  # within a training step: a loop, even of length one, is slow on the CPU
@@ -71,7 +71,8 @@ def search(queries: jax.Array, bank: jax.Array, offsets: jax.Array, k: int, own:
         scores, places = jax.lax.top_k(scores, k)  # earlier rows stand before later ones
         return scores, jnp.take_along_axis(rows, places, 1)
 
-    nothing = jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
+    shape = len(queries), k
+    nothing = jnp.full(shape, -jnp.inf, queries.dtype), jnp.zeros(shape, jnp.int32)
     return fold(keep_best, nothing, queries, bank, offsets, own)
 
 

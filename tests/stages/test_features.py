@@ -1,0 +1,70 @@
+"""What is watched of a representation: the pixels' figure, made once for whatever has the same pixels."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lt_noisy.augment import AUGMENTS
+from lt_noisy.config.spec import bind
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.sources.base import Source, Split
+from lt_noisy.evaluation.representation import knn_predict
+from lt_noisy.stages import features
+from lt_noisy.training import parallel
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (20, 4, 4, 1)).astype(np.uint8)
+LABELS = np.repeat([0, 1], 10).astype(np.int32)
+
+
+def job(images=IMAGES, test_labels=LABELS[::2]):
+    train = Split(np.arange(20), LABELS, lambda rows: images[rows])
+    test = Split(np.arange(10), test_labels, lambda rows: images[::2][rows])
+    source = Source(train, test, ("a", "b"))
+    dataset = Dataset(images, LABELS, LABELS, train.ids, images[::2], test_labels, source.class_names, source)
+    return SimpleNamespace(dataset=dataset, devices=parallel.make("jit", 1), seed=0)
+
+
+@pytest.fixture
+def monitor(monkeypatch):
+    """A monitor that counts its calls, and no figures from before."""
+    monkeypatch.setattr(features, "_PIXEL_ACCURACIES", {})
+
+    def knn(bank, labels, queries, num_classes):
+        knn.calls += 1
+        return knn_predict(bank, labels, queries, num_classes, k=3)
+
+    knn.calls = 0
+    return knn
+
+
+def pixel_accuracy(job, monitor, augment="none()"):
+    return features.Representation(job, monitor, bind(augment, AUGMENTS, "augment"), None)._pixel_accuracy()
+
+
+def test_the_pixels_figure_is_made_once_for_the_same_pixels(monitor):
+    """Another augmentation of the same deterministic part is the same; the bank is all of these 20 images."""
+    unit = IMAGES.reshape(20, -1) / 255
+    expected = np.mean(knn_predict(unit, LABELS, unit[::2], 2, k=3) == LABELS[::2])
+    assert pixel_accuracy(job(), monitor) == pixel_accuracy(job(), monitor, "crop(pad=1)") == expected
+    assert monitor.calls == 1
+
+
+def test_the_pixels_figure_is_never_of_something_else(monitor):
+    pixel_accuracy(job(), monitor)
+    others = [
+        (job(images=255 - IMAGES), "none()"),
+        (job(test_labels=1 - LABELS[::2]), "none()"),
+        (job(), "normalise((0.5,), (0.25,))"),
+    ]
+    for calls, (other, augment) in enumerate(others, 2):
+        pixel_accuracy(other, monitor, augment)
+        assert monitor.calls == calls
+    pixel_accuracy(job(), features.Knn(k=1, temperature=0.1))
+    assert monitor.calls == 4 and len(features._PIXEL_ACCURACIES) == 5
+
+
+def test_two_stages_that_ask_for_the_same_monitor_have_the_same():
+    one, two = (bind("knn(k=5)", features.MONITORS, "monitor") for _ in range(2))
+    assert one == two != bind("knn(k=6)", features.MONITORS, "monitor") and hash(one) == hash(two)
