@@ -24,7 +24,7 @@ def first_line(error: Exception) -> str:
 
 def check_finite(rows: np.ndarray, name: str) -> None:
     """Raises `UserError` where a row of `rows` [N, D], called `name`, is not finite."""
-    finite = np.isfinite(rows).all(-1)
+    finite = np.asarray(np.isfinite(rows).all(-1))
     if not finite.all():
         first = finite.argmin()
         raise UserError(f"{(~finite).sum()} of {len(finite)} rows of {name} are not finite (the first: row {first})")

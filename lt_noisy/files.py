@@ -49,7 +49,7 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Writes an `.npz`, see `replacing`."""
     with replacing(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_arrays(path: pathlib.Path, *names: str) -> list[np.ndarray]:

@@ -4,6 +4,8 @@ Where this package says float32 of what is computed on the device, it means this
 that two ways of computing the same can be compared without rounding.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -14,6 +16,6 @@ def float_dtype() -> jnp.dtype:
     return jnp.result_type(float)
 
 
-def to_float(x: ArrayLike) -> jax.Array:
+def to_float(x: ArrayLike | Sequence[float]) -> jax.Array:
     """Numbers of any dtype [...] in that precision: [...]."""
     return jnp.asarray(x, float_dtype())

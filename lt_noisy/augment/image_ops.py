@@ -80,8 +80,8 @@ def grey(image: jax.Array) -> jax.Array:
     """Luma in every channel, same shape; a one-channel image is returned as it is."""
     if image.shape[-1] == 1:
         return image
-    luma = sum(weight * image[..., i] for i, weight in enumerate(GREY_WEIGHTS))
-    return jnp.broadcast_to(luma[..., None], image.shape)
+    red, green, blue = (weight * image[..., i] for i, weight in enumerate(GREY_WEIGHTS))
+    return jnp.broadcast_to((red + green + blue)[..., None], image.shape)
 
 
 def adjust_hue(image: jax.Array, turns: jax.Array) -> jax.Array:

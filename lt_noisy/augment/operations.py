@@ -93,7 +93,9 @@ def resized_crop(
 
     def train(key: jax.Array, image: jax.Array) -> jax.Array:
         draws = jax.random.uniform(key, (11, 2))
-        box = _draw_box(draws[:10], draws[10], image.shape[:2], (min_area, max_area), (min_aspect, max_aspect))
+        box = _draw_box(
+            draws[:10], draws[10], (image.shape[0], image.shape[1]), (min_area, max_area), (min_aspect, max_aspect)
+        )
         return image_ops.resized_box(image, *box)
 
     return random_only(train)

@@ -228,8 +228,9 @@ def _differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     for key in sorted({*found, *expected}):
         mine, theirs = found.get(key), expected.get(key)
         if mine != theirs:
-            nested = isinstance(mine, dict) and isinstance(theirs, dict)
-            return f"{key}.{_differing(mine, theirs)}" if nested else key
+            if isinstance(mine, dict) and isinstance(theirs, dict):
+                return f"{key}.{_differing(mine, theirs)}"
+            return key
     return ""
 
 

@@ -45,4 +45,4 @@ def clean_probability(losses: np.ndarray, seed: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(np.sort(normalised, axis=0))
-    return mixture.predict_proba(normalised)[:, mixture.means_.argmin()]
+    return mixture.predict_proba(normalised)[:, np.asarray(mixture.means_).argmin()]

@@ -49,7 +49,9 @@ def kmeans(k: int = 5, restarts: int = 10) -> Partition:
         start = int(rng.generator(seed, "partition").integers(2**32))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # it found fewer clusters: refused below
-            clusters = KMeans(k, n_init=restarts, random_state=start).fit_predict(normalize(features))
+            # scikit-learn's stubs know the default of n_init, a text, alone.
+            means = KMeans(k, n_init=restarts, random_state=start)  # pyright: ignore[reportArgumentType]
+            clusters = means.fit_predict(normalize(features))
         found = len(np.unique(clusters))
         if found < k:
             raise UserError(

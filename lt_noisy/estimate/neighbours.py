@@ -141,5 +141,6 @@ def unit(features: np.ndarray) -> np.ndarray:
     """
     directions = np.empty(features.shape, np.float32)
     for start in range(0, len(features), BLOCK):
-        directions[start : start + BLOCK] = normalize(features[start : start + BLOCK].astype(np.float64), copy=False)
+        block = features[start : start + BLOCK].astype(np.float64)
+        directions[start : start + BLOCK] = np.asarray(normalize(block, copy=False))
     return directions

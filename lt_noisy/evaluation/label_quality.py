@@ -159,8 +159,9 @@ def confident_learning(arrays: Arrays, observed: np.ndarray, clean: np.ndarray) 
     _check(arrays, observed, clean)
     if importlib.util.find_spec("cleanlab") is None or len(np.unique(observed)) < 2:
         return None
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
+    # An extra, which may be missing where types are checked.
+    from cleanlab.filter import find_label_issues  # pyright: ignore[reportMissingImports]
+    from cleanlab.rank import get_label_quality_scores  # pyright: ignore[reportMissingImports]
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "May not flag all label issues", UserWarning)

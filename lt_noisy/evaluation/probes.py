@@ -10,6 +10,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,14 +130,14 @@ def _descend(
         logits = jnp.matmul(x[batch], weights, precision="highest") + biases[None, :]
         return optax.softmax_cross_entropy_with_integer_labels(logits, y[batch]).mean()
 
-    def step(carry, batch):
+    def step(carry: Any, batch: jax.Array) -> tuple[Any, None]:
         params, opt_state = carry
         updates, opt_state = tx.update(jax.grad(loss)(params, batch), opt_state)
         return (optax.apply_updates(params, updates), opt_state), None
 
     params = 0.01 * jax.random.normal(key, (x.shape[1], num_classes)), jnp.zeros(num_classes)
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), rows)
-    return params
+    last, _ = jax.lax.scan(step, (params, tx.init(params)), rows)
+    return last[0]
 
 
 def few_shot(labels: np.ndarray, num_classes: int, shots: int, seed: int, draw: int) -> np.ndarray:

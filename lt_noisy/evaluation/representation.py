@@ -141,4 +141,4 @@ def effective_rank(features: np.ndarray) -> float:
 def _unit(features: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1, float64; zero rows stay zero."""
     check_finite(features, "features")
-    return normalize(np.asarray(features, np.float64))
+    return np.asarray(normalize(np.asarray(features, np.float64)))

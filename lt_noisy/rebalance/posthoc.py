@@ -16,7 +16,6 @@ from sklearn.preprocessing import normalize
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError, check_finite
 from lt_noisy.losses import log_prior
-from lt_noisy.rebalance.sampling import class_balanced
 
 _NEVER = -50.0  # the cosine, in [-1, 1] otherwise, of a class that has no mean
 TAUS = tuple(i / 10 for i in range(21))  # what `tune` tries: the grid of the code of Kang et al. (2020)
@@ -123,7 +122,7 @@ def ncm() -> Rebalancing:
         features = _checked(known.features)
         centre, present = features.mean(0), np.unique(known.observed)
         directions = normalize(features - centre)
-        means = normalize(np.stack([directions[known.observed == c].mean(0) for c in present]))
+        means = np.asarray(normalize(np.stack([directions[known.observed == c].mean(0) for c in present])))
 
         def logits(queries: np.ndarray) -> np.ndarray:
             cosines = np.full((len(queries), len(known.head.bias)), _NEVER)
@@ -154,7 +153,8 @@ def lws(weight_decay: float = 5e-4) -> Rebalancing:
     def fit(known: Known) -> Rebalanced:
         logits, classes = known.head.logits(known.features), len(known.head.bias)
         rows = np.arange(len(logits))
-        weights = class_balanced().probabilities(known.observed, classes)
+        counts = np.bincount(known.observed, minlength=classes)
+        weights = 1 / np.count_nonzero(counts) / counts[known.observed]  # each class as much
 
         def objective(scales: np.ndarray) -> tuple[float, np.ndarray]:
             log_p = log_softmax(scales * logits, axis=-1)
@@ -192,7 +192,8 @@ def posthoc(tau: float = 1.0, prior: Literal["observed", "corrected"] = "observe
     corrected = prior == "corrected"
 
     def fit(known: Known) -> Rebalanced:
-        offsets = -tau * log_prior(known.clean_counts if corrected else known.counts)
+        counts = known.clean_counts if corrected and known.clean_counts is not None else known.counts
+        offsets = -tau * log_prior(counts)
         details = {"tau": tau, "offsets": offsets.tolist()}
         return Rebalanced(lambda features: known.head.logits(features) + offsets, details)
 

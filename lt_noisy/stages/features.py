@@ -149,6 +149,6 @@ class Representation:
         }
 
 
-def features_of(net: nn.Module, augment: Augment) -> Callable[[PyTree, jax.Array], jax.Array]:
+def features_of(net: nn.Module, augment: Augment) -> Callable[[PyTree, jax.Array], PyTree]:
     """`fn(variables, images uint8 [B, ...]) -> features [B, D]` of a network that has `features`."""
-    return lambda variables, images: net.apply(variables, evaluate_batch(augment, images), method=type(net).features)
+    return lambda variables, images: net.apply(variables, evaluate_batch(augment, images), method="features")

@@ -24,7 +24,7 @@ def evaluation_batch(image_shape: tuple[int, ...], num_devices: int) -> int:
     return -(-images // num_devices) * num_devices
 
 
-def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], jax.Array]) -> Predict:
+def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], PyTree]) -> Predict:
     """Compiles `fn(variables, images uint8 [B, ...]) -> [B, D]` once, for image sets of any size.
 
     Returns:

@@ -90,9 +90,9 @@ def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name:
     image = jnp.zeros((1, *image_shape), jnp.float32)
     variables = jax.jit(lambda key: net.init(key, image, train=False))(rng.stream(seed, f"{name}/init"))
     host = jax.tree.map(np.asarray, dict(variables))
+    whole = jax.tree.map(np.asarray, {"seed": np.uint32(seed), "step": np.int32(0)})
     return TrainState(
-        seed=np.asarray(seed, np.uint32),
-        step=np.zeros((), np.int32),
+        **whole,
         params=host["params"],
         batch_stats=host.get("batch_stats", {}),
         opt_state={},
@@ -107,7 +107,7 @@ def with_optimizer(
     """The section's optimiser and schedule over `total` steps (`rates`: see `by_part`), and the state with its part."""
     tx = by_part(section.optimizer(section.schedule(total)), rates or {})
     opt_state = jax.tree.map(np.asarray, jax.jit(tx.init)(state.params))
-    return state.replace(opt_state=opt_state), tx
+    return dataclasses.replace(state, opt_state=opt_state), tx
 
 
 def resident(job: Job) -> Resident:

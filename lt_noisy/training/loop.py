@@ -1,7 +1,7 @@
 """The one loop. It knows steps, checkpoints, metrics and signals, and no method."""
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -201,7 +201,7 @@ def _restore(
     return host, step, card["seconds"]
 
 
-def _warn_if_elsewhere(card: dict, now: dict) -> None:
+def _warn_if_elsewhere(card: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = {k: f"{card.get(k)} -> {now.get(k)}" for k in ("versions", "machine") if card.get(k) != now.get(k)}
     if card.get("sources_sha256") != now.get("sources_sha256"):
         changed["code"] = f"{describe(card.get('code'))} -> {describe(now.get('code'))}"

@@ -5,6 +5,7 @@ An optimiser and a schedule are two specs: `OPTIMIZERS[...] (learning_rate) -> o
 length, so that a shorter run keeps its shape.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from lt_noisy.precision import to_float
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = optax.Schedule  # step -> learning rate
 BuildSchedule = Callable[[int], Schedule]  # of the stage's length in steps
 Decay = Literal["kernels", "all"]
 Optimizer = Callable[[Schedule], optax.GradientTransformation]
@@ -31,9 +32,9 @@ def _require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
-def _of_float(schedule: Schedule) -> Schedule:
+def _of_float(schedule: Callable[[jax.Array], jax.Array]) -> Schedule:
     """The same schedule on the step as a float, exact below 2**24: Optax multiplies the step with floats."""
-    return lambda step: schedule(jnp.asarray(step, float))
+    return lambda step: schedule(to_float(step))
 
 
 def cosine(lr: float, warmup: float = 0.0, final: float = 0.0) -> BuildSchedule:
@@ -92,7 +93,8 @@ def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> BuildSc
 
     def build(total_steps: int) -> Schedule:
         decay = _of_float(optax.cosine_decay_schedule(lr, total_steps, alpha=final))
-        return lambda step: decay(step * periods % total_steps)  # whole steps of `periods` equal parts of the stage
+        # Whole steps of `periods` equal parts of the stage.
+        return lambda step: decay(jnp.asarray(step) * periods % total_steps)
 
     return build
 
@@ -130,9 +132,9 @@ def adamw(weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay:
     def build(schedule: Schedule) -> optax.GradientTransformation:
         tx = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask)
 
-        def update(*args: PyTree) -> tuple[PyTree, PyTree]:
+        def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
             with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer count
-                return tx.update(*args)
+                return tx.update(updates, state, params)
 
         return optax.GradientTransformation(tx.init, update)
 
@@ -249,7 +251,8 @@ def descend(
         "grad_norm": (grad_norm, one),
         "nonfinite": (to_float(~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))), one),
     }
-    return state.replace(
+    return dataclasses.replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         # With per-device BatchNorm the running statistics differ between devices until they are averaged.

@@ -18,6 +18,7 @@ from lt_noisy.collectives import AXIS
 from lt_noisy.errors import UserError, did_you_mean
 
 PyTree = Any
+Device = Any  # jax.Device, which is no type to a type checker
 Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
@@ -33,7 +34,8 @@ def _accumulate(step: Step, steps_per_call: int) -> Callable[..., tuple[PyTree, 
 
     def several(state, totals, data, batches):
         def body(carry, batch):
-            return once(*carry, data, batch), None
+            state, totals = carry
+            return once(state, totals, data, batch), None
 
         return jax.lax.scan(body, (state, totals), batches)[0]
 
@@ -48,7 +50,7 @@ def _host_copy(tree: PyTree) -> PyTree:
 class Jit:
     """`jit` of a `shard_map` over a one-axis mesh."""
 
-    def __init__(self, devices: list[jax.Device]):
+    def __init__(self, devices: list[Device]):
         self.num_devices = len(devices)
         self.mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
@@ -108,7 +110,7 @@ class Jit:
 class Pmap:
     """`pmap` with stacked arrays. Every tree on the devices has a leading axis of `num_devices`."""
 
-    def __init__(self, devices: list[jax.Device]):
+    def __init__(self, devices: list[Device]):
         self.num_devices = len(devices)
         self.devices = devices
         # What `pmap` itself lays out: arrays laid out in another way it would move, or compile a second time for.

@@ -15,7 +15,7 @@ class Stopwatch:
         self.made = time.perf_counter()
         self.steps, self.started, self.idle = 0, None, 0.0
         self.counting = True  # whether the next call does
-        self.last_line = None  # (time, steps, idle) at the last line
+        self.last_line = (self.made, 0, 0.0)  # (time, steps, idle) at the last line, or at the first step
 
     def called(self, step: jax.Array, steps: int) -> None:
         """Counts the steps of a call; the first, which compiles, only starts the watch."""

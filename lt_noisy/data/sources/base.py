@@ -42,7 +42,7 @@ class Source(NamedTuple):
 Load = Callable[[], Source]
 
 
-def listed(names: Sequence[object]) -> str:
+def listed(names: Sequence[object] | np.ndarray) -> str:
     """The first eight names, for an error message."""
     return ", ".join(map(str, names[:8])) + (", ..." if len(names) > 8 else "")
 

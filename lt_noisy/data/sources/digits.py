@@ -23,8 +23,8 @@ def digits(test_per_class: int = 50, canvas: int = 0) -> Load:
     def load() -> Source:
         from sklearn.datasets import load_digits  # here, because importing it takes a while
 
-        data = load_digits()
-        images = np.rint(data.images * (255 / 16)).astype(np.uint8)
+        pixels, labels = load_digits(return_X_y=True)
+        images = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
         if canvas:
             corners = rng.generator(HOLD_OUT_SEED, "digits canvas").integers(0, canvas - 8 + 1, (len(images), 2))
             wide = np.zeros((len(images), canvas, canvas), np.uint8)
@@ -32,9 +32,9 @@ def digits(test_per_class: int = 50, canvas: int = 0) -> Load:
                 image[top : top + 8, left : left + 8] = digit
             images = wide
         ids, test = np.arange(len(images)), np.zeros(len(images), bool)
-        for rows in shuffled_by_class(data.target, ids, 10, HOLD_OUT_SEED, "digits test split"):
+        for rows in shuffled_by_class(labels, ids, 10, HOLD_OUT_SEED, "digits test split"):
             test[rows[:test_per_class]] = True
-        splits = [in_memory(ids[mask], data.target[mask], images[mask]) for mask in (~test, test)]
+        splits = [in_memory(ids[mask], labels[mask], images[mask]) for mask in (~test, test)]
         return Source(*splits, class_names=tuple("0123456789"))
 
     return load

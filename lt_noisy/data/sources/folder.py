@@ -190,7 +190,7 @@ def _decode_all(files: list[Path], size: int) -> np.ndarray:
         except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
             broken[row] = first_line(error)
             return False
-        images[row] = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+        images[row] = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
         return mode == "L"
 
     with ThreadPoolExecutor() as pool:

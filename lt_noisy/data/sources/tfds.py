@@ -43,7 +43,7 @@ def prepared_builder(name: str) -> Any:
         return tensorflow_datasets.builder_from_directory(found.data_path)
     except UserError:
         raise
-    except tensorflow_datasets.core.registered.DatasetNotFoundError:
+    except tensorflow_datasets.core.DatasetNotFoundError:
         known = tensorflow_datasets.list_builders(with_community_datasets=False)
         raise UserError(f"TFDS has no data set {name!r}{did_you_mean(re.split('[/:]', name)[0], known)}") from None
     except Exception as error:  # TFDS raises half a dozen kinds for a bad name, config, version or directory
@@ -69,8 +69,9 @@ def _keys(builder: Any, name: str) -> tuple[str, str]:
     """The names of the image and the label feature, once it is sure that the set has them."""
     features = dict(builder.info.features.items())
     keys = builder.info.supervised_keys or ("image", "label")
-    found = [features.get(key) if isinstance(key, str) else None for key in keys]
-    if [type(f).__name__ for f in found] != ["Image", "ClassLabel"] or found[0].np_dtype != np.uint8:
+    image, label = (features.get(key) if isinstance(key, str) else None for key in keys)
+    is_set = (type(image).__name__, type(label).__name__) == ("Image", "ClassLabel")
+    if not is_set or getattr(image, "np_dtype", None) != np.uint8:
         listing = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in sorted(features.items()))
         raise UserError(f"tfds {name!r} is not a set of 8-bit images with one class label (it has {listing})")
     return keys
