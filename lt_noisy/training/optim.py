@@ -32,7 +32,7 @@ def _require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
-def _of_float(schedule: Callable[[jax.Array], jax.Array]) -> Schedule:
+def _of_float(schedule: Callable[[jax.Array], Any]) -> Schedule:
     """The same schedule on the step as a float, exact below 2**24: Optax multiplies the step with floats."""
     return lambda step: schedule(to_float(step))
 
