@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -83,48 +83,6 @@ class Classifier(nn.Module):
         return features, self.head(features)
 
 
-class Examples(NamedTuple):
-    """What a stage trains on: the run's examples, then those of a `pseudo_label` stage.
-
-    Attributes:
-      images: uint8 [N, H, W, C].
-      targets: int32 [N], or float32 [N, C] where pseudo-labels are soft.
-      kept: bool [N], False for pseudo-labels that were not kept: they are never in a batch.
-    """
-
-    images: np.ndarray
-    targets: np.ndarray
-    kept: np.ndarray
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int [N]: the targets, or their largest entry."""
-        return self.targets if self.targets.ndim == 1 else self.targets.argmax(-1)
-
-    def counts(self, num_classes: int) -> np.ndarray:
-        """int [C]: examples per class as observed or pseudo-labelled, of those kept; soft labels to the nearest."""
-        if self.targets.ndim == 1:
-            return np.bincount(self.targets[self.kept], minlength=num_classes)
-        return np.rint(self.targets[self.kept].sum(0, dtype=np.float64)).astype(np.int64)
-
-
-def examples(job: Job) -> Examples:
-    """The job's training set, and the pool of its `pseudo` stage where there is one."""
-    dataset = job.dataset
-    every = np.ones(len(dataset.ids), bool)
-    if "pseudo" not in job.inputs:
-        return Examples(dataset.train_images, dataset.observed, every)
-    extra = unlabelled.read(job, job.inputs["pseudo"])
-    observed = dataset.observed
-    if extra.targets.ndim == 2:
-        observed = np.eye(dataset.num_classes, dtype=np.float32)[observed]
-    return Examples(
-        np.concatenate([dataset.train_images, extra.images]),
-        np.concatenate([observed, extra.targets]),
-        np.concatenate([every, extra.kept]),
-    )
-
-
 def make_step(
     net: Classifier,
     loss: Method,
@@ -200,7 +158,7 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
 
 def prepare(job: Job, section: Learning) -> Prepared:
     """Builds the classifier, its first state (from the `init` stage's encoder, where there is one) and its step."""
-    dataset, train = job.dataset, examples(job)
+    dataset, train = job.dataset, unlabelled.examples(job)
     plan = training.make_plan(job, section, len(train.kept) - len(dataset.ids))
     counts = train.counts(dataset.num_classes)
     context = Context(dataset.num_classes, len(train.kept), plan.batch_size, counts, plan.total)
@@ -234,7 +192,7 @@ def start(job: Job, state: TrainState) -> TrainState:
     return dataclasses.replace(state, **parts)
 
 
-def balanced_order(job: Job, section: Learning, train: Examples, context: Context) -> Batches:
+def balanced_order(job: Job, section: Learning, train: unlabelled.Examples, context: Context) -> Batches:
     """The stage's batches of kept examples, drawn by its sampler and weighted by its weighting, each from its start on.
 
     The stage's length counts all examples, kept or not: it has to be known before any stage runs.

@@ -98,3 +98,45 @@ def read(job: Job, stage: Input) -> Extra:
     if not np.array_equal(ids, drawn.ids):
         raise UserError(f"config.{job.name}: {path} is of another pool")
     return Extra(images(drawn), targets, kept)
+
+
+class Examples(NamedTuple):
+    """What a stage trains on: the run's examples, then those of a `pseudo_label` stage.
+
+    Attributes:
+      images: uint8 [N, H, W, C].
+      targets: int32 [N], or float32 [N, C] where pseudo-labels are soft.
+      kept: bool [N], False for pseudo-labels that were not kept: they are never in a batch.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    kept: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int [N]: the targets, or their largest entry."""
+        return self.targets if self.targets.ndim == 1 else self.targets.argmax(-1)
+
+    def counts(self, num_classes: int) -> np.ndarray:
+        """int [C]: examples per class as observed or pseudo-labelled, of those kept; soft labels to the nearest."""
+        if self.targets.ndim == 1:
+            return np.bincount(self.targets[self.kept], minlength=num_classes)
+        return np.rint(self.targets[self.kept].sum(0, dtype=np.float64)).astype(np.int64)
+
+
+def examples(job: Job) -> Examples:
+    """The job's training set, and the pool of its `pseudo` stage where there is one."""
+    dataset = job.dataset
+    every = np.ones(len(dataset.ids), bool)
+    if "pseudo" not in job.inputs:
+        return Examples(dataset.train_images, dataset.observed, every)
+    extra = read(job, job.inputs["pseudo"])
+    observed = dataset.observed
+    if extra.targets.ndim == 2:
+        observed = np.eye(dataset.num_classes, dtype=np.float32)[observed]
+    return Examples(
+        np.concatenate([dataset.train_images, extra.images]),
+        np.concatenate([observed, extra.targets]),
+        np.concatenate([every, extra.kept]),
+    )

@@ -191,7 +191,7 @@ def test_synchronised_norm_on_eight_devices_is_one_device():
         ("resnet18(width=0)", "width=0"),
         ("resnet32(width=5)", "even"),
         ("resnet8(width=0)", "even"),
-        ("resnet34(stem=stl)", "stem='stl'"),
+        ("resnet34(stem=stl)", "is cifar or imagenet, not stl"),
     ],
 )
 def test_bad_values_are_refused(text, message):

@@ -10,7 +10,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
-from lt_noisy.stages import supervised
+from lt_noisy.stages import supervised, unlabelled
 
 JOB = SimpleNamespace(name="joint", seed=0, dataset=SimpleNamespace(observed=np.zeros(60, np.int32)))
 LABELS = np.repeat([0, 1, 2], [40, 15, 5]).astype(np.int32)
@@ -19,7 +19,7 @@ LABELS = np.repeat([0, 1, 2], [40, 15, 5]).astype(np.int32)
 def examples(targets=LABELS, dropped=()):
     kept = np.ones(len(targets), bool)
     kept[list(dropped)] = False
-    return supervised.Examples(np.zeros((len(targets), 2, 2, 1), np.uint8), targets, kept)
+    return unlabelled.Examples(np.zeros((len(targets), 2, 2, 1), np.uint8), targets, kept)
 
 
 def order(train, sampler="uniform()", reweight="none()", batch=10):
