@@ -167,10 +167,14 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
     source, own = Source(split, split, names), labels[:300]
     dataset = Dataset(images, own, own, split.ids[:300], images[:9], labels[:9], names, source)
     devices = parallel.make("jit", 1)
+    stages = [
+        stage._replace(section=dataclasses.replace(stage.section, pool=Own.LEFT_OUT))  # no other data set is at hand
+        if stage.texts["kind"] == "pseudo_label"
+        else stage
+        for stage in resolved.stages
+    ]
+    resolved = resolved._replace(stages=tuple(stages))
     for stage in resolved.stages:
-        if stage.texts["kind"] == "pseudo_label":
-            section = dataclasses.replace(stage.section, pool=Own.LEFT_OUT)  # no other data set is at hand
-            stage = stage._replace(section=section)
         job = make_job(resolved, stage, tmp_path, dataset, dataset, devices, Interrupts())
         assert ("steps" in stage.kind.check(job, stage.section)) == ("length" in stage.texts)
         if stage.texts["kind"] not in ("self_supervised", "supervised", "mixnn"):  # the others need finished stages
