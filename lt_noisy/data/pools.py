@@ -127,7 +127,7 @@ def draw(
     return _mixed(relevant, irrelevant_source, num_irrelevant, dataset, seed)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # a pool and the source of its irrelevant images
 def _loaded(load: Callable[[], Any]) -> Any:
     """A source or a folder's images, read once however often a pool is drawn."""
     return load()
