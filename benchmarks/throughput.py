@@ -59,7 +59,7 @@ def per_second(call, examples: int, seconds: float) -> float:
     """Examples per second of `call()`, which returns something to wait for; compiled before timing."""
     jax.block_until_ready(call())
     calls, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    while not calls or time.perf_counter() - began < seconds:
         out = call()
         calls += 1
         if calls % 8 == 0:

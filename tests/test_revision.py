@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers.commands import ROOT
 
 from lt_noisy import revision
 from lt_noisy.config.resolve import default, resolve, section

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import time
 
 import messy_folder
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import relative_gap
 import ssl_cost
 import ssl_table
-from conftest import CONFIG, NO_RECIPE, ROOT, SSL
+from helpers.commands import CONFIG, NO_RECIPE, ROOT, SSL
 
 import main
 from lt_noisy.config import command_line
@@ -107,13 +106,11 @@ def test_bad_input_is_one_line_before_work_starts(monkeypatch, capsys, tmp_path,
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     if arguments:
         arguments = [*arguments, f"--workdir={tmp_path / 'run'}"]
-    began = time.perf_counter()
     assert main.main(["main.py", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and says in error and "Traceback" not in error
     assert len(error.strip().splitlines()) == 1
     assert {file.name for file in (tmp_path / "run").rglob("*")} <= {".lock"}  # so the corrected run may have it
-    assert time.perf_counter() - began < 20
 
 
 @pytest.mark.parametrize(

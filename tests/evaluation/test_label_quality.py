@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers.tables import shown
-from sklearn.metrics import roc_auc_score
+from sklearn import metrics
 
 from lt_noisy.config.resolve import default, section
 from lt_noisy.errors import UserError
@@ -136,7 +136,7 @@ def test_confident_learning_is_cleanlabs():
         "issues": issues.sum(),
         "precision": (issues & wrong).sum() / issues.sum(),
         "recall": (issues & wrong).sum() / wrong.sum(),
-        "auroc": roc_auc_score(wrong, 1 - arrays["probabilities"][np.arange(600), observed]),
+        "auroc": metrics.roc_auc_score(wrong, 1 - arrays["probabilities"][np.arange(600), observed]),
     }
     found = confident_learning(arrays, observed, clean)
     assert found.pop("average_precision") > 0.9
@@ -161,10 +161,11 @@ def test_every_stage_writes_what_it_says(tmp_path):
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(8, 3)).astype(np.float32)
     train = SimpleNamespace(ids=np.arange(24), files=tuple(f"cat/{i}.jpg" for i in range(24)))
+    clean = np.array([0, 1, 1, 2, 1, 1, 2, 0])  # other counts than the observed labels have
     dataset = SimpleNamespace(
         ids=np.arange(8) * 3,
         observed=OBSERVED,
-        clean=CLEAN,
+        clean=clean,
         num_classes=3,
         class_names=("cat", "dog", "owl"),
         source=SimpleNamespace(train=train),
@@ -177,7 +178,8 @@ def test_every_stage_writes_what_it_says(tmp_path):
     for name, array in {**expected, "ids": dataset.ids, "observed": OBSERVED}.items():
         np.testing.assert_array_equal(arrays[name], array)
     lines = list(csv.reader((tmp_path / "suspects.csv").read_text().splitlines()))
-    order = np.lexsort((-expected["loss"], -expected["wrong_probability"]))[: block["flagged"]]
+    order = np.argsort(-expected["loss"])[: round(expected["wrong_probability"].sum())]
+    wrong, flagged = clean != OBSERVED, np.isin(np.arange(8), order)
     order = order[expected["suggested"][order] != OBSERVED[order]]
     assert lines[0] == ["id", "file", "label", "suggested", "wrong_probability"] and len(lines) == 1 + len(order) > 1
     worst = order[0]
@@ -188,7 +190,26 @@ def test_every_stage_writes_what_it_says(tmp_path):
     assert block.pop("out_of_sample") is False
     confident = block.pop("confident_learning")
     assert (confident is None) == (importlib.util.find_spec("cleanlab") is None)
-    assert block == score(expected, OBSERVED, CLEAN, np.bincount(CLEAN, minlength=3))
+    groups = block.pop("groups")
+    assert [groups[name]["images"] for name in ("few", "head_third", "middle_third")] == [8, 2, 4]  # by clean counts
+    suspicion = {**{name: expected[name] for name in ("wrong_probability", "loss")}, "margin": -expected["margin"]}
+    assert block == {
+        "images": 8,
+        "wrong_labels": 4,
+        "flagged": flagged.sum(),
+        "estimated_rate": pytest.approx(expected["wrong_probability"].mean()),
+        "true_rate": 0.5,
+        "precision": pytest.approx(metrics.precision_score(wrong, flagged)),
+        "recall": pytest.approx(metrics.recall_score(wrong, flagged)),
+        "suggested_accuracy": pytest.approx((expected["suggested"] == clean)[wrong & flagged].mean()),
+        **{
+            name: {
+                "auroc": pytest.approx(metrics.roc_auc_score(wrong, values)),
+                "average_precision": pytest.approx(metrics.average_precision_score(wrong, values)),
+            }
+            for name, values in suspicion.items()
+        },
+    }
 
 
 def test_folds_are_stratified_and_follow_the_ids():

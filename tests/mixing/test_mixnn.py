@@ -100,10 +100,9 @@ def test_targets_follow_the_predictions_in_closed_form(devices):
         np.testing.assert_allclose(out, np.broadcast_to(expected, out.shape), rtol=1e-5, atol=1e-7)
 
 
-def test_mixup_mixes_images_targets_and_weights_alike():
+def test_mixup_mixes_images_targets_and_weights_alike(x64):
     """Recovered from the mix itself; on 4 devices as on 1; a partner of weight 0 leaves no label."""
-    images = np.arange(8, dtype=np.float32).reshape(8, 1, 1, 1) ** 2
-    targets, weights = np.eye(8, dtype=np.float32), np.ones(8, np.float32)
+    images, targets, weights = np.arange(8.0).reshape(8, 1, 1, 1) ** 2, np.eye(8), np.ones(8)
     weights[3] = 0
 
     def mixed(images, targets, weights):
@@ -113,12 +112,12 @@ def test_mixup_mixes_images_targets_and_weights_alike():
     lam = jax.random.beta(jax.random.fold_in(jax.random.key(3), 1), 1.0, 1.0)
     partner = np.asarray(jax.random.permutation(jax.random.fold_in(jax.random.key(3), 0), 8))
     assert 0.05 < lam < 0.95 and (partner != np.arange(8)).any()
-    np.testing.assert_allclose(x[:, 0, 0, 0], lam * images.ravel() + (1 - lam) * images.ravel()[partner], rtol=1e-6)
-    np.testing.assert_allclose(w, lam * weights + (1 - lam) * weights[partner], rtol=1e-6)
+    np.testing.assert_allclose(x[:, 0, 0, 0], lam * images.ravel() + (1 - lam) * images.ravel()[partner], rtol=1e-9)
+    np.testing.assert_allclose(w, lam * weights + (1 - lam) * weights[partner], rtol=1e-9)
     contributions = (w[:, None] * t).sum(0)  # every example weighs in the batch what it weighed before
-    np.testing.assert_allclose(contributions, weights, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(contributions, weights, rtol=1e-9, atol=1e-12)
     for ours, theirs in zip(_on(4, mixed, images, targets, weights), (x, t, w), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.step_cases import distance, in_precision
 from jax.sharding import PartitionSpec as P
 
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.models.resnet import MODELS, ResNet
+from lt_noisy.precision import float_dtype
 
 
 def make(text):
@@ -154,13 +156,12 @@ def test_bfloat16_keeps_float32_parameters_statistics_and_features():
     assert 1e-4 < np.abs(out - exact).max() < 0.1  # it did compute in bfloat16
 
 
-def test_synchronised_norm_on_eight_devices_is_one_device():
+def test_synchronised_norm_on_eight_devices_is_one_device(x64):
     generator = np.random.default_rng(0)
-    x = generator.normal(size=(16, 8, 8, 1)).astype(np.float32) * np.linspace(0.5, 2, 16)[:, None, None, None]
-    x = x.astype(np.float32)
-    target = generator.normal(size=(16, 8)).astype(np.float32)
-    one, many = small(), small(norm_axis=AXIS)
-    variables = variables_of(one, x)
+    x = generator.normal(size=(16, 8, 8, 1)) * np.linspace(0.5, 2, 16)[:, None, None, None]
+    target = generator.normal(size=(16, 8))
+    one, many = small(dtype=float_dtype()), small(dtype=float_dtype(), norm_axis=AXIS)
+    variables = in_precision(variables_of(one, x))
     stats = variables["batch_stats"]
 
     def loss(params, net, x, target):
@@ -175,14 +176,10 @@ def test_synchronised_norm_on_eight_devices_is_one_device():
     specs = {"in_specs": (P(), P(AXIS), P(AXIS)), "out_specs": P()}
     on_devices = jax.jit(jax.shard_map(step, mesh=mesh, check_vma=False, **specs))
 
-    def distance(tree, reference):  # relative to the largest entry of all
-        size = max(np.abs(leaf).max() for leaf in jax.tree.leaves(reference))
-        return max(jax.tree.leaves(jax.tree.map(lambda p, q: np.abs(p - q).max(), tree, reference))) / size
-
     expected, moved = jax.jit(lambda p: jax.grad(loss, has_aux=True)(p, one, x, target))(variables["params"])
     gradient, new = on_devices(variables["params"], x, target)
-    assert distance(gradient, expected) < 1e-5
-    assert distance(new, moved) < 1e-5
+    assert distance(gradient, expected) < 1e-9
+    assert distance(new, moved) < 1e-9
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import ssl_cost
 import ssl_table
 import throughput
-from conftest import CONFIG, ROOT
+from helpers.commands import CONFIG, ROOT
 from PIL import Image
 from test_relative_gap import EVEN, TAIL, TEN, add_stage, balanced, make_run
 

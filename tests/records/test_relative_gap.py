@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import relative_gap
-from conftest import ROOT
+from helpers.commands import ROOT
 
 from lt_noisy.config.identity import identity_sha256
 from lt_noisy.data import manifest as manifests

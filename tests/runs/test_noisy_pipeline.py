@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import KILLER, NOISY, metrics_of, run, summary_of
+from helpers.commands import KILLER, NOISY, metrics_of, run, summary_of
 
 TRAINED = ("elr", "forward", "joint", "mixnn")
 

@@ -1,6 +1,5 @@
 """Whole runs through main.py: kill and resume, signals, skips and refusals."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -8,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import CONFIG, FAST_COMPILE, KILLER, ROOT, SSL, metrics_of, run, summary_of
+from helpers.commands import CONFIG, KILLER, ROOT, SSL, metrics_of, plain_json, run, summary_of, xla_flags
 
 from lt_noisy.revision import code
 
@@ -48,10 +47,9 @@ def test_a_wholerun(finished):
     assert len(summary["test"]["confusion_matrix"]) == 10
     arrays = np.load(workdir / "manifest.npz")
     assert sorted(arrays) == ["clean_labels", "ids", "observed_labels"]
-    recorded = json.loads((workdir / "manifest.json").read_text())
+    assert plain_json((workdir / "manifest.json").read_text())
     wrong = float(np.mean(arrays["clean_labels"] != arrays["observed_labels"]))
     assert 0.3 < wrong < 0.4 and str(round(100 * wrong, 1)) in out
-    assert json.dumps(recorded)  # plain JSON, no NaN
     assert summary["train"]["wrong_labels"] == round(wrong * len(arrays["ids"]))
 
 
@@ -195,7 +193,7 @@ def test_two_devices_under_pmap_give_the_samerun(env, finished, tmp_path):
         (workdir / stage / "summary.json").unlink()
         shutil.rmtree(workdir / stage / "checkpoints" / newest)
         (workdir / stage / "checkpoints" / f"{newest}.json").unlink()
-    two = {**env, "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {FAST_COMPILE}"}
+    two = {**env, "XLA_FLAGS": xla_flags(2)}
     done = run(two, workdir, "--config.devices=2", "--config.parallel=pmap")
     assert done.returncode == 0, done.stderr
     assert "pretrain: resuming from step 15" in done.stdout and "not bit for bit" in done.stdout

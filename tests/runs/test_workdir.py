@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from helpers.commands import HANGS
 
 from lt_noisy.config.identity import identity_sha256
 from lt_noisy.errors import UserError
@@ -18,7 +19,13 @@ from lt_noisy.runs import run as runs
 from lt_noisy.runs.jobs import Work
 from lt_noisy.runs.workdir import claim, link, waited_for
 
-HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
+HOLD = f"""
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(1, flush=True)
+time.sleep({HANGS})
+"""
 
 
 def holder(directory):

@@ -51,13 +51,6 @@ CASES = {
 }
 
 
-@pytest.fixture
-def x64():
-    """Everything is built, traced and run in float64."""
-    with jax.enable_x64(True):
-        yield
-
-
 @functools.cache
 def _case(name):
     return CASES[name]()
@@ -183,7 +176,14 @@ def test_larger_images_are_evaluated_in_smaller_batches():
     assert evaluation_batch((4096, 4096, 3), 8) == 8
 
 
-@pytest.mark.parametrize(("mode", "count"), [("jti", 1), ("jit", 9), ("pmap", -1)])
-def test_bad_devices(mode, count):
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    ("mode", "count", "says"),
+    [
+        ("jti", 1, "config.parallel: unknown mode 'jti'"),
+        ("jit", 9, "config.devices: 9 asked for, 8 present"),
+        ("pmap", -1, "config.devices: -1 asked for, 8 present"),
+    ],
+)
+def test_bad_devices(mode, count, says):
+    with pytest.raises(UserError, match=says):
         parallel.make(mode, count)

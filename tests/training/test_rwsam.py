@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.step_cases import distance, in_precision
 
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
@@ -109,7 +110,7 @@ def test_is_the_float64_step(weights, adaptive):
     if weights == "ones":
         batch["ascent_weights"] = np.ones(8, np.float32)
     state, _ = _descend(_state(*START), _logistic, batch, f"sam(rho={RHO}, {adaptive=})")
-    np.testing.assert_allclose(_flat(state.params), expected, rtol=2e-6)
+    np.testing.assert_allclose(_flat(state.params), expected, rtol=1e-5)
     plain, _ = _descend(_state(*START), _logistic, _without(batch, "ascent_weights"))
     assert np.abs(_flat(state.params) - _flat(plain.params)).max() > 1e-3  # an ascent that does nothing is seen
 
@@ -120,7 +121,7 @@ def test_rescaling_the_weights_changes_nothing(factor, adaptive):
     batch, ascent = _batch(), f"sam(rho={RHO}, {adaptive=})"
     scaled = {**batch, "ascent_weights": np.float32(factor) * batch["ascent_weights"]}
     one, other = (_descend(_state(*START), _logistic, b, ascent)[0].params for b in (batch, scaled))
-    np.testing.assert_allclose(_flat(other), _flat(one), rtol=1e-6)
+    np.testing.assert_allclose(_flat(other), _flat(one), rtol=1e-5)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
@@ -129,13 +130,13 @@ def test_rho_0_is_plain_descent(adaptive):
     batch = _batch()
     state, _ = _descend(_state(*START), _logistic, batch, f"sam(rho=0.0, {adaptive=})")
     plain, _ = _descend(_state(*START), _logistic, _without(batch, "ascent_weights"))
-    np.testing.assert_allclose(_flat(state.params), _flat(plain.params), rtol=1e-7)
+    np.testing.assert_allclose(_flat(state.params), _flat(plain.params), rtol=1e-6)
 
 
 def test_weights_without_an_ascent_choose_nothing():
     batch = _batch()
     weighted, plain = (_descend(_state(*START), _logistic, b)[0] for b in (batch, _without(batch, "ascent_weights")))
-    np.testing.assert_allclose(_flat(weighted.params), _flat(plain.params), rtol=1e-7)
+    np.testing.assert_allclose(_flat(weighted.params), _flat(plain.params), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,10 @@ def test_two_parameters_by_hand(adaptive, weights, ascent_norm, raised):
     batch["ascent_weights"] = np.array(weights, np.float32)
     state, sums = _descend(_state([-2.0], [1.0]), _squares, batch, f"sam(rho={RHO}, {adaptive=})")
     descends = np.array(raised) / 2
-    np.testing.assert_allclose(_flat(state.params), [-2 - LR * descends[0], 1 - LR * descends[1]], rtol=1e-6)
-    np.testing.assert_allclose(sums["loss"], (1.25, 1), rtol=1e-6)  # (4 + 1) / 2 / 2: unweighted, where p is
-    np.testing.assert_allclose(sums["ascent_norm"], (ascent_norm, 1), rtol=1e-6)
-    np.testing.assert_allclose(sums["grad_norm"], (np.linalg.norm(descends), 1), rtol=1e-6)
+    np.testing.assert_allclose(_flat(state.params), [-2 - LR * descends[0], 1 - LR * descends[1]], rtol=1e-5)
+    np.testing.assert_allclose(sums["loss"], (1.25, 1), rtol=1e-5)  # (4 + 1) / 2 / 2: unweighted, where p is
+    np.testing.assert_allclose(sums["ascent_norm"], (ascent_norm, 1), rtol=1e-5)
+    np.testing.assert_allclose(sums["grad_norm"], (np.linalg.norm(descends), 1), rtol=1e-5)
     assert sums["nonfinite"][0] == 0
 
 
@@ -167,7 +168,7 @@ def test_all_but_the_gradient_is_of_the_clean_pass():
     for seen in (state.batch_stats, state.method):
         np.testing.assert_array_equal(seen["seen"], np.float32(START[0]))
     assert sums["first"] == (START[0][0], 1)
-    np.testing.assert_allclose(sums["loss"], plain_sums["loss"], rtol=1e-6)
+    np.testing.assert_allclose(sums["loss"], plain_sums["loss"], rtol=1e-5)
     assert np.abs(sums["grad_norm"][0] - plain_sums["grad_norm"][0]) > 1e-3
     assert int(state.step) == 1 and "ascent_norm" not in plain_sums
 
@@ -183,14 +184,13 @@ def test_no_gradient_is_no_step(adaptive):
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_one_ascent_for_all_devices(adaptive):
+def test_one_ascent_for_all_devices(x64, adaptive):
     """Weights differ by orders of magnitude between the devices; a direction per device would be seen."""
-    batch = _batch()
-    batch["ascent_weights"] = np.repeat(np.float32([1, 10, 100, 1000]), 2)
-    one, four = (_descend(_state(*START), _logistic, batch, f"sam(rho={RHO}, {adaptive=})", n) for n in (1, 4))
-    np.testing.assert_allclose(_flat(four[0].params), _flat(one[0].params), rtol=1e-6)
-    np.testing.assert_allclose(_flat(one[0].params), _reference(batch, adaptive), rtol=2e-6)
-    np.testing.assert_allclose(four[1]["loss"], one[1]["loss"], rtol=1e-6)
+    batch = {**_batch(), "ascent_weights": np.repeat([1.0, 10, 100, 1000], 2)}
+    start, batch = in_precision((_state(*START), batch))
+    one, four = (_descend(start, _logistic, batch, f"sam(rho={RHO}, {adaptive=})", n) for n in (1, 4))
+    assert distance(four[0].params, one[0].params) < 1e-9 and distance(four[1], one[1]) < 1e-9
+    np.testing.assert_allclose(_flat(one[0].params), _reference(batch, adaptive), rtol=1e-6)  # START is float32
 
 
 # --- through the step of self-supervised training ---------------------------------------------------

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import sweep
-from conftest import ROOT
+from helpers.commands import ROOT
 
 from lt_noisy.config.command_line import parse
 from lt_noisy.errors import UserError

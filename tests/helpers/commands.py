@@ -1,0 +1,70 @@
+"""The program as its users start it: tiny runs, as child processes, and what they leave."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+# The suite is mostly compilation of programs that run once on tiny shapes: do not optimise them.
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def xla_flags(devices: int) -> str:
+    """XLA_FLAGS for so many CPU devices, after those that are there already (the last of equal names counts)."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices} {FAST_COMPILE}"
+
+
+HANGS = 3600  # seconds until what waits gives up: what takes so long has hung, on any machine
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+# 20 pre-training steps and 16 of fine-tuning, saved and logged every 5 and 4.
+CONFIG = [
+    "--config=configs/digits_lt_noise.py:small",
+    "--config.devices=1",
+    "--config.model=resnet8(width=4)",
+    "--config.dataset=digits(test_per_class=20)",
+    "--config.pretrain.length=steps(20)",
+    "--config.pretrain.log_every=steps(5)",
+    "--config.pretrain.eval_every=steps(10)",
+    "--config.pretrain.save_every=steps(5)",
+    "--config.finetune.length=steps(16)",
+    "--config.finetune.log_every=steps(4)",
+    "--config.finetune.eval_every=steps(8)",
+    "--config.finetune.save_every=steps(4)",
+]
+
+NO_RECIPE = ["--config.longtail=none()", "--config.noise=none()"]
+
+SSL = ["--config=tests/helpers/ssl_config.py"]  # every stage kind of self-supervised learning
+
+NOISY = ["--config=tests/helpers/noisy_config.py"]  # and every one of learning from noisy labels
+
+KILLER = ROOT / "tests" / "helpers" / "killer.py"
+
+
+def run(env, workdir, *overrides, program=("main.py",), config=CONFIG):
+    """main.py (or `program`) as a child process; `env` is the fixture."""
+    command = [sys.executable, *map(str, program), *config, f"--workdir={workdir}", *overrides]
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
+
+
+def plain_json(text):
+    """What JSON says; NaN and the infinities, which Python reads and JSON does not know, are errors."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def summary_of(workdir, stage):
+    """A stage's summary."""
+    return plain_json((workdir / stage / "summary.json").read_text())
+
+
+def metrics_of(workdir, stage):
+    """Its metrics file without times."""
+    lines = [plain_json(line) for line in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
