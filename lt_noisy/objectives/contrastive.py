@@ -18,7 +18,6 @@ from lt_noisy.objectives.base import (
     normalise,
     stateless,
 )
-from lt_noisy.precision import to_float
 
 
 def nt_xent(first: jax.Array, second: jax.Array, temperature: float) -> jax.Array:
@@ -130,7 +129,7 @@ def moco(
         return sum(losses[1:], losses[0]) / len(losses), {
             "keys": state["keys"].at[slots].set(jax.lax.stop_gradient(keys)),
             "written": state["written"].at[slots].set(step),
-            "filled": to_float(jnp.minimum(state["filled"] + len(keys), queue)),
+            "filled": jnp.minimum(state["filled"] + len(keys), queue),
             "next": (state["next"] + len(keys)) % queue,
         }
 

@@ -1,4 +1,4 @@
-"""Objectives against float64 references written from the papers' formulas."""
+"""Objectives: what all have in common, and each against a float64 reference written from its paper's formula."""
 
 import functools
 
