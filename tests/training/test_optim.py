@@ -146,7 +146,7 @@ def test_ema_by_hand():
         (SCHEDULES, "constant(lr=-1.0)", "lr must be positive, not -1.0"),
         (SCHEDULES, "cosine_restarts(lr=0.1, periods=0)", "periods is from 1 to 10000, not 0"),
         (OPTIMIZERS, "sgd(momentum=1.0)", r"momentum is in \[0, 1\), not 1.0"),
-        (OPTIMIZERS, "sgd(decay=some)", "sgd(decay=...) is kernels or all, not some"),
+        (OPTIMIZERS, "sgd(decay=some)", r"sgd\(decay=...\) is kernels or all, not some"),
         (OPTIMIZERS, "adamw(weight_decay=-1.0)", "weight_decay is at least 0, not -1.0"),
         (OPTIMIZERS, "lars(momentum=2.0)", r"momentum is in \[0, 1\), not 2.0"),
         (ASCENTS, "sam(rho=-0.1)", "rho is at least 0, not -0.1"),
