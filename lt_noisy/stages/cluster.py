@@ -11,9 +11,9 @@ from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clusters import PARTITIONS, Partition, describe
-from lt_noisy.stages import features, self_supervised
+from lt_noisy.stages import self_supervised
 from lt_noisy.stages.base import Job, Kind
-from lt_noisy.stages.prediction import compile_predict
+from lt_noisy.stages.prediction import compile_predict, part_variables
 from lt_noisy.stages.rows import Rows, decimals, percent
 from lt_noisy.training.state import PyTree
 
@@ -45,7 +45,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     """
     dataset, base = job.dataset, job.inputs["init"]
     net = self_supervised.build(job.encoder(job.dtype, job.norm_axis), base.section.objective, job.dtype, job.norm_axis)
-    weights = job.devices.replicate(features.part_variables(job, net, base.directory, self_supervised.TARGET_PARTS))
+    weights = job.devices.replicate(part_variables(job, net, base.directory, self_supervised.TARGET_PARTS))
     augment = base.section.augment
 
     def hidden(variables: PyTree, images: jax.Array) -> jax.Array:

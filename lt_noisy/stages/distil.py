@@ -22,6 +22,7 @@ from lt_noisy.objectives.base import normalise
 from lt_noisy.precision import to_float
 from lt_noisy.stages import features, self_supervised, training
 from lt_noisy.stages.base import Job, Kind, read_arrays
+from lt_noisy.stages.prediction import part_variables
 from lt_noisy.training.loop import Phase, Prepared
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
@@ -152,7 +153,7 @@ def _teachers(job: Job, net: self_supervised.Network) -> tuple[Teachers, np.ndar
     """The finished networks, and the cluster int32 [N] of each image (zeros without experts)."""
 
     def read(directory: pathlib.Path) -> PyTree:
-        return features.part_variables(job, net, directory, self_supervised.TARGET_PARTS)
+        return part_variables(job, net, directory, self_supervised.TARGET_PARTS)
 
     base = read(job.inputs["base"].directory) if "base" in job.inputs else None
     if "experts" not in job.inputs:

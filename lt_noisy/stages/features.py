@@ -1,13 +1,11 @@
 """The representation that a finished stage has learnt: its encoder's features, and what they are worth."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy.augment.base import Augment, evaluate_batch
@@ -17,9 +15,8 @@ from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_pred
 from lt_noisy.hashing import arrays_sha256
 from lt_noisy.precision import to_float
 from lt_noisy.stages.base import Input, Job
-from lt_noisy.stages.prediction import compile_predict, once_per_step
-from lt_noisy.training.checkpoint import read_final
-from lt_noisy.training.state import TrainState, transfer
+from lt_noisy.stages.prediction import compile_predict, once_per_step, part_variables
+from lt_noisy.training.state import TrainState
 
 PyTree = Any
 Features = Callable[[np.ndarray], np.ndarray]  # images uint8 [N, H, W, C] -> float32 [N, D], on the host
@@ -44,29 +41,8 @@ def knn(k: int = 200, temperature: float = 0.1) -> Knn:
 
 
 MONITORS = table({"knn": knn})
-
 # By monitor and content: the same in all stages of a run, and at 3072 pixels dearer than all else that is watched.
 _PIXEL_ACCURACIES: dict[tuple[Knn, str], float] = {}
-
-
-def part_variables(job: Job, net: nn.Module, directory: pathlib.Path, parts: tuple[str, ...]) -> PyTree:
-    """Parameters and BatchNorm statistics of `parts` of a finished training's network, in the shape of `net`.
-
-    Args:
-      directory: of the finished training.
-      parts: of `net`, such as `encoder` and `projector`.
-    """
-    image = jax.ShapeDtypeStruct((1, *job.dataset.train_images.shape[1:]), jnp.float32)
-    shapes = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
-    arrays = read_final(directory)
-    return {
-        group: {
-            part: transfer(shapes[group][part], arrays, f"state.{group}.{part}")
-            for part in parts
-            if part in shapes.get(group, {})
-        }
-        for group in ("params", "batch_stats")
-    }
 
 
 class _Encoder(nn.Module):

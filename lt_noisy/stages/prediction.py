@@ -1,14 +1,18 @@
-"""Networks on whole image sets, in evaluation mode."""
+"""The networks of finished stages, and networks on whole image sets, in evaluation mode."""
 
 import math
+import pathlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy.stages.base import Job
-from lt_noisy.training.state import TrainState
+from lt_noisy.training.checkpoint import read_final
+from lt_noisy.training.state import TrainState, transfer
 
 T = TypeVar("T")
 PyTree = Any
@@ -57,3 +61,23 @@ def once_per_step(job: Job, compute: Callable[[TrainState], T]) -> Callable[[Tra
         return latest[step]
 
     return cached
+
+
+def part_variables(job: Job, net: nn.Module, directory: pathlib.Path, parts: tuple[str, ...]) -> PyTree:
+    """Parameters and BatchNorm statistics of `parts` of a finished training's network, in the shape of `net`.
+
+    Args:
+      directory: of the finished training.
+      parts: of `net`, such as `encoder` and `projector`.
+    """
+    image = jax.ShapeDtypeStruct((1, *job.dataset.train_images.shape[1:]), jnp.float32)
+    shapes = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
+    arrays = read_final(directory)
+    return {
+        group: {
+            part: transfer(shapes[group][part], arrays, f"state.{group}.{part}")
+            for part in parts
+            if part in shapes.get(group, {})
+        }
+        for group in ("params", "batch_stats")
+    }

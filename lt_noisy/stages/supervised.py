@@ -28,8 +28,7 @@ from lt_noisy.precision import to_float
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Sampler, Weighting
 from lt_noisy.stages import training, transition, unlabelled
 from lt_noisy.stages.base import ENCODERS, Input, Job, Kind, observed_labels
-from lt_noisy.stages.features import part_variables
-from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step
+from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, part_variables
 from lt_noisy.stages.quality import write_quality
 from lt_noisy.stages.rows import Rows, label_quality_rows, selection_rows, test_rows, train_rows
 from lt_noisy.training.checkpoint import read_final
