@@ -29,8 +29,7 @@ def forward(logits: jax.Array, targets: jax.Array, log_transition: jax.Array) ->
       float32 [B].
 
     References:
-      Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (2017), the
-      forward loss of theorem 2.
+      Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (2017).
     """
     log_p = log_softmax(logits)
     columns = jnp.asarray(log_transition, log_p.dtype).T

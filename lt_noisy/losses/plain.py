@@ -36,7 +36,7 @@ def focal(logits: jax.Array, targets: jax.Array, gamma: float = 1.0) -> jax.Arra
       float32 [B].
 
     References:
-      Lin et al., "Focal Loss for Dense Object Detection" (2017), eq. 4. Deviation: on softmax instead of sigmoids.
+      Lin et al., "Focal Loss for Dense Object Detection" (2017). Deviation: on softmax instead of sigmoids.
     """
     log_p = log_softmax(logits)
     # As a power of 1 - p the gradient would be NaN at p = 1 for gamma below 1.

@@ -21,7 +21,7 @@ def label_smoothing(targets: jax.Array, num_classes: int, epsilon: float = 0.1) 
       float32 [B, C].
 
     References:
-      Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), section 7.
+      Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016).
     """
     soft = to_float(targets) if targets.ndim == 2 else jax.nn.one_hot(targets, num_classes)
     return (1 - epsilon) * soft + epsilon / num_classes
