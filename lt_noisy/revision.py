@@ -31,8 +31,8 @@ def code() -> dict[str, Any]:
 
     Returns:
       `commit`: the full hash; None where the package is not tracked by a git checkout, or there is no git.
-      `changed`: whether the package or main.py are other than in the commit, or the package has a .py file that it
-        does not have; None without a commit.
+      `changed`: whether the package, main.py, launch/ or benchmarks/ are other than in the commit, or the package has
+        a .py file that it does not have; None without a commit.
       `sources_sha256`: of all .py files of the package, their paths and contents.
     """
     commit, changed = _checkout()
@@ -109,7 +109,7 @@ def _checkout() -> tuple[str | None, bool | None]:
     name = PACKAGE.name
     tracked = set((_git("ls-files", "-z", "--", name) or "").split("\0"))
     commit = _git("rev-parse", "HEAD")
-    edited = _git("status", "--porcelain", "--untracked-files=no", "--", name, "main.py")
+    edited = _git("status", "--porcelain", "--untracked-files=no", "--", name, "main.py", "launch", "benchmarks")
     if f"{name}/__init__.py" not in tracked or commit is None or edited is None:
         return None, None
     return commit.strip(), bool(edited or SOURCES.keys() - tracked)

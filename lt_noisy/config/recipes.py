@@ -56,8 +56,8 @@ def yang_xu(**changed: object) -> dict[str, object]:
     """The supervised CIFAR-LT recipe of Yang & Xu 2020 (and Cao et al. 2019 before them) as fields of a section.
 
     200 epochs of batch 128, pad-4 crop and flip, SGD 0.9 with weight decay 2e-4 on all parameters, lr 0.1 after 5
-    epochs of warm-up, x0.01 after epoch 160 and 180. (In Yang & Xu's program the second drop is never reached: it asks
-    for epoch > 160 before epoch > 180.)
+    epochs of warm-up, x0.01 after epoch 160 and 180. (In the first upload of Yang & Xu's program the second drop is
+    never reached: it asks for epoch > 160 before epoch > 180.)
     """
     return {
         "length": "epochs(200)",

@@ -122,6 +122,8 @@ def _check_numbers(fields: RunFields) -> None:
 def _check_names(stages: tuple[str, ...], sections: Mapping[str, Any]) -> None:
     if not stages:
         raise UserError("config.stages is empty: name at least one stage, such as ('finetune',)")
+    if not all(isinstance(name, str) for name in stages):
+        raise UserError(f"config.stages holds names of stages, such as ('finetune',), not {stages}")
     if len(set(stages)) < len(stages):
         raise UserError(f"config.stages: {stages} names a stage twice")
     for name in stages:

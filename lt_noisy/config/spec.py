@@ -12,6 +12,7 @@ import ast
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -21,6 +22,7 @@ Factory = Callable[..., Any]
 Table = Mapping[str, Factory]
 
 _PLAIN = (bool, int, float, str, tuple)
+_LIBRARIES = {*sys.stdlib_module_names, "numpy", "jax", "jaxlib"}  # whose classes no factory of a table builds
 _RIGHT = "write a call such as 'name(argument=1)'"
 
 
@@ -57,7 +59,7 @@ def _writable(kind: Any) -> bool:
     """Whether a user can write an argument of this annotation: a literal, one of a few texts, or a nested spec."""
     if get_origin(kind) is Literal:
         return all(isinstance(text, str) for text in get_args(kind))
-    nested = isinstance(kind, type) and get_origin(kind) is None and kind.__module__ not in ("builtins", "numpy")
+    nested = isinstance(kind, type) and kind.__module__.partition(".")[0] not in _LIBRARIES
     return kind in _PLAIN or nested or get_origin(kind) is Callable
 
 

@@ -1,1 +1,1 @@
-"""From a source of images to batches: sources, long tail, noise, manifest, batches, augmentation."""
+"""From a source of images to batches: sources, long tail, noise, manifest, data sets, pools, batches."""

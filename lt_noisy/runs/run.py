@@ -38,6 +38,7 @@ def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str =
       SystemExit: 143 after SIGTERM, 130 after Ctrl-C.
     """
     # Config: every choice in it is bound before any data is read.
+    revision.code()  # asked of git now: what is committed while the run goes on is not what ran
     resolved = resolve(config)
     devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
     directory = pathlib.Path(workdir) if workdir else default_workdir(config_name, resolved)

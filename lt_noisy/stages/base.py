@@ -114,8 +114,8 @@ class Kind(NamedTuple, Generic[S]):
       labels: those of the training set that a section reads, `observed` and `clean`: part of its identity.
       prepare: `prepare(job, section) -> Prepared`, what `run` trains, where that is one network; benchmarks time it
         alone.
-      revision: raised when a change of the code changes what an unchanged config computes: what finished before is then
-        another stage.
+      revision: raised when a change of the code makes of every unchanged config of the kind another computation: what
+        finished before is then another stage. (A store tells all changes of sources apart; a workdir says of them.)
     """
 
     section: type[S]

@@ -20,12 +20,11 @@ from lt_noisy.stages.rows import Rows, collapse_rows, groups_rows, percent
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What a `probe` stage is told."""
+    """The fields of a `probe` stage."""
 
     init: str = stage_ref("pretrain", ENCODERS)  # the stage whose encoder is probed
-    data: Part | Load = spec(
-        "full()", DATA
-    )  # what the probes learn on: the full split, the manifest, or another source
+    # What the probes learn on: the full split, the manifest, or another source.
+    data: Part | Load = spec("full()", DATA)
     linear: Linear = spec("logistic()", LINEAR)
     knn: Knn = spec("knn()", MONITORS)
     shots: tuple[int, ...] = plain((0,))  # training images per class; 0 for all there are

@@ -64,7 +64,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     unlabelled.write(job.directory, pool, assigned)
     figures = describe(logits.argmax(-1), assigned.kept, assigned.confidence, pool.labels, job.training_set)
     seen_before = duplicates(images, job.training_set)
-    return {"stage": job.name, "seed": job.seed, "pseudo_labels": {**figures, **seen_before}}
+    return {"pseudo_labels": {**figures, **seen_before}}
 
 
 def assign(logits: np.ndarray, targets: str, threshold: float) -> unlabelled.PseudoLabels:

@@ -7,7 +7,6 @@ import numpy as np
 
 from lt_noisy import files
 from lt_noisy.evaluation import label_quality
-from lt_noisy.files import replacing
 from lt_noisy.stages.base import Job
 
 
@@ -43,13 +42,13 @@ def write_quality(job: Job, logits: np.ndarray, fold: np.ndarray | None = None) 
 def _write_suspects(job: Job, arrays: label_quality.Arrays) -> None:
     dataset, names = job.dataset, job.dataset.class_names
     train = dataset.source.train
-    files = dict(zip(train.ids.tolist(), train.files, strict=True)) if train.files else {}
+    paths = dict(zip(train.ids.tolist(), train.files, strict=True)) if train.files else {}
     path = job.directory / "suspects.csv"
     # A file name need not be text: what is not comes back as the bytes that it was.
-    with replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with files.replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "file", "label", "suggested", "wrong_probability"])
         for row in label_quality.suspects(arrays, dataset.observed):
             key, probability = int(dataset.ids[row]), arrays["wrong_probability"][row]
             labels = names[dataset.observed[row]], names[arrays["suggested"][row]]
-            writer.writerow([key, files.get(key, ""), *labels, f"{probability:.4f}"])
+            writer.writerow([key, paths.get(key, ""), *labels, f"{probability:.4f}"])

@@ -14,7 +14,7 @@ from lt_noisy import rng
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.augment.base import Augment
 from lt_noisy.collectives import AXIS, positions
-from lt_noisy.config.fields import spec, stage_ref
+from lt_noisy.config.fields import NO_STAGE, spec, stage_ref
 from lt_noisy.data.batches import Batches, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context
@@ -164,7 +164,7 @@ def _context(job: Job, plan: Plan) -> Context:
 
 def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses what does not fit the data; returns the stage's length."""
-    if section.ascent is None and section.ascent_weights != "none()":
+    if section.ascent is None and section.ascent_weights != NO_STAGE:
         raise UserError(
             f"config.{job.name}.ascent_weights: weights choose the direction of an ascent; set ascent='sam(...)'"
         )

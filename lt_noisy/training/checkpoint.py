@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, first_line
 from lt_noisy.files import write_json
 from lt_noisy.hashing import array_sha256
 from lt_noisy.training.state import flatten, unflatten
@@ -127,7 +127,7 @@ class Checkpoints:
                     raise UserError("it is of another run")
                 return unflatten(template, flat), card
             except Exception as error:  # Orbax, TensorStore and JSON raise all kinds
-                reason = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
+                reason = first_line(error)[:200]
                 print(
                     f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before",
                     flush=True,
@@ -174,4 +174,4 @@ def read_final(stage_directory: pathlib.Path) -> dict[str, Any]:
     try:
         return read(directory / f"{steps[-1]:08d}")[0]
     except Exception as error:
-        raise UserError(f"{directory}: the last checkpoint cannot be used ({str(error)[:200]})") from None
+        raise UserError(f"{directory}: the last checkpoint cannot be used ({first_line(error)[:200]})") from None

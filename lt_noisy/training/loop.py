@@ -149,6 +149,7 @@ def train(
                 if saving:
                     with stopwatch.paused(state.step):
                         tree = {"state": devices.fetch(state), "totals": log.finite(first, step, totals)}
+                        writer.sync()
                         checkpoints.save(step, tree, stopwatch.seconds())
             checkpoints.wait()
             if stopping and step < plan.total:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +54,12 @@ class Writer:
             file.write(json.dumps({"step": step, **clean}) + "\n")
         if self._tensorboard is not None:
             self._tensorboard.write_scalars(step, {k: v for k, v in clean.items() if v is not None})
+
+    def sync(self) -> None:
+        """Brings the lines so far to the disk: a checkpoint that is saved after them must not outlive them."""
+        if self.path.exists():
+            with open(self.path, "a") as file:
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Flushes what is buffered."""

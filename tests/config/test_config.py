@@ -109,6 +109,7 @@ def test_a_loss_does_not_repeat_the_pretraining_but_data_and_inputs_do():
         ),
         (lambda: check_variant("smal"), "did you mean 'small'"),
         (lambda: resolve(_config(stages=())), "config.stages is empty"),
+        (lambda: resolve(_config(stages=(["pretrain"],))), "config.stages holds names of stages"),
         (lambda: resolve(_config(stages=("finetune", "pretrain"))), "'pretrain' is not an earlier stage"),
         (lambda: resolve(_config(stages=("pretrain", "pretrain"))), "names a stage twice"),
         (lambda: resolve(_config(precision="float16")), "config.precision is float32 or bfloat16, not 'float16'"),

@@ -1,1 +1,1 @@
-"""Grids of config overrides, run as processes and told as tables."""
+"""Grids of config overrides, run as processes and shown as tables."""

@@ -9,7 +9,7 @@ from lt_noisy.files import replacing, write_json
 from lt_noisy.revision import PACKAGE, distinct
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.runs.sweeps.cells import Cell
-from lt_noisy.runs.sweeps.jobs import Planned
+from lt_noisy.runs.sweeps.processes import Planned
 
 ROOT = PACKAGE.parent  # of the project: what the record names is relative to it
 

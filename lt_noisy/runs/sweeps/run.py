@@ -13,7 +13,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.runs.sweeps.cells import Cell, arguments, slug
-from lt_noisy.runs.sweeps.jobs import Child, Planned, run_all
+from lt_noisy.runs.sweeps.processes import Child, Planned, run_all
 from lt_noisy.runs.sweeps.record import ROOT, Sweep, finished, make_record, portable, refuse_other, write
 from lt_noisy.runs.workdir import locked, planned_sources
 from lt_noisy.training.interrupt import Interrupts
