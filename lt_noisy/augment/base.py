@@ -25,6 +25,7 @@ class Augment(NamedTuple):
 
 
 def random_only(train: Callable[[jax.Array, jax.Array], jax.Array]) -> Augment:
+    """A random operation `train(key, image [H, W, C]) -> image`, which evaluation leaves out."""
     return Augment(train, lambda image: image)
 
 

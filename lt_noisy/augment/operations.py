@@ -12,6 +12,7 @@ from lt_noisy.precision import to_float
 
 
 def check_probability(p: float) -> None:
+    """Raises `UserError` unless p is in [0, 1]."""
     if not 0 <= p <= 1:
         raise UserError(f"p={p} must be a probability, in [0, 1]")
 

@@ -40,6 +40,7 @@ class Outputs(NamedTuple):
 def two_views(
     augment: Augment, key: jax.Array, images: jax.Array, positions: jax.Array
 ) -> tuple[tuple[jax.Array, ...], Targets]:
+    """Two independent augmentations of uint8 [B, H, W, C], float32 each, and no targets."""
     return views(augment, key, images, positions), None
 
 
@@ -82,6 +83,11 @@ def normalise(x: jax.Array) -> jax.Array:
 
 
 def stateless(loss: Callable[[Outputs, Targets], jax.Array], least: int = 1) -> Method:
+    """The method of a `loss(outputs, targets) -> float32 [B]` that keeps nothing.
+
+    Its `init` raises `UserError` for batches of fewer than `least` images.
+    """
+
     def init(context: Context) -> dict:
         if context.batch_size < least:
             raise UserError(f"it takes batches of at least {least} images, not {context.batch_size}")
@@ -94,16 +100,19 @@ def stateless(loss: Callable[[Outputs, Targets], jax.Array], least: int = 1) -> 
 
 
 def check_sizes(**sizes: int) -> None:
+    """Raises `UserError` unless each is at least 1."""
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"{name} is at least 1, not {size}")
 
 
 def check_temperature(temperature: float) -> None:
+    """Raises `UserError` unless it is above 0."""
     if not temperature > 0:
         raise UserError(f"temperature is positive, not {temperature}")
 
 
 def check_momentum(momentum: float) -> None:
+    """Raises `UserError` unless it is in [0, 1]."""
     if not 0 <= momentum <= 1:
         raise UserError(f"momentum is in [0, 1], not {momentum}")
