@@ -33,6 +33,6 @@ setup(
         "prepare": TENSORFLOW,
         "tensorboard": [*TENSORFLOW, "tensorboard"],
         "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with
-        "test": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.8", "pyright[nodejs]>=1.1.400"],
+        "test": ["jinja2>=3.1", "pytest>=8", "pytest-xdist>=3", "ruff>=0.8", "pyright[nodejs]>=1.1.400"],
     },
 )

@@ -1,15 +1,10 @@
 """Bad input in one line, every config, and a README that agrees with CI and with the records."""
 
 import dataclasses
-import json
 import re
 
-import messy_folder
 import numpy as np
 import pytest
-import relative_gap
-import ssl_cost
-import ssl_table
 from helpers.commands import CONFIG, NO_RECIPE, ROOT, SSL
 
 import main
@@ -21,7 +16,6 @@ from lt_noisy.data.pools import Own
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.runs.jobs import make_job
-from lt_noisy.runs.sweeps import tables
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
 
@@ -186,33 +180,3 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
             c = module.get_config("")
             c.update_from_flattened_dict(dict(cell.overrides))
             assert resolve(c).stages
-
-
-def test_the_readme_says_what_ci_runs_and_what_was_measured():
-    readme = (ROOT / "README.md").read_text()
-    blocks = [block.strip() for block in readme.split("```sh\n")[1:]]
-    first, second = (block.split("\n```")[0] for block in blocks[:2])
-    assert "\n" not in first and first.endswith("main.py --config=configs/digits_lt_noise.py")
-    ci = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert next(line for line in ci if line.startswith("python3")) == second
-
-    def record(name):
-        return json.loads((ROOT / "results" / f"{name}.json").read_text())
-
-    shown = {
-        **{
-            f"digits_grid {figure}": tables.table_across(record("digits_grid"), ("noise", "ratio"), figure)
-            for figure in ("balanced accuracy", "gain", "last three classes")
-        },
-        "cifar10_lt_short": tables.table(record("cifar10_lt_short")),
-        "cifar10_mixnn_small": tables.table(record("cifar10_mixnn_small")),
-        "ssl_digits": ssl_table.show(record("ssl_digits")),
-        "ssl_cifar10_small": ssl_table.show(record("ssl_cifar10_small")),
-        "ssl_cost_cpu": ssl_cost.show(record("ssl_cost_cpu")),
-        "own_images": messy_folder.show(record("own_images")),
-        "relative_gap_digits": relative_gap.show(record("relative_gap_digits")["rows"]),
-    }
-    for name, table in shown.items():
-        assert table in readme, name
-    for name in ("digits_grid", "cifar10_lt_short", "cifar10_mixnn_small", "own_images"):
-        assert record(name)["command"] in " ".join(readme.split()), name

@@ -1,0 +1,183 @@
+"""Writes docs/results.md, and the table of results in README.md, from the records in results/.
+
+    python docs/make_results.py
+
+The text is docs/results.md.jinja; every figure in it is read from a record, or computed from one, while it is filled
+in. A test holds both files equal to what this script would write.
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import messy_folder
+import relative_gap
+import ssl_cost
+import ssl_table
+
+from lt_noisy.runs.markdown import markdown, percent
+from lt_noisy.runs.sweeps import tables
+
+BEGIN, END = "<!-- results: written by docs/make_results.py -->\n", "<!-- end of results -->"
+Labels = Mapping[str, Any]
+
+
+def record(name: str) -> dict[str, Any]:
+    """A record, or the summary of a stage, by its path in results/ without the ending."""
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
+def value(name: str, path: str) -> Any:
+    """An entry of a record by its dotted path."""
+    found: Any = record(name)
+    for key in path.split("."):
+        found = found[int(key)] if isinstance(found, list) else found[key]
+    return found
+
+
+def number(name: str, path: str) -> str:
+    """An entry with three decimals."""
+    return f"{value(name, path):.3f}"
+
+
+def share(name: str, path: str, digits: int = 1) -> str:
+    """An entry between 0 and 1, in percent."""
+    return f"{100 * value(name, path):.{digits}f}"
+
+
+def minutes(name: str) -> str:
+    """What a sweep's processes took together."""
+    return f"{record(name)['process_seconds'] / 60:.0f}"
+
+
+def shares(name: str, title: str, **labels: Any) -> dict[Any, float]:
+    """{seed: the figure `title`} of the cells of a sweep's record that have these labels; some, with no seed twice."""
+    cells = [cell for cell in record(name)["cells"] if labels.items() <= cell["labels"].items()]
+    found = {cell["labels"].get("seed"): cell["figures"][title] for cell in cells}
+    if not found or len(found) < len(cells):
+        raise ValueError(f"{name}: {len(cells)} cells have the labels {labels}, of {len(found)} seeds")
+    return found
+
+
+def mean(name: str, title: str, **labels: Any) -> str:
+    """Mean, and of several seeds the standard deviation, in percent."""
+    return percent(list(shares(name, title, **labels).values()))
+
+
+def gains(name: str, a: Labels, b: Labels, title: str = "balanced accuracy") -> list[float]:
+    """What the cells of `a` have more than those of `b`, seed by seed."""
+    ours, theirs = shares(name, title, **a), shares(name, title, **b)
+    if ours.keys() != theirs.keys():
+        raise ValueError(f"{name}: {a} and {b} have other seeds")
+    return [ours[seed] - theirs[seed] for seed in ours]
+
+
+def gain(name: str, a: Labels, b: Labels, title: str = "balanced accuracy") -> str:
+    """The mean of `gains`, in percent."""
+    return f"{100 * statistics.mean(gains(name, a, b, title)):.1f}"
+
+
+def probes(stage: str) -> str:
+    """The linear probe's accuracy on the rare classes over the three seeds of the semi-synthetic experiment."""
+    seeds = [record(f"semi_synthetic_small/seed{seed}_{stage}")["probes"]["all"]["linear"] for seed in range(3)]
+    return percent([seed["groups"]["few"]["accuracy"] for seed in seeds])
+
+
+def front_table() -> str:
+    """The README's table: the task, what plain training gives, what a method gives, the record."""
+    grid = {"name": "digits_grid", "title": "balanced accuracy"}
+    ten, fifty = {"noise": "symmetric", "ratio": 10}, {"noise": "imbalance", "ratio": 50}
+    plain = {"init": "scratch", "loss": "CE"}
+    short = {"name": "cifar10_lt_short", "title": "balanced accuracy"}
+    lines = [
+        ["task", "cross-entropy", "method", "record"],
+        [
+            "digits, ratio 10, 40 % symmetric noise (5 seeds)",
+            mean(**grid, **plain, **ten),
+            f"SimCLR, then logit adjustment in SuperLoss: {mean(**grid, init='SSL', loss='LA+SL', **ten)}",
+            "digits_grid.json",
+        ],
+        [
+            "digits, ratio 50, 40 % imbalance noise (5 seeds)",
+            mean(**grid, **plain, **fifty),
+            f"SimCLR, then logit adjustment: {mean(**grid, init='SSL', loss='LA', **fifty)}",
+            "digits_grid.json",
+        ],
+        [
+            "CIFAR-10-LT, ratio 100, no noise, 10 epochs (1 seed)",
+            mean(**short, loss="CE"),
+            f"LDAM-DRW {mean(**short, loss='LDAM-DRW')}, logit adjustment {mean(**short, loss='LA')}",
+            "cifar10_lt_short.json",
+        ],
+        [
+            "find the wrong labels of CIFAR-10N-LT, 3 epochs (1 seed)",
+            "",
+            f"AUROC {value('cifar10n_small/folds', 'label_quality.wrong_probability.auroc'):.3f}, out of sample",
+            "cifar10n_small",
+        ],
+        [
+            "find the wrong files of a messy folder (1 seed)",
+            "",
+            f"{value('own_images', 'head.1.wrong')} of the first {value('own_images', 'head.1.files')} listed are wrong, "
+            f"of all {share('own_images', 'wrong', 0)} %",
+            "own_images.json",
+        ],
+        [
+            "CIFAR-10, 40 % noise, 2,500 images, 20 epochs (1 seed)",
+            mean("cifar10_mixnn_small", "balanced accuracy", method="CE"),
+            f"MixNN {mean('cifar10_mixnn_small', 'balanced accuracy', method='MixNN')}: it does not pay so early",
+            "cifar10_mixnn_small.json",
+        ],
+    ]
+    head, *rows = lines
+    return markdown([head, *([*row[:3], f"[{row[3]}](results/{row[3]})"] for row in rows)])
+
+
+def results() -> str:
+    """The text of docs/results.md."""
+    functions = {
+        "record": record,
+        "value": value,
+        "number": number,
+        "share": share,
+        "minutes": minutes,
+        "percent": percent,
+        "mean": mean,
+        "gain": gain,
+        "probes": probes,
+        "table": lambda name: tables.table(record(name)),
+        "across": lambda name, figure: tables.table_across(record(name), ("noise", "ratio"), figure),
+        "ssl": lambda name: ssl_table.show(record(name)),
+        "cost": lambda name: ssl_cost.show(record(name)),
+        "suspects": lambda name: messy_folder.show(record(name)),
+        "gaps": lambda name: relative_gap.show(record(name)["rows"]),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT / "docs"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML
+    )
+    return environment.get_template("results.md.jinja").render(functions)
+
+
+def readme(text: str) -> str:
+    """README.md with its table of results as it should be."""
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"README.md has no {BEGIN!r} with {END!r} after it")
+    return before + BEGIN + front_table() + "\n" + END + after
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "results.md").write_text(results())
+    (ROOT / "README.md").write_text(readme((ROOT / "README.md").read_text()))
