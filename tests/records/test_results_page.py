@@ -2,8 +2,8 @@
 
 import re
 
-import make_results
 import pytest
+import results_page
 from helpers.commands import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -24,14 +24,14 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
 
 
 def test_its_table_and_the_results_page_are_what_the_records_hold():
-    assert make_results.readme(README) == README
-    assert make_results.results() == (ROOT / "docs" / "results.md").read_text()
+    assert results_page.readme(README) == README
+    assert results_page.results() == (ROOT / "docs" / "results.md").read_text()
 
 
 def test_a_figure_of_no_record_is_an_error():
     with pytest.raises(ValueError, match="cells have the labels"):
-        make_results.mean("digits_grid", "balanced accuracy", loss="CE")  # of several inits and settings
+        results_page.mean("digits_grid", "balanced accuracy", loss="CE")  # of several inits and settings
     with pytest.raises(ValueError, match="other seeds"):
-        make_results.gains("digits_settings", {"choice": "mae()", "seed": 100}, {"choice": "mixup, alpha 1"})
+        results_page.gains("digits_settings", {"choice": "mae()", "seed": 100}, {"choice": "mixup, alpha 1"})
     with pytest.raises(ValueError, match="has no"):
-        make_results.readme("no table here")
+        results_page.readme("no table here")

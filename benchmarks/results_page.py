@@ -1,6 +1,6 @@
 """Writes docs/results.md, and the table of results in README.md, from the records in results/.
 
-    python docs/make_results.py
+    python benchmarks/results_page.py
 
 The text is docs/results.md.jinja; every figure in it is read from a record, or computed from one, while it is filled
 in. A test holds both files equal to what this script would write.
@@ -9,15 +9,11 @@ in. A test holds both files equal to what this script would write.
 import json
 import pathlib
 import statistics
-import sys
 from collections.abc import Mapping
 from typing import Any
 
+import arguments
 import jinja2
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
 import messy_folder
 import relative_gap
 import ssl_cost
@@ -26,7 +22,8 @@ import ssl_table
 from lt_noisy.runs.markdown import markdown, percent
 from lt_noisy.runs.sweeps import tables
 
-BEGIN, END = "<!-- results: written by docs/make_results.py -->\n", "<!-- end of results -->"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- results: written by benchmarks/results_page.py -->\n", "<!-- end of results -->"
 Labels = Mapping[str, Any]
 
 
@@ -96,6 +93,7 @@ def front_table() -> str:
     grid = {"name": "digits_grid", "title": "balanced accuracy"}
     ten, fifty = {"noise": "symmetric", "ratio": 10}, {"noise": "imbalance", "ratio": 50}
     plain = {"init": "scratch", "loss": "CE"}
+    listed, wrong = value("own_images", "head.1"), share("own_images", "wrong", 0)
     short = {"name": "cifar10_lt_short", "title": "balanced accuracy"}
     lines = [
         ["task", "cross-entropy", "method", "record"],
@@ -126,8 +124,7 @@ def front_table() -> str:
         [
             "find the wrong files of a messy folder (1 seed)",
             "",
-            f"{value('own_images', 'head.1.wrong')} of the first {value('own_images', 'head.1.files')} listed are wrong, "
-            f"of all {share('own_images', 'wrong', 0)} %",
+            f"{listed['wrong']} of the first {listed['files']} listed are wrong ({wrong} % of all are)",
             "own_images.json",
         ],
         [
@@ -178,6 +175,12 @@ def readme(text: str) -> str:
     return before + BEGIN + front_table() + "\n" + END + after
 
 
-if __name__ == "__main__":
+def main(argv: list[str]) -> None:
+    """Writes both files."""
+    arguments.Parser(__doc__).parse_args(argv[1:])
     (ROOT / "docs" / "results.md").write_text(results())
     (ROOT / "README.md").write_text(readme((ROOT / "README.md").read_text()))
+
+
+if __name__ == "__main__":
+    arguments.run(main)
