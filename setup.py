@@ -1,6 +1,11 @@
 """Packaging of lt_noisy. Settings of tools are in pyproject.toml, the versions behind the records in constraints/."""
 
+import pathlib
+import runpy
+
 from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).resolve().parent
 
 TENSORFLOW = [  # only to prepare (download) TFDS data sets and to write TensorBoard files
     "tensorflow-cpu>=2.18; sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -9,10 +14,30 @@ TENSORFLOW = [  # only to prepare (download) TFDS data sets and to write TensorB
 
 setup(
     name="lt_noisy",
-    version="0.1.0",
+    version=runpy.run_path(str(HERE / "lt_noisy" / "__init__.py"))["__version__"],
     description="Image classifiers from long-tailed, wrongly labelled data: pre-train, then fine-tune robustly.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="lt_noisy authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="long-tailed, label noise, self-supervised, imbalance, JAX, Flax",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=find_packages(include=["lt_noisy", "lt_noisy.*"]),
+    package_data={"lt_noisy": ["py.typed"]},
+    entry_points={"console_scripts": ["lt-noisy = lt_noisy.runs.cli:start"]},
     install_requires=[
         "jax>=0.10",
         "jaxlib>=0.10",
@@ -33,6 +58,7 @@ setup(
         "prepare": TENSORFLOW,
         "tensorboard": [*TENSORFLOW, "tensorboard"],
         "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1"],
         "test": ["jinja2>=3.1", "pytest>=8", "pytest-xdist>=3", "ruff>=0.8", "pyright[nodejs]>=1.1.400"],
     },
 )

@@ -30,6 +30,7 @@ if __name__ == "__main__":  # quiet while libraries load; handlers that stop the
 # The code of the checkout that this file is in, as main.py has it.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from lt_noisy import files
 from lt_noisy.errors import UserError
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.runs.sweeps.record import read_record
@@ -92,10 +93,7 @@ def show(chosen: argparse.Namespace) -> None:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--show={chosen.show}: a damaged record of a sweep ({error!r})") from None
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+    files.show(text)
 
 
 def main(argv: list[str]) -> int:

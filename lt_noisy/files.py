@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -82,3 +83,11 @@ def read_array(path: str, key: str) -> np.ndarray:
         raise UserError(f"{path} does not exist") from None
     except Exception as error:  # a broken file raises anything from OSError to zlib.error
         raise UserError(f"{path} is not a readable array file ({type(error).__name__})") from None
+
+
+def show(text: str) -> None:
+    """Prints what the user asked to see; that a reader such as `head` has read enough is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit

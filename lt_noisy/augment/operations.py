@@ -183,8 +183,11 @@ def rotate90() -> Augment:
 def cutout(size: int) -> Augment:
     """Fills with 0 a square of `size` pixels whose centre is uniform over the image, clipped at the border.
 
-    DeVries & Taylor (2017). There it comes after normalisation, so that 0 is the mean colour: put it there.
+    In the paper it comes after normalisation, so that 0 is the mean colour: put it there.
     Their code rounds an odd size down to an even one; here it is exact.
+
+    References:
+      DeVries & Taylor (2017).
     """
     if size < 1:
         raise UserError(f"size={size} must be a number of pixels, 1 or more")

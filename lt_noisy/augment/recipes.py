@@ -24,6 +24,9 @@ def simclr_cifar() -> Augment:
     """Self-supervised views at 32 pixels: SimCLR's for CIFAR (Chen et al. 2020, B.9), which has no blur.
 
     Boxes cover at least 0.2 of the image, as SimSiam and later work have it on CIFAR (SimCLR: 0.08).
+
+    References:
+      Chen et al. (2020), B.9.
     """
     return compose(
         resized_crop(0.2, 1.0),

@@ -11,11 +11,15 @@ from lt_noisy.errors import UserError, did_you_mean
 
 USAGE = """\
 python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] [--config.FIELD=VALUE ...]
+python main.py --list [NAME]
 
   --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
   --workdir   where the run goes (default: runs/NAME-HASH; the same command goes on where it stopped).
   --store     where stages go that runs of the same code share: the workdir gets links to them.
   --config.x  any field of the config, such as --config.seed=1 or --config.finetune.loss='gce(q=0.7)'.
+  --list      what a config can name; with a NAME, such as losses or supervised, all of that.
+
+Where the package is installed `lt-noisy` is the same program.
 """
 
 
@@ -29,6 +33,22 @@ def _joined(argv: list[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
+
+
+def listed(argv: list[str]) -> str | None:
+    """What `--list NAME` asks for: the name, the empty string without one; None where the command line has no `--list`.
+
+    Raises:
+      UserError: something else stands beside it.
+    """
+    flags_given = [argument for argument in argv[1:] if argument.partition("=")[0] == "--list"]
+    if not flags_given:
+        return None
+    names = [argument for argument in argv[1:] if argument not in flags_given]
+    names += [flag.removeprefix("--list=") for flag in flags_given if "=" in flag]
+    if len(names) > 1 or any(name.startswith("-") for name in names):
+        raise UserError(f"--list only prints, and takes one name at most, not {' '.join(names)!r}")
+    return names[0] if names else ""
 
 
 def _read(path: str, variant: str) -> ConfigDict:

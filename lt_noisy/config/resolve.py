@@ -41,13 +41,14 @@ class RunFields:
     manifest: str | None = spec("none()", MANIFESTS)
     validation: float = plain(0.0)  # share of the manifest held out, noisy as it is, to stop early or to tune by
     model: EncoderBuilder = spec("resnet18()", MODELS)
+    # Of the computation; parameters, statistics and losses stay float32.
     precision: DTypeLike = choice("float32", PRECISIONS)
-    batch_norm: str | None = choice("global", NORM_AXES)
-    stages: tuple[str, ...] = plain(())
+    batch_norm: str | None = choice("global", NORM_AXES)  # whose images share the statistics of a batch
+    stages: tuple[str, ...] = plain(())  # names of sections, in the order in which they run
     parallel: str = choice("jit", tuple(MODES), identity=False)
-    devices: int = plain(0, identity=False)
-    steps_per_call: int = plain(1, identity=False)
-    tensorboard: bool = plain(False, identity=False)
+    devices: int = plain(0, identity=False)  # 0 takes all there are
+    steps_per_call: int = plain(1, identity=False)  # steps of one dispatch on an accelerator; on a CPU it is one
+    tensorboard: bool = plain(False, identity=False)  # writes TensorBoard files, too
 
 
 class Stage(NamedTuple):

@@ -111,6 +111,9 @@ def pareto(alpha: float = 6.0, n_max: int = 0, n_min: int = 5, subset: Subset = 
       n_max: examples of class 0; 0 means the most that leaves no class short.
       n_min: the fewest examples of a class, 1 or more.
       subset: `seeded` or `conventional` (that draw, of this profile: conventional for CIFAR only).
+
+    References:
+      Liu et al., "Large-Scale Long-Tailed Recognition in an Open World" (2019).
     """
     if not 0 < alpha < math.inf:
         raise UserError(f"alpha={alpha} must be a finite number above 0")

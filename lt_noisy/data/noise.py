@@ -92,6 +92,9 @@ def asymmetric(
         label numbers instead).
       pairs: in place of `map`: ((from, to), ...), class numbers, each class at most once as `from`.
       draw: `exact` or `independent`.
+
+    References:
+      Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (2017).
     """
     if bool(map) == bool(pairs):
         raise UserError("give one of map='cifar10', map='cifar100' or pairs=((from, to), ...)")
@@ -136,15 +139,17 @@ def imbalance(rate: float, draw: Draw = "exact") -> Noise:
 def heteroskedastic(rate: float = 0.4, groups: tuple = ((1, 9), (3, 5)), draw: Draw = "exact") -> Noise:
     """Inside a group of classes a label becomes another one of the group, uniformly; other classes stay clean.
 
-    Cao et al., "Heteroskedastic and Imbalanced Deep Learning with Adaptive Regularization" (ICLR 2021). The defaults
-    are their CIFAR-10 (automobile and truck, cat and dog: 0.6 stay, 0.4 swap). Their code's CIFAR-100 has the groups
-    ((8, 13, 48, 58, 90), (41, 69, 81, 85, 89)) and 0.1 for each of the four others, which is rate=0.4 here. It draws
-    independently, before the long tail: `before_longtail(heteroskedastic(draw=independent))`.
+    The defaults are the authors' CIFAR-10 (automobile and truck, cat and dog: 0.6 stay, 0.4 swap). Their code's
+    CIFAR-100 has the groups ((8, 13, 48, 58, 90), (41, 69, 81, 85, 89)) and 0.1 for each of the four others, which is
+    rate=0.4 here. It draws independently, before the long tail: `before_longtail(heteroskedastic(draw=independent))`.
 
     Args:
       rate: share of the examples *of the groups* whose label is wrong, 0..1.
       groups: ((class, class, ...), ...), two classes or more each, no class twice.
       draw: `exact`, floor(rate * n) of the n examples of all groups together, or `independent`.
+
+    References:
+      Cao et al., "Heteroskedastic and Imbalanced Deep Learning with Adaptive Regularization" (2021).
     """
     for group in groups:
         if not (isinstance(group, tuple) and len(group) > 1 and all(type(c) is int and c >= 0 for c in group)):

@@ -33,6 +33,9 @@ def left_out() -> Own:
 
     Ours for CIFAR-10, whose pool in Yang & Xu (NeurIPS 2020) came from 80 Million Tiny Images, since withdrawn. The
     long tail's n_max must leave images of its largest class.
+
+    References:
+      Yang & Xu, "Rethinking the Value of Labels" (2020).
     """
     return Own.LEFT_OUT
 

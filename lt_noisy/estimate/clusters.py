@@ -27,7 +27,7 @@ class Partition(NamedTuple):
 
 
 def kmeans(k: int = 5, restarts: int = 10) -> Partition:
-    """Cosine k-means, the clustering of Divide and Contrast (Tian et al., 2021, arXiv:2105.08054).
+    """Cosine k-means, the clustering of Divide and Contrast.
 
     Ours is scikit-learn's `KMeans` on L2-normalised features. It approximates spherical k-means: between unit
     vectors |a - b|^2 = 2 - 2 cos, but a centroid is a mean and is not scaled back to length 1, so that
@@ -39,6 +39,9 @@ def kmeans(k: int = 5, restarts: int = 10) -> Partition:
 
     Raises (the partition):
       UserError: features not [N, D] or not finite, k above N, or fewer than k distinct points.
+
+    References:
+      Tian et al., "Divide and Contrast" (2021), arXiv:2105.08054.
     """
     _check_k(k)
     if restarts < 1:
@@ -74,6 +77,9 @@ def random(k: int = 5) -> Partition:
 
     Raises (the partition):
       UserError: as `kmeans`, for features and k.
+
+    References:
+      Tian et al., "Divide and Contrast" (2021).
     """
     _check_k(k)
 

@@ -65,6 +65,9 @@ def gaussian(neighbour: int = 50, bandwidth: float = 0.0) -> DensityEstimator:
     Raises (the estimator):
       UserError: features not [N, D] or not finite, neighbour not below N, or an h so small that float32 does
         not resolve it, as where half of the examples have `neighbour` duplicates.
+
+    References:
+      Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022).
     """
     if neighbour < 1:
         raise UserError(f"neighbour must be at least 1, not {neighbour!r}")

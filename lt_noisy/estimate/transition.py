@@ -44,8 +44,7 @@ class TransitionEstimator(NamedTuple):
 def anchor(percentile: float = 97.0) -> TransitionEstimator:
     """Anchor points: T[i] = p(. | x^i), x^i the example whose p(i | x) is at this percentile of all examples.
 
-    Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (CVPR 2017): an
-    example that surely is of class i shows, in a network trained on noisy labels, how that class is mislabelled. The
+    An example that surely is of class i shows, in a network trained on noisy labels, how that class is mislabelled. The
     percentile in place of the maximum keeps outliers out. It is of *all* N examples, as theirs: a class that has less
     than 100 - percentile % of them gets the row of another class, so take 100 (the maximum) on a long tail.
 
@@ -55,6 +54,9 @@ def anchor(percentile: float = 97.0) -> TransitionEstimator:
 
     Args:
       percentile: 0..100.
+
+    References:
+      Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach" (2017).
     """
     if not 0 <= percentile <= 100:
         raise UserError(f"percentile={percentile} must lie in 0..100")
@@ -74,12 +76,14 @@ def anchor(percentile: float = 97.0) -> TransitionEstimator:
 def confident() -> TransitionEstimator:
     """Confident joint: T and the clean counts from how many examples of each label are surely of each class.
 
-    Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels" (JAIR 2021): `confident_joint`, its
-    rows scaled to the observed counts, then normalised by true class. Its probabilities are out of sample
-    (cross-validated); those of a network's own training set understate the noise, as it remembers labels.
+    The `confident_joint`, its rows scaled to the observed counts, then normalised by true class. Its probabilities are
+    out of sample (cross-validated); those of a network's own training set understate the noise, as it remembers labels.
 
     Ours: a label without a confident example counts as right. A class that no example is counted as has count 0, and
     the identity's row of T. `cleanlab` rounds the scaled rows to whole examples, this does not.
+
+    References:
+      Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels" (2021).
     """
 
     def estimate(probabilities: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> TransitionEstimate:

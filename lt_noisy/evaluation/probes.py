@@ -88,6 +88,9 @@ def sgd(lr: float = 30.0, epochs: int = 100, batch_size: int = 256) -> Linear:
 
     The fit returns float32 [Q, C], and raises `UserError` as `logistic`'s does, and for logits that are not
     finite. It is a function of the seed, on one kind of device.
+
+    References:
+      Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022).
     """
     if not 0 < lr < math.inf:
         raise UserError(f"lr must be a finite number above 0, not {lr!r}")

@@ -39,7 +39,11 @@ def none() -> Neighbours:
 
 
 def in_batch(k: int = 2) -> Neighbours:
-    """The nearest others in the mini-batch, by features of the un-mixed augmented batch (the paper's, with k = 2)."""
+    """The nearest others in the mini-batch, by features of the un-mixed augmented batch (the paper's, with k = 2).
+
+    References:
+      Lu & He, "Mitigating Noisy Supervision Using Synthetic Samples with Soft Labels" (2024).
+    """
     return Neighbours(_several(k), False)
 
 

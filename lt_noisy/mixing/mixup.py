@@ -23,7 +23,7 @@ def none() -> None:
 
 
 def mixup(alpha: float = 1.0) -> Mix:
-    """Mixup (Zhang et al. 2018): x = lam x_i + (1 - lam) x_j, one lam ~ Beta(alpha, alpha) a batch, j a permutation.
+    """Mixup: x = lam x_i + (1 - lam) x_j, one lam ~ Beta(alpha, alpha) a batch, j a permutation.
 
     For a loss that is linear in its target, as all of `losses` are but `superloss`, training on the mixed target is lam
     l(y_i) + (1 - lam) l(y_j). Weights mix alike, and the target by weighted shares, so that an example of weight 0
@@ -31,6 +31,9 @@ def mixup(alpha: float = 1.0) -> Mix:
 
     Args:
       alpha: above 0; 1 draws lam uniformly.
+
+    References:
+      Zhang et al. (2018).
     """
     if not 0 < alpha < 1e6:
         raise UserError(f"alpha is above 0, not {alpha}")

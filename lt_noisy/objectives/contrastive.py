@@ -66,9 +66,12 @@ def info_nce(
 
 
 def simclr(temperature: float = 0.5, hidden: int = 512, size: int = 128) -> Objective:
-    """SimCLR (Chen et al. 2020): NT-Xent on a projector features-hidden-size, ReLU, no BatchNorm in it.
+    """SimCLR: NT-Xent on a projector features-hidden-size, ReLU, no BatchNorm in it.
 
     Both views share one pass, so that synchronised BatchNorm sees the whole 2B, as in the authors' code.
+
+    References:
+      Chen et al. (2020).
     """
     check_temperature(temperature)
     check_sizes(hidden=hidden, size=size)
@@ -92,7 +95,7 @@ def moco(
     hidden: int = 512,
     size: int = 128,
 ) -> Objective:
-    """MoCo v2 (He et al. 2020; Chen et al. 2020): `info_nce` of queries against keys of a slow network and a queue.
+    """MoCo v2: `info_nce` of queries against keys of a slow network and a queue.
 
     Keys come from the target network, whose parameters follow with a constant decay `momentum`; the keys of all devices
     enter the queue once a step, after the loss. Symmetric: each view is query and key, the loss is the mean
@@ -101,6 +104,9 @@ def moco(
     and no gradient; and there is no shuffling of the key batch, which only BatchNorm per device needs
     (`batch_norm='global'` sees the whole batch; the paper's is per device, shuffled). The projector is
     features-hidden-size with a ReLU and no BatchNorm; hidden=0 is the linear one of the first MoCo.
+
+    References:
+      He et al. (2020); Chen et al. (2020).
     """
     check_temperature(temperature)
     check_momentum(momentum)

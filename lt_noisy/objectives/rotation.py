@@ -11,11 +11,14 @@ from lt_noisy.objectives.base import Objective, Outputs, Targets, stateless
 
 
 def rotation(every: bool = False) -> Objective:
-    """Rotation prediction (Gidaris et al. 2018): cross-entropy of which of four right angles an image was turned by.
+    """Rotation prediction: cross-entropy of which of four right angles an image was turned by.
 
     The image is augmented, then turned. One rotation an image (as Yang & Xu 2020 pre-train): labels are a
     random permutation of 0, 1, 2, 3, 0, ... over the global batch, so that all are as frequent. `every`: all
     four of each image in one pass (as Gidaris et al. do), and the mean of the four losses. The head is linear.
+
+    References:
+      Gidaris et al. (2018); Yang & Xu, "Rethinking the Value of Labels" (2020).
     """
 
     def turned(

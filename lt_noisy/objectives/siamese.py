@@ -23,10 +23,13 @@ def negative_cosine(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def simsiam(size: int = 2048, hidden: int = 512, layers: int = 2) -> Objective:
-    """SimSiam (Chen & He 2021, alg. 1): L = (D(p1, z2) + D(p2, z1)) / 2, D the negative cosine, z without gradient.
+    """SimSiam: L = (D(p1, z2) + D(p2, z1)) / 2, D the negative cosine, z without gradient.
 
     Projector of `layers` linear layers of `size` with BatchNorm on each, the last without affine (2 layers on
     CIFAR, 3 on ImageNet); predictor size-hidden-size with BatchNorm on the hidden layer. One pass per view.
+
+    References:
+      Chen & He (2021), alg. 1.
     """
     check_sizes(size=size, hidden=hidden, layers=layers)
 
@@ -44,10 +47,13 @@ def simsiam(size: int = 2048, hidden: int = 512, layers: int = 2) -> Objective:
 
 
 def byol(momentum: float = 0.99, hidden: int = 1024, size: int = 256) -> Objective:
-    """BYOL (Grill et al. 2020, eq. 2): L = 2 - 2 cos(p1, z2') + 2 - 2 cos(p2, z1'), z' of the target network.
+    """BYOL: L = 2 - 2 cos(p1, z2') + 2 - 2 cos(p2, z1'), z' of the target network.
 
     The sum over both directions, as in the paper. Projector and predictor are hidden-size with BatchNorm on the hidden
     layer. The target's decay rises from `momentum` to 1: 1 - (1 - momentum) (cos(pi k / K) + 1) / 2 at step k of K.
+
+    References:
+      Grill et al. (2020), eq. 2.
     """
     check_momentum(momentum)
     check_sizes(hidden=hidden, size=size)

@@ -88,7 +88,7 @@ class Rebalancing(NamedTuple):
 
 
 def tau_normalised(tau: float = 1.0) -> Rebalancing:
-    """tau-normalised classifier: f_j = x . w_j / |w_j|^tau (Kang et al., "Decoupling", 2020).
+    """tau-normalised classifier: f_j = x . w_j / |w_j|^tau.
 
     As in the authors' released code (`tau_norm.py`) the bias is dropped, for every tau above 0. At tau = 0 we
     keep it, so that this is the classifier itself exactly; their code drops it there too. A class with zero weights
@@ -96,6 +96,9 @@ def tau_normalised(tau: float = 1.0) -> Rebalancing:
 
     Args:
       tau: finite and at least 0; 1 makes all norms 1.
+
+    References:
+      Kang et al., "Decoupling representation and classifier" (2020).
     """
     _check_tau(tau)
 
@@ -110,12 +113,15 @@ def tau_normalised(tau: float = 1.0) -> Rebalancing:
 
 
 def ncm() -> Rebalancing:
-    """Nearest class mean: the class whose mean feature has the largest cosine to the query (Kang et al., 2020).
+    """Nearest class mean: the class whose mean feature has the largest cosine to the query.
 
     Features are centred by the mean over all training images and L2-normalised, class means are taken over these by
     *observed* label, and normalised. The head is not used. A class without observed examples is never predicted. The
     logits are cosines: accuracies and the order of losses mean something, NLL and ECE do not. Deviation: the authors'
     released code centres and normalises alike, but by default takes the Euclidean distance to unnormalised means.
+
+    References:
+      Kang et al., "Decoupling representation and classifier" (2020).
     """
 
     def fit(known: Known) -> Rebalanced:
@@ -135,7 +141,7 @@ def ncm() -> Rebalancing:
 
 
 def lws(weight_decay: float = 5e-4) -> Rebalancing:
-    """Learnable weight scaling: f_j -> s_j f_j, one scale a class, all else frozen (Kang et al., 2020).
+    """Learnable weight scaling: f_j -> s_j f_j, one scale a class, all else frozen.
 
     s minimises the cross-entropy to the observed labels, averaged within each class and then over the classes that
     have examples, plus weight_decay / 2 * |s|^2: what the authors' SGD with class-balanced sampling and weight decay
@@ -146,6 +152,9 @@ def lws(weight_decay: float = 5e-4) -> Rebalancing:
 
     Args:
       weight_decay: above 0. 5e-4 is the value in the authors' ImageNet-LT configuration.
+
+    References:
+      Kang et al., "Decoupling representation and classifier" (2020).
     """
     if not 0 < weight_decay < math.inf:
         raise UserError(f"weight_decay must be a finite number above 0, not {weight_decay!r}")
@@ -178,7 +187,7 @@ def lws(weight_decay: float = 5e-4) -> Rebalancing:
 
 
 def posthoc(tau: float = 1.0, prior: Literal["observed", "corrected"] = "observed") -> Rebalancing:
-    """Post-hoc logit adjustment: f_j - tau log pi_j (Menon et al., "Long-tail learning via logit adjustment", 2021).
+    """Post-hoc logit adjustment: f_j - tau log pi_j.
 
     For a classifier trained with a plain loss; one trained with `logit_adjusted` is balanced already. A uniform prior
     changes no logit. Classes without examples: see `losses.log_prior`.
@@ -187,6 +196,9 @@ def posthoc(tau: float = 1.0, prior: Literal["observed", "corrected"] = "observe
       tau: finite and at least 0; 1 is the consistent choice, 0 the classifier itself exactly.
       prior: `observed`, the counts of observed labels; `corrected` (ours), a `transition` stage's estimate of the
         clean counts.
+
+    References:
+      Menon et al., "Long-tail learning via logit adjustment" (2021).
     """
     _check_tau(tau)
     corrected = prior == "corrected"

@@ -47,8 +47,10 @@ def uniform() -> Sampler:
 def class_balanced() -> Sampler:
     """Every observed class equally often: p_i = 1 / (K n_{y_i}), K the number of non-empty classes.
 
-    Kang et al., "Decoupling representation and classifier" (2020), eq. 1 with q = 0. Classes without examples
-    are ignored.
+    Classes without examples are ignored.
+
+    References:
+      Kang et al., "Decoupling representation and classifier" (2020), eq. 1 with q = 0.
     """
     return _by_count(lambda n: np.ones_like(n))
 
@@ -56,7 +58,8 @@ def class_balanced() -> Sampler:
 def square_root() -> Sampler:
     """A class as often as the square root of its size: p_i proportional to n_{y_i}^(-1/2).
 
-    Mahajan et al. (2018); eq. 1 of Kang et al. (2020) with q = 1/2.
+    References:
+      Mahajan et al. (2018); Kang et al., "Decoupling representation and classifier" (2020), eq. 1 with q = 1/2.
     """
     return _by_count(np.sqrt)
 
@@ -64,15 +67,22 @@ def square_root() -> Sampler:
 def effective_number(beta: float = 0.9999) -> Sampler:
     """p_i proportional to (1 - beta) / (1 - beta^{n_{y_i}}), the inverse effective number of its class.
 
-    Cui et al., "Class-balanced loss based on effective number of samples" (2019), as a sampler: "CE (balanced)" of Yang
-    & Xu (2020). beta = 0 is uniform sampling with replacement, beta -> 1 is `class_balanced`.
+    As a sampler it is "CE (balanced)" of Yang & Xu (2020). beta = 0 is uniform sampling with replacement, beta -> 1 is
+    `class_balanced`.
+
+    References:
+      Cui et al., "Class-balanced loss based on effective number of samples" (2019), as a sampler.
     """
     inverse = _inverse_effective_number(beta)
     return _by_count(lambda n: n * inverse(n))
 
 
 def deferred_sampler(sampler: Sampler, start: float = 0.8) -> Sampler:
-    """`uniform` until the fraction `start` of the stage, `sampler` from there on (DRS; Cao et al. 2019)."""
+    """`uniform` until the fraction `start` of the stage, `sampler` from there on (DRS).
+
+    References:
+      Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019).
+    """
     return sampler._replace(start=_fraction(start))
 
 
@@ -89,17 +99,23 @@ def inverse_frequency(power: float = 1.0) -> Weighting:
 
 
 def effective_number_weighting(beta: float = 0.9999) -> Weighting:
-    """w_c proportional to (1 - beta) / (1 - beta^{n_c}) (class-balanced loss; Cui et al. 2019, eq. 12).
+    """w_c proportional to (1 - beta) / (1 - beta^{n_c}) (class-balanced loss).
 
     Normalised to sum to C, as there and in LDAM-DRW; the weighted mean divides by the sum of the batch's weights.
+
+    References:
+      Cui et al., "Class-balanced loss based on effective number of samples" (2019), eq. 12.
     """
     return _weighting(_inverse_effective_number(beta))
 
 
 def deferred_weighting(weighting: Weighting, start: float = 0.8) -> Weighting:
-    """All 1 until the fraction `start` of the stage, `weighting` from there on (DRW; Cao et al. 2019).
+    """All 1 until the fraction `start` of the stage, `weighting` from there on (DRW).
 
     LDAM-DRW is 0.8 of 200 epochs.
+
+    References:
+      Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019).
     """
     return weighting._replace(start=_fraction(start))
 

@@ -1,4 +1,8 @@
-"""Stage `cluster`: the training images in K groups, by what a finished stage's projector makes of them."""
+"""Stage `cluster`: the training images in K groups, by what a finished stage's projector makes of them.
+
+References:
+  Tian et al., "Divide and Contrast" (2021).
+"""
 
 import dataclasses
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ from lt_noisy.stages.rows import Rows, label_quality_rows
 class Section(supervised.Learning):
     """The fields of a `cross_fit` stage. Pseudo-labels and transition matrices have seen the labels that it judges."""
 
-    folds: int = plain(5)
+    folds: int = plain(5)  # parts of the training set, each judged by a network that is trained on the others
     init: str = stage_ref("none()", ENCODERS, optional=True, label_free=True)
 
 

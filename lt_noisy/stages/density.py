@@ -1,4 +1,8 @@
-"""Stage `density`: per-example weights for rwSAM, from how crowded a finished stage's representation is."""
+"""Stage `density`: per-example weights for rwSAM, from how crowded a finished stage's representation is.
+
+References:
+  Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022).
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,8 +23,8 @@ class Section:
 
     init: str = stage_ref("pretrain", ENCODERS)  # the stage whose features are used
     estimator: DensityEstimator = spec("gaussian()", ESTIMATORS)
-    alpha: float = plain(0.9)
-    clip: float = plain(70.0)
+    alpha: float = plain(0.9)  # weights are density^-alpha
+    clip: float = plain(70.0)  # the largest weight, the smallest being 1
 
 
 def labels(section: Section) -> tuple[str, ...]:

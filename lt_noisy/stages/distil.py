@@ -1,4 +1,8 @@
-"""Stage `distil`: one network that learns what a base network and K experts say of each image."""
+"""Stage `distil`: one network that learns what a base network and K experts say of each image.
+
+References:
+  Tian et al., "Divide and Contrast" (2021).
+"""
 
 import dataclasses
 import pathlib

@@ -1,4 +1,8 @@
-"""Stage `experts`: one self-supervised network per cluster, from scratch, in place of one for all images."""
+"""Stage `experts`: one self-supervised network per cluster, from scratch, in place of one for all images.
+
+References:
+  Tian et al., "Divide and Contrast" (2021).
+"""
 
 import dataclasses
 from collections.abc import Mapping

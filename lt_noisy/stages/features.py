@@ -34,7 +34,11 @@ class Knn:
 
 
 def knn(k: int = 200, temperature: float = 0.1) -> Knn:
-    """Weighted kNN: cosine similarity, weights exp(sim / temperature), `k` neighbours (Wu et al. 2018)."""
+    """Weighted kNN: cosine similarity, weights exp(sim / temperature), `k` neighbours.
+
+    References:
+      Wu et al. (2018).
+    """
     if k < 1 or not temperature > 0:
         raise UserError(f"k is at least 1 and temperature positive, not {k}, {temperature}")
     return Knn(k, temperature)

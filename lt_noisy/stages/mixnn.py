@@ -1,4 +1,4 @@
-"""Stage `mixnn`: MixNN (Lu & He 2024), synthetic samples with soft labels against noisy ones.
+"""Stage `mixnn`: MixNN, synthetic samples with soft labels against noisy ones.
 
 Four phases, by 1-based epoch: `warmup` - 1 epochs of cross-entropy on the observed labels without augmentation;
 in-batch mixup up to `correct_from`, the last of it with soft targets; then each example is mixed with its nearest
@@ -10,6 +10,9 @@ As the authors' program does it: every step from `warmup` on sends the un-mixed 
 mixed one, and BatchNorm's running statistics take in both (of mixed images alone the variance would be too small for
 the un-mixed ones of the test); an epoch that corrects targets uses the corrected ones at once. Ours: the learning rate
 follows the step, not the epoch; an epoch is whole batches, the rest of a permutation is dropped.
+
+References:
+  Lu & He, "Mitigating Noisy Supervision Using Synthetic Samples with Soft Labels" (2024).
 """
 
 import dataclasses

@@ -1,7 +1,9 @@
 """Stage `pseudo_label`: a finished classifier's labels for images without any, to train on beside the labelled ones.
 
-Yang & Xu, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning" (NeurIPS 2020), sec. 3: base
-classifier -> pseudo-labels -> training from scratch on both. One round; several are several stages of a config.
+Base classifier -> pseudo-labels -> training from scratch on both. One round; several are several stages of a config.
+
+References:
+  Yang & Xu, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning" (2020), sec. 3.
 """
 
 import dataclasses

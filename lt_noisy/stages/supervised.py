@@ -44,7 +44,7 @@ class Learning(training.Section):
 
     init: str = stage_ref("none()", ENCODERS, optional=True)  # the stage whose encoder it starts from
     data: Part | Load = spec("manifest()", DATA)
-    freeze_encoder: bool = plain(False)
+    freeze_encoder: bool = plain(False)  # trains the head alone
     encoder_rate: float = plain(1.0)  # learning rate of the encoder relative to the head's
     head: HeadBuilder = spec("linear()", HEADS)
     loss: Method = spec("cross_entropy()", LOSSES)

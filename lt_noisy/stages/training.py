@@ -33,7 +33,7 @@ class Section:
     """The fields of every training."""
 
     length: Duration = spec("epochs(100)", DURATIONS)
-    batch_size: int = plain(128)
+    batch_size: int = plain(128)  # over all devices
     augment: Augment = spec("cifar()", AUGMENTS)
     optimizer: Optimizer = spec("sgd()", OPTIMIZERS)
     schedule: BuildSchedule = spec("cosine(lr=0.1)", SCHEDULES)

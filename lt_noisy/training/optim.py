@@ -64,6 +64,10 @@ def piecewise(lr: float, boundaries: tuple = (0.8, 0.9), factor: float = 0.01, w
 
     The defaults with warmup=0.025 and 200 epochs are the CIFAR-LT recipe of Yang & Xu 2020 (and of Cao et al.
     2019 before them): x0.01 after epochs 160 and 180, warm-up over 5.
+
+    References:
+      Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019); Yang & Xu,
+      "Rethinking the Value of Labels" (2020).
     """
     _require(lr > 0, f"lr must be positive, not {lr}")
     numbers = all(isinstance(b, (int, float)) and 0 < b < 1 for b in boundaries)
@@ -85,7 +89,10 @@ def piecewise(lr: float, boundaries: tuple = (0.8, 0.9), factor: float = 0.01, w
 def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> BuildSchedule:
     """Cosine decay from `lr` to `final * lr`, over again in each of `periods` equal parts (SGDR, without warm-up).
 
-    Loshchilov & Hutter (2017) with T_mult = 1. It follows the step; PyTorch recipes hold the rate within an epoch.
+    T_mult is 1. It follows the step; PyTorch recipes hold the rate within an epoch.
+
+    References:
+      Loshchilov & Hutter (2017).
     """
     _require(lr > 0, f"lr must be positive, not {lr}")
     _require(1 <= periods <= 10_000, f"periods is from 1 to 10000, not {periods}")
@@ -142,7 +149,11 @@ def adamw(weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay:
 
 
 def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001) -> Optimizer:
-    """LARS (You et al. 2017); decay and trust ratio on kernels only, as SimCLR does at large batches."""
+    """LARS; decay and trust ratio on kernels only, as SimCLR does at large batches.
+
+    References:
+      You et al. (2017).
+    """
     _require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
     _require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
     mask = _decay_mask("kernels")
@@ -175,7 +186,7 @@ def no_ascent() -> None:
 
 
 def sam(rho: float = 0.05, adaptive: bool = False) -> Ascent:
-    """Sharpness-aware minimisation (Foret et al. 2021): the gradient is taken at params + eps.
+    """Sharpness-aware minimisation: the gradient is taken at params + eps.
 
     eps = rho g / ||g||, or adaptive (ASAM, Kwon et al. 2021) eps = rho p^2 g / || |p| g ||, with g the gradient of
     the batch over all devices and one norm over all parameters. Where g is of the *weighted* loss this is rwSAM (Liu et
@@ -185,6 +196,10 @@ def sam(rho: float = 0.05, adaptive: bool = False) -> Ascent:
     Args:
       rho: radius of the ascent, at least 0. Plain and adaptive ones are on different scales.
       adaptive: scale each coordinate by its own magnitude.
+
+    References:
+      Foret et al. (2021); Kwon et al. (2021); Liu et al., "Self-supervised Learning is More Robust to Dataset
+      Imbalance" (2022), sec. 4.
     """
     _require(rho >= 0, f"rho is at least 0, not {rho}")
 

@@ -11,7 +11,6 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
 
 import main
-from lt_noisy.runs import run
 from lt_noisy.training import checkpoint, loop
 
 
@@ -77,7 +76,6 @@ MOMENTS = {
 }
 
 if __name__ == "__main__":
-    assert run.run is main.run
     if sys.argv[1].startswith("before step "):  # counted over all stages, in this process
         _on_call(loop, "grouped", int(sys.argv[1].removeprefix("before step ")))
     else:

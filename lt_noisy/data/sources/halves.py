@@ -10,7 +10,7 @@ _PARTNER_SEED = 0  # every run sees the same images, whatever its seed
 
 
 def halves(inner: Load, frequent: int = 5) -> Load:
-    """Another source with half of each image replaced (Liu et al., ICLR 2022, semi-synthetic experiment).
+    """Another source with half of each image replaced: a semi-synthetic experiment.
 
     Images of classes below `frequent` keep their left half, and their right half is that of a random other
     image: the right half says nothing about the label, yet looks like any image's. Images of the other, rare
@@ -29,6 +29,9 @@ def halves(inner: Load, frequent: int = 5) -> Load:
 
     Raises:
       UserError: at load, `frequent` out of range, or a split of one image, which has no other.
+
+    References:
+      Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022).
     """
 
     def load() -> Source:

@@ -1,0 +1,43 @@
+"""The program: `python main.py` in a checkout, `lt-noisy` where the package is installed."""
+
+import os
+import signal
+import sys
+
+
+def start() -> int:
+    """Runs the process's own arguments, quiet while libraries load; `run` installs handlers that save first."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    return main(sys.argv)
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit status: 0 finished, 2 wrong input (130 and 143 leave as SystemExit)."""
+    # Here and not above, so that `start` is there before the seconds that they take.
+    import jax
+
+    from lt_noisy.config.command_line import USAGE, listed, parse
+    from lt_noisy.errors import UserError
+    from lt_noisy.files import show
+    from lt_noisy.runs.listing import listing
+    from lt_noisy.runs.run import run
+
+    if {"-h", "--help"} & set(argv[1:]):
+        print(USAGE)
+        return 0
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second start compiles nothing again
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "lt_noisy", "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        if (name := listed(argv)) is not None:
+            show(listing(name))
+        else:
+            run(*parse(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a file where a directory should be
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
