@@ -102,7 +102,7 @@ def describe(assignment: np.ndarray, clean_labels: np.ndarray, num_classes: int)
       `sizes` [K]; `cluster_purity` [K], the share of a cluster's largest clean class; `purity`, that share
       over all examples (the mean of `cluster_purity` weighted by size); `adjusted_mutual_information` of
       clusters and classes, 1 where they are the same and about 0 for a random partition (scikit-learn,
-      arithmetic mean of the entropies); `class_counts` [K][C].
+      arithmetic mean of the entropies); `class_counts` [K, C].
 
     Raises:
       UserError: shapes that do not fit, no examples, a label outside [0, C), an empty cluster.

@@ -57,7 +57,7 @@ def accuracies(
       `accuracy`; `balanced_accuracy`, the mean per-class accuracy (recall) over the classes present in
       `labels`; `per_class_accuracy` [C] and `class_names` [C]; `groups`, for each of `class_groups` its
       {accuracy, num_classes}; `last_three_classes`, {accuracy, classes}: the last by falling training count,
-      by name; `confusion_matrix` [C][C], counts, rows the true class. A group's accuracy is the mean
+      by name; `confusion_matrix` [C, C], counts, rows the true class. A group's accuracy is the mean
       per-class accuracy.
 
     Raises:

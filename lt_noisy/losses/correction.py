@@ -53,13 +53,12 @@ def _log_probability(log_p: jax.Array, columns: jax.Array) -> jax.Array:
 def make_forward(matrix: tuple = (), path: str = "") -> Method:
     """`forward`; keeps log T, a constant: how it was estimated is the business of the `transition` stage.
 
-    If the data has an example of a label that T never produces, or T is missing or does not fit, `init` raises
-    UserError.
+    Without `matrix` and `path` T is the estimate of the `transition` stage that the stage's field `transition` names. If
+    the data has an example of a label that T never produces, or T is missing or does not fit, `init` raises UserError.
 
     Args:
       matrix: ((...), ...), T's rows, each summing to 1.
       path: in place of `matrix`: an `.npy` file of floats [C, C], read when the config is.
-      Without either, T is the estimate of the `transition` stage that the stage's field `transition` names.
     """
     if matrix and path:
         raise UserError("give one of matrix=((...), ...) or path='file.npy', or neither")

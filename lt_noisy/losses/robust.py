@@ -73,8 +73,9 @@ def symmetric_cross_entropy(
       logits: [B, C], of any float dtype.
       targets: int [B], or soft [B, C] (the expected loss of a label drawn from t: the reverse term is linear in t, not
         log t).
-      alpha, beta: weights, finite and at least 0, not both 0. Settings in use: 0.1 and 1 on CIFAR-10, 6 and 0.1 on
-        CIFAR-100.
+      alpha: weight of the cross-entropy, finite and at least 0. Settings of (alpha, beta) in use: (0.1, 1) on CIFAR-10,
+        (6, 0.1) on CIFAR-100.
+      beta: weight of the reverse one, likewise; not both are 0.
       log_zero: A, finite and below 0. Values in use: -4, and log(1e-4) = -9.21, what a one-hot target clipped at 1e-4
         gives, as in code that follows the authors'. beta and A only matter as a product.
 
@@ -97,7 +98,8 @@ def make_gce(q: float = 0.7, truncate: float = 0.0, start: float = 0.0) -> Metho
     """`gce`; keeps the step where truncation begins.
 
     Args:
-      q, truncate: as there.
+      q: as there.
+      truncate: as there.
       start: fraction of the stage, 0 to 1, after which truncation begins.
     """
     if not 0 < q <= 1:

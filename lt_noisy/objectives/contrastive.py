@@ -28,7 +28,8 @@ def nt_xent(first: jax.Array, second: jax.Array, temperature: float) -> jax.Arra
     one [B_local, 2B] matrix product per view; candidates of other devices are gathered.
 
     Args:
-      first, second: [B_local, D], projections of the two views (normalised here).
+      first: [B_local, D], projections of one view (normalised here).
+      second: of the other.
       temperature: T.
     """
     first, second = normalise(first), normalise(second)
@@ -53,7 +54,8 @@ def info_nce(
     -log( exp(q.k / T) / (exp(q.k / T) + sum_j exp(q.n_j / T)) ); 0 where no negative is present.
 
     Args:
-      queries, keys: [B, D], normalised here; the keys get no gradient.
+      queries: [B, D], normalised here.
+      keys: [B, D], likewise; they get no gradient.
       negatives: [K, D], normalised.
       present: bool [K], which of them count.
       temperature: T.
