@@ -18,20 +18,25 @@ every cell, before its own. On a GPU that several jobs share, set XLA_PYTHON_CLI
 """
 
 import argparse
-import os
 import pathlib
-import signal
 import sys
 from typing import NoReturn
-
-if __name__ == "__main__":  # quiet while libraries load; handlers that stop the cells come with the first of them
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 # The code of the checkout that this file is in, as main.py has it.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from lt_noisy import files
+from lt_noisy.system import refuse_unsupported
+
+refuse_unsupported()
+
+from lt_noisy.training.interrupt import leave_on_signals
+
+if __name__ == "__main__":  # while libraries load; a handler that stops the cells comes with the first of them
+    leave_on_signals()
+
 from lt_noisy.errors import UserError
+from lt_noisy.files import os_error_line
+from lt_noisy.files import show as show_text
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.runs.sweeps.record import read_record
 from lt_noisy.runs.sweeps.run import Options, run
@@ -93,11 +98,11 @@ def show(chosen: argparse.Namespace) -> None:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--show={chosen.show}: a damaged record of a sweep ({error!r})") from None
-    files.show(text)
+    show_text(text)
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit status: 0 all finished, 1 failed cells, 2 wrong input (130 and 143 leave as SystemExit)."""
+    """Returns the exit status: 0 all finished, 1 failed cells, 2 wrong input (143, 130 and 129 leave as SystemExit)."""
     try:
         chosen = options(argv[1:])
         if chosen.show is not None:
@@ -108,7 +113,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {os_error_line(error)}", file=sys.stderr)
         return 2
 
 

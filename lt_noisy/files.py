@@ -1,9 +1,11 @@
 """Files that are whole or not there: written under another name, then renamed; read with one line for what is wrong."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
+import shutil
 import sys
 import zipfile
 import zlib
@@ -12,7 +14,32 @@ from typing import IO, Any
 
 import numpy as np
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, first_line
+
+MIB = 2**20
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """Gives an `OSError` of the block, such as that of a write to a full disk, the path that it lacks."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def os_error_line(error: OSError) -> str:
+    """What went wrong and where; for a disk or a quota that is full, what is free there and what to do."""
+    line = f"{error.filename or 'writing'}: {error.strerror or first_line(error)}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return line
+    place = pathlib.Path(error.filename or ".").absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / MIB
+    return f"{line} ({free:.1f} MiB free there); make room, and the same command goes on from the last checkpoint"
 
 
 @contextlib.contextmanager
@@ -25,7 +52,7 @@ def replacing(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator[
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, mode, **options) as file:
+        with naming(path), open(temporary, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -28,7 +28,9 @@ def test_a_page_stands_in_the_navigation_once(page):
     assert _nav().count(page) == 1
 
 
-@pytest.mark.parametrize("page", sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "reference").glob("*.md")))
+@pytest.mark.parametrize(
+    "page", sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "reference").glob("*.md"))
+)
 def test_a_page_of_the_reference_names_modules_that_are_there(page):
     names = re.findall(r"^::: (\S+)$", (DOCS / page).read_text(), re.MULTILINE)
     assert names

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "lt_noisy"
 
-GROUND = ("errors", "files", "hashing", "rng", "collectives", "method", "precision", "revision")
+GROUND = ("errors", "files", "hashing", "rng", "collectives", "method", "precision", "revision", "system")
 PACKAGES = (
     "config",
     "data",

@@ -1,18 +1,22 @@
 """The program: `python main.py` in a checkout, `lt-noisy` where the package is installed."""
 
 import os
-import signal
 import sys
+
+from lt_noisy.system import refuse_unsupported
 
 
 def start() -> int:
-    """Runs the process's own arguments, quiet while libraries load; `run` installs handlers that save first."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    """Runs the process's own arguments; a signal ends it at once while libraries load, `run` then saves first."""
+    refuse_unsupported()
+    from lt_noisy.training.interrupt import leave_on_signals  # POSIX alone
+
+    leave_on_signals()
     return main(sys.argv)
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit status: 0 finished, 2 wrong input (130 and 143 leave as SystemExit)."""
+    """Returns the exit status: 0 finished, 2 wrong input or no room (143, 130 and 129 leave as SystemExit)."""
     # Here and not above, so that `start` is there before the seconds that they take.
     import jax
 
@@ -20,6 +24,7 @@ def main(argv: list[str]) -> int:
     from lt_noisy.errors import UserError
     from lt_noisy.files import show
     from lt_noisy.runs.listing import listing
+    from lt_noisy.runs.report import surroundings
     from lt_noisy.runs.run import run
 
     if {"-h", "--help"} & set(argv[1:]):
@@ -37,7 +42,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a full disk, a file where a directory should be
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:  # a full disk, a full memory
+        if (line := surroundings(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         return 2
     return 0

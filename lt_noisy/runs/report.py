@@ -4,13 +4,17 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.manifest import Manifest
+from lt_noisy.errors import first_line
+from lt_noisy.files import os_error_line
 from lt_noisy.stages.base import Job
 from lt_noisy.stages.rows import counts
+from lt_noisy.training import parallel
 
 
 def header(
@@ -39,8 +43,9 @@ def header(
         "clean": f"{counts(clean)} images per class",
         "observed": f"{counts(observed)}",
         "wrong": f"{100 * wrong:.1f} % of the labels ({round(wrong * len(manifest.ids))})",
-        "model": f"{texts['model']}, {texts['precision']}, BatchNorm over {texts['batch_norm']} batch",
-        "devices": f"{job.devices.num_devices} ({texts['parallel']}), {job.steps_per_call} step(s) per call",
+        "model": f"{texts['model']}, BatchNorm over {texts['batch_norm']} batch",
+        "devices": f"{parallel.describe(job.devices.num_devices)}, {texts['parallel']}, {texts['precision']}, "
+        f"{job.steps_per_call} step(s) per call",
         "stages": " -> ".join(stage.name for stage in resolved.stages),
         "workdir": str(workdir),
     }
@@ -59,3 +64,17 @@ def final_table(stages: Iterable[Stage], summaries: Mapping[str, Mapping[str, An
             lines.append(f"{stage.name}: {summary['wall_seconds']:.0f} s")
         lines += [f"  {title:<40}{value}" for title, value in stage.kind.rows(summary)]
     return "\n".join(lines)
+
+
+def surroundings(error: Exception) -> str | None:
+    """One line for what the machine could not give: room on a disk, memory; None for an error of another kind."""
+    if isinstance(error, OSError):
+        return os_error_line(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory: {first_line(error)}; {_LESS}"
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return f"out of memory on {jax.local_devices()[0].device_kind}: {first_line(error)[:300]}; {_LESS}"
+    return None
+
+
+_LESS = "a smaller batch_size, smaller images or more devices take less"

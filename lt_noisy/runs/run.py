@@ -35,7 +35,8 @@ def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str =
 
     Raises:
       UserError: anything the user can put right, before work starts where it can be known by then.
-      SystemExit: 143 after SIGTERM, 130 after Ctrl-C.
+      SystemExit: 143 after SIGTERM, 130 after Ctrl-C, 129 after SIGHUP, once the state is saved. Outside of the
+        loop, and on a second signal, the process ends at once (see `training.interrupt`).
     """
     # Config: every choice in it is bound before any data is read.
     revision.code()  # asked of git now: what is committed while the run goes on is not what ran

@@ -1,6 +1,7 @@
 """What the training stages share: their fields, how they start, run and finish."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import arrays_sha256
 from lt_noisy.stages.base import Job
+from lt_noisy.system import GIB
+from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
 from lt_noisy.training.loop import Plan, Prepared, Trained, train
 from lt_noisy.training.optim import OPTIMIZERS, SCHEDULES, BuildSchedule, Optimizer, by_part
@@ -64,6 +67,12 @@ def check(job: Job, section: Section, more: int = 0) -> Plan:
     """The plan of a stage (see `make_plan`), once batch, intervals and augmentation are known to fit the data."""
     plan = make_plan(job, section, more)
     shape = job.dataset.train_images.shape[1:]
+    needed, there = (len(job.dataset.ids) + more) * math.prod(shape), parallel.memory_bytes()
+    if there is not None and needed > there:
+        raise UserError(
+            f"config.{job.name}: its images take {needed / GIB:.1f} GiB, the memory of one device is "
+            f"{there / GIB:.1f} GiB; all of them must fit on each: give a smaller size=, or fewer images"
+        )
     prepared = check_images(job, section.augment.evaluate, f"config.{job.name}.augment")
     augmented = check_images(job, lambda x: section.augment.train(jax.random.key(0), x), f"config.{job.name}.augment")
     if prepared != augmented:

@@ -6,11 +6,15 @@ flipped bit without a word; the card does not.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import logging
+import os
 import pathlib
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lt_noisy.errors import UserError, first_line
-from lt_noisy.files import write_json
+from lt_noisy.files import MIB, write_json
 from lt_noisy.hashing import array_sha256
 from lt_noisy.training.state import flatten, unflatten
 
@@ -47,6 +51,18 @@ class _WholeReads(ocp.type_handlers.NumpyHandler):
         return [array for (array,) in read]
 
 
+def _says_more_than_its_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or "orbax" not in record.pathname
+
+
+def _os_error(error: Exception) -> int | None:
+    """The number of the operating system's error behind one of Orbax or TensorStore, if it is such a one."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found.group(1)) if found else None
+
+
 def _restore(path: pathlib.Path) -> dict[str, np.ndarray]:
     """What `ocp.StandardCheckpointer` saved at `path`."""
     handlers = ocp.type_handlers.create_type_handler_registry(
@@ -69,6 +85,9 @@ class Checkpoints:
     def __init__(self, directory: pathlib.Path, card: Mapping[str, Any], keep: int = 2):
         self.directory, self.card, self.keep = directory.absolute(), card, keep
         self._checkpointer = ocp.StandardCheckpointer()
+        self._saving = ""  # what is being written, for an error
+        # Orbax's threads log with a traceback each what they raise, all of which comes up in `wait`, too.
+        logging.getLogger("absl").addFilter(_says_more_than_its_traceback)
 
     def steps(self) -> list[int]:
         """Steps with a committed checkpoint, oldest first."""
@@ -84,6 +103,9 @@ class Checkpoints:
           step: the step the tree belongs to.
           tree: host arrays that nobody changes afterwards.
           seconds: training time so far, over all restarts.
+
+        Raises:
+          OSError: see `wait`.
         """
         self.wait()
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -95,16 +117,36 @@ class Checkpoints:
         arrays = flatten(tree)
         card = {**self.card, "step": step, "seconds": seconds}
         card["arrays"] = {name: array_sha256(array) for name, array in arrays.items()}
-        write_json(self._path(step).with_suffix(".json"), {**card, "card_sha256": _card_sha256(card)})
-        self._checkpointer.save(self._path(step), arrays)
+        size = sum(np.asarray(array).nbytes for array in arrays.values()) / MIB
+        self._saving = f"the checkpoint of step {step} ({size:.1f} MiB) cannot be written"
+        with self._errors():
+            write_json(self._path(step).with_suffix(".json"), {**card, "card_sha256": _card_sha256(card)})
+            self._checkpointer.save(self._path(step), arrays)
 
     def wait(self) -> None:
-        """Returns when the save under way, if any, is committed; raises what it raised."""
-        self._checkpointer.wait_until_finished()
+        """Returns when the save under way, if any, is committed; raises what it raised.
+
+        Raises:
+          OSError: it could not be written, such as for want of room; the checkpoints before it are as they were.
+        """
+        with self._errors():
+            self._checkpointer.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then stops the writing thread."""
-        self._checkpointer.close()
+        with self._errors():
+            self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Makes an error of the system, whoever tells of it, an `OSError` that says what could not be written."""
+        try:
+            yield
+        except Exception as error:  # TensorStore's are ValueErrors
+            self._sweep()  # half a checkpoint may hold the room that others want
+            if (number := _os_error(error)) is None:
+                raise
+            raise OSError(number, f"{self._saving}: {os.strerror(number)}", str(self.directory)) from None
 
     def _remove(self, step: int) -> None:
         shutil.rmtree(self._path(step))
@@ -139,7 +181,7 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Removes what a killed save left: arrays under a temporary name, a card without arrays."""
         for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # a thread whose write failed may still be at it
         for path in self.directory.glob("*.json"):
             if not path.with_suffix("").is_dir():
                 path.unlink()

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lt_noisy import system
 from lt_noisy.collectives import AXIS
-from lt_noisy.errors import UserError, did_you_mean
+from lt_noisy.errors import UserError, did_you_mean, first_line
 
 PyTree = Any
 Device = Any  # jax.Device, which is no type to a type checker
@@ -158,10 +159,35 @@ def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
     """The devices to run on: the first `num_devices` local ones, all of them for 0."""
     if mode not in MODES:
         raise UserError(f"config.parallel: unknown mode {mode!r}{did_you_mean(mode, MODES)} (known: jit, pmap)")
-    devices = jax.local_devices()
+    try:
+        devices = jax.local_devices()
+    except RuntimeError as error:  # JAX_PLATFORMS names a platform that is not installed, or has no device here
+        asked = f"JAX_PLATFORMS={jax.config.jax_platforms}" if jax.config.jax_platforms else "JAX"
+        raise UserError(
+            f"{asked}: no device to run on ({first_line(error)[:200]}); unset JAX_PLATFORMS, or install the support of "
+            "that device: pip install '.[cuda]' or '.[tpu]'"
+        ) from None
     if not 0 <= num_devices <= len(devices):
         raise UserError(f"config.devices: {num_devices} asked for, {len(devices)} present (0 takes them all)")
     return MODES[mode](devices[:num_devices] if num_devices else devices)
+
+
+def memory_bytes() -> int | None:
+    """The memory that JAX may take of one device; None where it does not say, as on a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def describe(num_devices: int) -> str:
+    """So many devices of this machine: kind, platform and memory, as far as they are known."""
+    device = jax.local_devices()[0]
+    platform = "" if device.device_kind == device.platform else f" ({device.platform})"
+    on_device, of_host = memory_bytes(), system.available_bytes()
+    memory = ""
+    if on_device is not None:
+        memory = f", {on_device / system.GIB:.1f} GiB each"
+    elif device.platform == "cpu" and of_host is not None:
+        memory = f", {of_host / system.GIB:.1f} GiB of main memory free"
+    return f"{num_devices} x {device.device_kind}{platform}{memory}"
 
 
 def zeros(step: Step, state: PyTree, data: PyTree, batch: PyTree) -> PyTree:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lt_noisy.errors import UserError
-from lt_noisy.files import replacing
+from lt_noisy.files import naming, replacing
 
 
 def means(totals: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
@@ -50,7 +50,7 @@ class Writer:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one line; a value that is not finite becomes null."""
         clean = {k: v if np.isfinite(v) else None for k, v in values.items()}
-        with open(self.path, "a") as file:
+        with naming(self.path), open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **clean}) + "\n")
         if self._tensorboard is not None:
             self._tensorboard.write_scalars(step, {k: v for k, v in clean.items() if v is not None})
@@ -58,7 +58,7 @@ class Writer:
     def sync(self) -> None:
         """Brings the lines so far to the disk: a checkpoint that is saved after them must not outlive them."""
         if self.path.exists():
-            with open(self.path, "a") as file:
+            with naming(self.path), open(self.path, "a") as file:
                 os.fsync(file.fileno())
 
     def close(self) -> None:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lt_noisy.data.memory import check_fits
+
 HOLD_OUT_SEED = 0  # the test split is the same in every run, whatever the run's seed
 
 
@@ -50,4 +52,9 @@ def listed(names: Sequence[object] | np.ndarray) -> str:
 def in_memory(ids: np.ndarray, labels: np.ndarray, images: np.ndarray) -> Split:
     """A split of arrays: ids and labels integer [N], images uint8 [N, H, W] or [N, H, W, 1 or 3]."""
     images = images[..., None] if images.ndim == 3 else images
-    return Split(ids.astype(np.int64), labels.astype(np.int32), lambda rows: images[rows])
+
+    def chosen(rows: np.ndarray) -> np.ndarray:
+        check_fits(len(rows), images.shape[1:], "the images of one split, copied from those of the data set")
+        return images[rows]
+
+    return Split(ids.astype(np.int64), labels.astype(np.int32), chosen)

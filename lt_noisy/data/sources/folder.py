@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from lt_noisy import rng
 from lt_noisy.data.by_class import held_out_of
+from lt_noisy.data.memory import check_fits
 from lt_noisy.data.sources.base import HOLD_OUT_SEED, Load, Source, in_memory, listed
 from lt_noisy.errors import UserError, first_line
 
@@ -40,7 +41,7 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
         listing = _list_images(root, test_percent)
         _note_skipped(path, listing.other_files)
         _note_outside(path, listing)
-        return _source(root, listing, _decode_all(listing.images, size))
+        return _source(root, listing, _decode_all(path, listing.images, size))
 
     return load
 
@@ -50,7 +51,7 @@ def images_under(path: str, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     root = _existing(path)
     files, other_files = _image_files(root)
     _note_skipped(path, other_files)
-    return _decode_all(files, size), _paths(root, files)
+    return _decode_all(path, files, size), _paths(root, files)
 
 
 class _Listing(NamedTuple):
@@ -173,8 +174,9 @@ def _held_out(class_folder: Path, count: int, percent: int) -> list[bool]:
     return list(ranks < held_out_of(count, percent))
 
 
-def _decode_all(files: list[Path], size: int) -> np.ndarray:
+def _decode_all(path: str, files: list[Path], size: int) -> np.ndarray:
     """uint8 [N, size, size, 3], or [N, size, size, 1] where every image is grey."""
+    check_fits(len(files), (size, size, 3), path)
     images = np.empty((len(files), size, size, 3), np.uint8)
     broken: dict[int, str] = {}  # row -> why
 

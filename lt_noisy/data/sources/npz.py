@@ -1,7 +1,11 @@
 """Images and labels from one `.npz` file."""
 
+import zipfile
+from typing import IO
+
 import numpy as np
 
+from lt_noisy.data.memory import check_fits
 from lt_noisy.data.sources.base import Load, Source, Split, in_memory, listed
 from lt_noisy.errors import UserError, first_line
 
@@ -17,7 +21,10 @@ def npz(path: str) -> Load:
     def load() -> Source:
         try:
             with open(path, "rb") as file:
+                _check_fits(path, file)
                 arrays = dict(np.load(file, allow_pickle=False))
+        except UserError:
+            raise
         except FileNotFoundError:
             raise UserError(f"{path} does not exist") from None
         except Exception as error:  # a broken archive raises anything from OSError to zlib.error
@@ -42,6 +49,13 @@ def npz(path: str) -> Load:
         return Source(train, test, tuple(map(str, range(num_classes))))
 
     return load
+
+
+def _check_fits(path: str, file: IO[bytes]) -> None:
+    """Refuses arrays that memory does not hold; their sizes are in the archive's directory."""
+    with zipfile.ZipFile(file) as archive:
+        check_fits(1, (sum(member.file_size for member in archive.infolist()),), path)
+    file.seek(0)
 
 
 def _array_split(path: str, name: str, arrays: dict[str, np.ndarray]) -> Split:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lt_noisy.data.memory import check_fits
 from lt_noisy.data.sources.base import Load, Source, Split
 from lt_noisy.errors import UserError, did_you_mean, first_line
 
@@ -145,6 +146,7 @@ def _decoder(
     height, width, channels = shape
 
     def images(rows: np.ndarray) -> np.ndarray:
+        check_fits(len(rows), shape, where)
         out = np.empty((len(rows), *shape), np.uint8)
 
         def fill(start: int) -> None:

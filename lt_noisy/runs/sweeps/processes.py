@@ -93,6 +93,12 @@ def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callab
     waiting = sorted(todo, key=lambda planned: not _under_way(planned))
     running: list[Child] = []
     stopping = False
+
+    def stop() -> None:
+        for process in _terminate(running):
+            process.wait()
+
+    interrupts.before_leaving = stop  # a second signal: children that are saving leave at once, too
     try:
         while running or (waiting and interrupts.pending is None):
             while waiting and len(running) < jobs and interrupts.pending is None:
@@ -105,9 +111,8 @@ def run_all(todo: list[Planned], jobs: int, interrupts: Interrupts, done: Callab
             for child, status in ended:
                 running.remove(child)
                 done(child, status)
-    finally:  # a second signal, or an error here
-        for process in _terminate(running):
-            process.wait()
+    finally:  # an error here
+        stop()
 
 
 def _terminate(children: list[Child]) -> list[subprocess.Popen[bytes]]:
