@@ -26,7 +26,7 @@ from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
-from lt_noisy.files import write_json
+from lt_noisy.files import user_path, write_json
 from lt_noisy.revision import distinct
 from lt_noisy.runs.markdown import markdown
 
@@ -114,13 +114,13 @@ def main(argv: list[str]) -> None:
     parser = arguments.Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     making, scoring = commands.add_parser("make"), commands.add_parser("score")
-    making.add_argument("folder", type=pathlib.Path)
+    making.add_argument("folder", type=user_path)
     making.add_argument("--dataset", default="tfds(cifar10)")
     making.add_argument("--longtail", default="exponential(ratio=10, n_max=300)")
     making.add_argument("--noise", default="symmetric(rate=0.2)")
     making.add_argument("--seed", type=int, default=0)
-    scoring.add_argument("folder", type=pathlib.Path)
-    scoring.add_argument("suspects", type=pathlib.Path)
+    scoring.add_argument("folder", type=user_path)
+    scoring.add_argument("suspects", type=user_path)
     scoring.add_argument("--json", type=arguments.new_file)
     given = parser.parse_args(argv[1:])
     if given.command == "make":

@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written under another name, then renamed; read with one line for what is wrong."""
+"""Files that are whole or not there: written under another name, then renamed; read with one line for what is wrong.
+
+And the paths that users write.
+"""
 
 import contextlib
 import errno
@@ -40,6 +43,19 @@ def os_error_line(error: OSError) -> str:
         place = place.parent
     free = shutil.disk_usage(place).free / MIB
     return f"{line} ({free:.1f} MiB free there); make room, and the same command goes on from the last checkpoint"
+
+
+def user_path(text: str) -> pathlib.Path:
+    """The path that a user wrote in a spec or a flag, in which no shell has turned `~` into the home directory.
+
+    Raises:
+      UserError: there is no such home directory. What is really called `~x` is written `./~x`.
+    """
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        name = text.partition("/")[0]
+        raise UserError(f"{text}: there is no home directory {name}; for what is really called that write ./{name}")
+    return pathlib.Path(expanded)
 
 
 @contextlib.contextmanager
@@ -94,9 +110,9 @@ def load_arrays(path: pathlib.Path, *names: str) -> list[np.ndarray]:
 
 
 def read_array(path: str, key: str) -> np.ndarray:
-    """The array of an `.npy` file (no key), or array `key` of an `.npz` file."""
+    """The array of an `.npy` file (no key), or array `key` of an `.npz` file, at a path that a user wrote."""
     try:
-        with open(path, "rb") as file:
+        with open(user_path(path), "rb") as file:
             found = np.load(file, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 found = {"": found}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from lt_noisy.errors import UserError
+from lt_noisy.files import user_path
 
 
 def read_module(path: str | pathlib.Path) -> ModuleType:
@@ -15,7 +16,7 @@ def read_module(path: str | pathlib.Path) -> ModuleType:
     Raises:
       UserError: no such file, not a Python file by its name, or an error of the file's own.
     """
-    path = pathlib.Path(path)
+    path = user_path(str(path))
     if not path.is_file():
         raise UserError(f"--config: no file {str(path)!r} (configs are in configs/)")
     spec = importlib.util.spec_from_file_location(path.stem, path)

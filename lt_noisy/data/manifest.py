@@ -23,7 +23,7 @@ from lt_noisy.config.spec import table
 from lt_noisy.data.longtail import Select
 from lt_noisy.data.noise import Noise, transition_matrix
 from lt_noisy.errors import UserError
-from lt_noisy.files import write_arrays, write_json
+from lt_noisy.files import user_path, write_arrays, write_json
 
 _DTYPES = {"ids": "<i8", "clean_labels": "<i4", "observed_labels": "<i4"}
 
@@ -249,7 +249,7 @@ def none() -> None:
 
 def file(path: str) -> str:
     """The training set is the manifest at `path` (a directory that holds one, or its .npz or .json file)."""
-    return path
+    return str(user_path(path))
 
 
 MANIFESTS = table({"none": none, "file": file})

@@ -20,6 +20,7 @@ from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import Load, Source, Split
 from lt_noisy.data.sources.folder import images_under
 from lt_noisy.errors import UserError
+from lt_noisy.files import user_path
 
 
 class Own(enum.Enum):
@@ -44,20 +45,21 @@ class Unlabelled(NamedTuple):
     """A pool of which no true label is known.
 
     Attributes:
-      load: () -> images uint8 [M, H, W, 3 or 1], paths.
+      load: () -> a split; its labels say nothing.
     """
 
-    load: Callable[[], tuple[np.ndarray, tuple[str, ...]]]
+    load: Callable[[], Split]
 
 
 def images(path: str, size: int = 64) -> Unlabelled:
     """All images under a folder, whatever its sub-folders: nothing is known of what they show.
 
-    Read as `folder` reads them; an id is the image's row in the sorted listing.
+    Read as `folder` reads them, ids too: a hash of what is in the file, so a file's id is its own.
     """
     if size < 1:
         raise UserError(f"size={size} must be a positive number of pixels")
-    return Unlabelled(lambda: images_under(path, size))
+    root = user_path(path)
+    return Unlabelled(lambda: images_under(root, size))
 
 
 def none() -> None:
@@ -156,9 +158,9 @@ def _candidates(pool: Own | Unlabelled | Load, dataset: Dataset) -> tuple[Split,
         if not len(rows):
             raise UserError("left_out(): the training set holds every image of its source; lower the long tail's n_max")
     elif isinstance(pool, Unlabelled):
-        array, files = _loaded(pool.load)
-        rows = np.arange(len(array))
-        split = Split(rows, np.full(len(rows), UNKNOWN, np.int32), lambda rows: array[rows], files)
+        split = _loaded(pool.load)
+        rows = np.arange(len(split.ids))
+        split = split._replace(labels=np.full(len(rows), UNKNOWN, np.int32))
     else:
         source: Source = _loaded(pool)
         if source.num_classes != dataset.num_classes:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from lt_noisy import rng
-from lt_noisy.data.by_class import held_out_of
 from lt_noisy.data.memory import check_fits
-from lt_noisy.data.sources.base import HOLD_OUT_SEED, Load, Source, in_memory, listed
+from lt_noisy.data.sources.base import Load, Source, Split, listed
+from lt_noisy.data.sources.content import content_of, held_out, ids_of
 from lt_noisy.errors import UserError, first_line
+from lt_noisy.files import user_path
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -22,10 +22,12 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
     """A folder with one sub-folder of images per class, in the style of `photos/cat/1.jpg`.
 
     Where `path/train` and `path/test` (or else `val`, `valid`, `validation`) exist they are the splits. Otherwise
-    test_percent of each class (at least one image) is held out, the same in every run. Classes are the sorted folder
-    names. Hidden files are ignored, and, with a note, those whose ending is no image's. An id is the image's row in
-    the sorted listing of the whole tree. Every image is decoded at `load` into one uint8 array [N, size, size, 3] (1
-    channel where all are grey): upright by EXIF, the shorter side resized to `size` (bilinear), the centre cut out.
+    about test_percent of each class (at least one image) is held out, by what is in the files, so that neither another
+    file nor another class folder moves an image to the other split. Classes are the sorted folder names. Hidden files
+    are ignored, and, with a note, those whose ending is no image's. An id is a hash of the file's content and, of equal
+    files in a split, of its number in the sorted listing; rows are in the order of ids, whatever class a file is in.
+    Every image is decoded at `load` into one uint8 array [N, size, size, 3] (1 channel where all are grey): upright by
+    EXIF, the shorter side resized to `size` (bilinear), the centre cut out.
 
     Raises:
       UserError: an argument out of range; at load, no folder, fewer than 2 classes, a class without images, a `train`
@@ -35,27 +37,30 @@ def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
         raise UserError(f"size={size} must be a positive number of pixels")
     if not 1 <= test_percent <= 99:
         raise UserError(f"test_percent={test_percent} must lie in 1..99")
+    root = user_path(path)
 
     def load() -> Source:
-        root = _existing(path)
-        listing = _list_images(root, test_percent)
-        _note_skipped(path, listing.other_files)
-        _note_outside(path, listing)
-        return _source(root, listing, _decode_all(path, listing.images, size))
+        listing = _list_images(root)
+        _note_skipped(root, listing.other_files)
+        _note_outside(root, listing)
+        return _source(root, listing, size, test_percent)
 
     return load
 
 
-def images_under(path: str, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """All images under a folder, whatever its sub-folders, decoded as `folder` does, and their paths, sorted."""
-    root = _existing(path)
-    files, other_files = _image_files(root)
-    _note_skipped(path, other_files)
-    return _decode_all(path, files, size), _paths(root, files)
+def images_under(root: Path, size: int) -> Split:
+    """All images under a folder, whatever its sub-folders, read as `folder` reads them; every label is 0."""
+    files, other_files = _image_files(_existing(root))
+    _note_skipped(root, other_files)
+    images, contents = _read_all(root, files, size)
+    return _split(root, files, ids_of(contents), np.zeros(len(files), np.int32), images, np.arange(len(files)))
 
 
 class _Listing(NamedTuple):
-    """The images of a tree in sorted order, with the class and the split of each, and its files that are no images."""
+    """The images of a tree in sorted order, with the class of each, and its files that are no images.
+
+    `is_test` has the split of each where folders say it, else nothing.
+    """
 
     class_names: list[str]
     images: list[Path]
@@ -64,15 +69,16 @@ class _Listing(NamedTuple):
     other_files: list[Path]
 
 
-def _list_images(root: Path, test_percent: int) -> _Listing:
+def _list_images(root: Path) -> _Listing:
     """What is in the class folders, once it is sure that every class has images for both splits."""
+    _existing(root)
     test_folder = _test_folder(root)
     train_root = root / "train" if test_folder else root
     class_names = [folder.name for folder in _folders(train_root)]
     if len(class_names) < 2:
         raise UserError(f"{train_root} has {len(class_names)} class folders; at least 2 are needed")
     listing = _Listing(class_names, [], [], [], [])
-    for split in sorted((test_folder, "train")) if test_folder else ("",):  # in sorted order, as ids are
+    for split in sorted((test_folder, "train")) if test_folder else ("",):
         for class_folder in _folders(root / split):
             if class_folder.name not in class_names:
                 raise UserError(f"{class_folder} is a class that {train_root} does not have")
@@ -82,30 +88,39 @@ def _list_images(root: Path, test_percent: int) -> _Listing:
             listing.labels.extend([class_names.index(class_folder.name)] * len(images))
             if test_folder:
                 listing.is_test.extend([split == test_folder] * len(images))
-            else:
-                listing.is_test.extend(_held_out(class_folder, len(images), test_percent))
-    if not any(listing.is_test):
+            elif len(images) < 2:
+                raise UserError(f"{class_folder} holds one image; a class needs at least 2, one of them for the test")
+    if test_folder and not any(listing.is_test):
         raise UserError(f"{root / test_folder} has no class folders")
     return listing
 
 
-def _source(root: Path, listing: _Listing, images: np.ndarray) -> Source:
-    labels, is_test = np.asarray(listing.labels), np.asarray(listing.is_test)
+def _source(root: Path, listing: _Listing, size: int, test_percent: int) -> Source:
+    images, contents = _read_all(root, listing.images, size)
+    labels, is_test = np.asarray(listing.labels, np.int32), np.asarray(listing.is_test, bool)
+    if not listing.is_test:
+        is_test = held_out(contents, labels, len(listing.class_names), test_percent)
     splits = []
     for rows in (np.flatnonzero(~is_test), np.flatnonzero(is_test)):
-        files = _paths(root, [listing.images[row] for row in rows])
-        splits.append(in_memory(rows, labels[rows], images[rows])._replace(files=files))
+        ids = ids_of([contents[row] for row in rows])  # a split apart: an image keeps its id beside a new test image
+        splits.append(_split(root, listing.images, ids, labels[rows], images, rows))
     return Source(*splits, class_names=tuple(listing.class_names))
 
 
-def _existing(path: str) -> Path:
-    if not Path(path).is_dir():
-        raise UserError(f"{path} is not a folder")
-    return Path(path)
+def _split(
+    root: Path, files: list[Path], ids: np.ndarray, labels: np.ndarray, images: np.ndarray, rows: np.ndarray
+) -> Split:
+    """A split in the order of its ids: ids and labels [n] of these rows [n] of `files` and `images`."""
+    order = np.argsort(ids)
+    rows = rows[order]
+    paths = tuple(files[row].relative_to(root).as_posix() for row in rows)
+    return Split(ids[order], labels[order], lambda positions: images[rows[positions]], paths)
 
 
-def _paths(root: Path, files: list[Path]) -> tuple[str, ...]:
-    return tuple(file.relative_to(root).as_posix() for file in files)
+def _existing(root: Path) -> Path:
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder")
+    return root
 
 
 def _visible(directory: Path) -> list[Path]:
@@ -153,35 +168,28 @@ def _counted(files: list[Path]) -> str:
     return f"{len(files)} file{'s' if len(files) > 1 else ''} ({listed(endings)})"
 
 
-def _note_skipped(path: str, files: list[Path]) -> None:
+def _note_skipped(root: Path, files: list[Path]) -> None:
     if files:
-        print(f"note: {path}: skipped {_counted(files)}; what is read is {', '.join(_SUFFIXES)}", flush=True)
+        print(f"note: {root}: skipped {_counted(files)}; what is read is {', '.join(_SUFFIXES)}", flush=True)
 
 
-def _note_outside(path: str, listing: _Listing) -> None:
-    outside = sorted({*_files(Path(path))} - {*listing.images, *listing.other_files})
+def _note_outside(root: Path, listing: _Listing) -> None:
+    outside = sorted({*_files(root)} - {*listing.images, *listing.other_files})
     if outside:
         print(
-            f"note: {path}: {len(outside)} files outside the class folders are not read ({outside[0]}, ...)", flush=True
+            f"note: {root}: {len(outside)} files outside the class folders are not read ({outside[0]}, ...)", flush=True
         )
 
 
-def _held_out(class_folder: Path, count: int, percent: int) -> list[bool]:
-    """Which of a class's images are test images. Named by class: other classes do not move the draw."""
-    if count < 2:
-        raise UserError(f"{class_folder} holds one image; a class needs at least 2, one of them for the test")
-    ranks = rng.generator(HOLD_OUT_SEED, f"folder test split, class {class_folder.name}").permutation(count)
-    return list(ranks < held_out_of(count, percent))
-
-
-def _decode_all(path: str, files: list[Path], size: int) -> np.ndarray:
-    """uint8 [N, size, size, 3], or [N, size, size, 1] where every image is grey."""
-    check_fits(len(files), (size, size, 3), path)
-    images = np.empty((len(files), size, size, 3), np.uint8)
+def _read_all(root: Path, files: list[Path], size: int) -> tuple[np.ndarray, list[bytes]]:
+    """uint8 [N, size, size, 3], or [N, size, size, 1] where every image is grey; and the `content_of` of each file."""
+    check_fits(len(files), (size, size, 3), str(root))
+    images, contents = np.empty((len(files), size, size, 3), np.uint8), [b""] * len(files)
     broken: dict[int, str] = {}  # row -> why
 
     def fill(row: int) -> bool:
         try:
+            contents[row] = content_of(files[row])
             with Image.open(files[row]) as file:
                 mode, image = file.mode, ImageOps.exif_transpose(file)
                 if mode.startswith(("I", "F")):
@@ -201,4 +209,4 @@ def _decode_all(path: str, files: list[Path], size: int) -> np.ndarray:
         first, *rest = [files[row] for row in sorted(broken)]
         more = f"; {len(rest)} more cannot be read either: {listed(rest)}" if rest else ""
         raise UserError(f"{first} cannot be read as an image: {broken[min(broken)]}{more}")
-    return images[..., :1] if all(grey) else images
+    return images[..., :1] if all(grey) else images, contents

@@ -8,6 +8,7 @@ import numpy as np
 from lt_noisy.data.memory import check_fits
 from lt_noisy.data.sources.base import Load, Source, Split, in_memory, listed
 from lt_noisy.errors import UserError, first_line
+from lt_noisy.files import user_path
 
 
 def npz(path: str) -> Load:
@@ -17,6 +18,7 @@ def npz(path: str) -> Load:
     integer [N] from 0; train_ids integer [N], unique (optional, else the row). The number of classes is the
     largest training label + 1, each of which has training images, and classes are named by their numbers.
     """
+    path = str(user_path(path))
 
     def load() -> Source:
         try:
