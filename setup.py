@@ -35,6 +35,11 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",
+        "Programming Language :: Python :: 3",
+    ],
     packages=find_packages(include=["lt_noisy", "lt_noisy.*"]),
     package_data={"lt_noisy": ["py.typed"]},
     entry_points={"console_scripts": ["lt-noisy = lt_noisy.runs.cli:start"]},
@@ -55,6 +60,8 @@ setup(
         "Pillow>=10",
     ],
     extras_require={
+        "cuda": ["jax[cuda12]"],  # with CUDA's own libraries; the driver is the machine's
+        "tpu": ["jax[tpu]"],
         "prepare": TENSORFLOW,
         "tensorboard": [*TENSORFLOW, "tensorboard"],
         "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with

@@ -25,6 +25,7 @@ from lt_noisy.models.resnet import MODELS, EncoderBuilder
 from lt_noisy.stages import STAGES
 from lt_noisy.stages.base import Kind
 from lt_noisy.training.parallel import MODES
+from lt_noisy.training.prune import KEEPS
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 NORM_AXES = {"global": AXIS, "device": None}
@@ -49,6 +50,8 @@ class RunFields:
     devices: int = plain(0, identity=False)  # 0 takes all there are
     steps_per_call: int = plain(1, identity=False)  # steps of one dispatch on an accelerator; on a CPU it is one
     tensorboard: bool = plain(False, identity=False)  # writes TensorBoard files, too
+    # What finished stages keep: the last checkpoint, its weights without the optimiser's state, or the last three.
+    keep: str = choice("last", KEEPS, identity=False)
 
 
 class Stage(NamedTuple):

@@ -18,6 +18,7 @@ from lt_noisy.runs.training_set import load
 from lt_noisy.runs.workdir import claim, default_workdir, finished, locked, place, waited_for
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
+from lt_noisy.training.prune import discard_weights, prune, write_weights
 
 
 def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str = "") -> pathlib.Path:
@@ -61,7 +62,7 @@ def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str =
         print(report.header(config_name, resolved, manifest, dataset, works[0].job, directory), flush=True)
 
         # Stages: those that are not finished run, in order.
-        summaries = {work.stage.name: _finish(work) for work in works}
+        summaries = {work.stage.name: _finish(work, resolved.fields.keep) for work in works}
 
         # Report.
         path = works[-1].job.directory / "summary.json"
@@ -70,8 +71,12 @@ def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str =
         return path
 
 
-def _finish(work: Work) -> dict[str, Any]:
-    """Runs a stage that is not finished; returns its summary. Only one process at a time is in its directory."""
+def _finish(work: Work, keep: str) -> dict[str, Any]:
+    """Runs a stage that is not finished; returns its summary. Only one process at a time is in its directory.
+
+    Args:
+      keep: of the checkpoints of a stage that runs now (see `training.prune`).
+    """
     stage, job, identity = work
     with contextlib.ExitStack() as held:
         summary = finished(job.directory, identity)
@@ -80,6 +85,7 @@ def _finish(work: Work) -> dict[str, Any]:
             summary = finished(job.directory, identity)  # by the process that was waited for
         if summary is not None:
             print(f"{stage.name}: finished already, skipped", flush=True)
+            prune(job.directory, summary.get("keep", "all"))  # what a kill left, of the run that finished it
             if summary.get("sources_sha256") != job.card["sources_sha256"]:
                 print(
                     f"note: {stage.name} was made by {revision.describe(summary.get('code'))}, and its sources or "
@@ -89,14 +95,19 @@ def _finish(work: Work) -> dict[str, Any]:
             return summary
         began = time.perf_counter()
         claim(job.directory, identity)
+        discard_weights(job.directory)
         results = stage.kind.run(job, stage.section)
         summary = {
             "stage": stage.name,
             "seed": job.seed,
             **results,
             "wall_seconds": round(time.perf_counter() - began, 3),
+            "keep": keep,
             "identity_sha256": job.card["identity"],
             **{key: job.card[key] for key in ("manifest_sha256", "code", "sources_sha256", "versions", "machine")},
         }
+        if keep == "weights":
+            write_weights(job.directory)
         write_json(job.directory / "summary.json", summary)
+        prune(job.directory, keep)
         return summary

@@ -22,7 +22,7 @@ from lt_noisy.hashing import arrays_sha256
 from lt_noisy.stages.base import Job
 from lt_noisy.system import GIB
 from lt_noisy.training import parallel
-from lt_noisy.training.checkpoint import Checkpoints
+from lt_noisy.training.checkpoint import CHECKPOINTS, Checkpoints
 from lt_noisy.training.loop import Plan, Prepared, Trained, train
 from lt_noisy.training.optim import OPTIMIZERS, SCHEDULES, BuildSchedule, Optimizer, by_part
 from lt_noisy.training.state import TrainState, flatten
@@ -139,7 +139,7 @@ def order(
 
 def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dict[str, float]]) -> Trained:
     """The loop, with this job's checkpoints, metrics file and signals."""
-    checkpoints = Checkpoints(job.directory / "checkpoints", job.card)
+    checkpoints = Checkpoints(job.directory / CHECKPOINTS, job.card)
     writer = Writer(job.directory, job.tensorboard)
     return train(job.name, ready, job.devices, checkpoints, writer, evaluate, job.interrupts)
 

@@ -28,6 +28,8 @@ from lt_noisy.training.state import flatten, unflatten
 
 PyTree = Any
 
+CHECKPOINTS, WEIGHTS = "checkpoints", "weights"  # of a stage, or of one of its networks; see `prune` for the second
+
 
 def _card_sha256(card: Mapping[str, Any]) -> str:
     body = {k: v for k, v in card.items() if k != "card_sha256"}
@@ -111,9 +113,9 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         older = [s for s in self.steps() if s < step]  # a newer one is corrupt: the run fell back behind it
         for old in older[: -self.keep]:
-            self._remove(old)
+            remove(self.directory, old)
         if self._path(step).exists():  # a corrupt one that the run has passed again
-            self._remove(step)
+            remove(self.directory, step)
         arrays = flatten(tree)
         card = {**self.card, "step": step, "seconds": seconds}
         card["arrays"] = {name: array_sha256(array) for name, array in arrays.items()}
@@ -143,14 +145,10 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # TensorStore's are ValueErrors
-            self._sweep()  # half a checkpoint may hold the room that others want
+            sweep(self.directory)  # half a checkpoint may hold the room that others want
             if (number := _os_error(error)) is None:
                 raise
             raise OSError(number, f"{self._saving}: {os.strerror(number)}", str(self.directory)) from None
-
-    def _remove(self, step: int) -> None:
-        shutil.rmtree(self._path(step))
-        self._path(step).with_suffix(".json").unlink(missing_ok=True)
 
     def latest(self, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, in the shape of `template`, and its card; None without one.
@@ -160,7 +158,7 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and none can be used.
         """
-        self._sweep()
+        sweep(self.directory)
         steps = self.steps()
         for step in reversed(steps):
             try:
@@ -178,13 +176,14 @@ class Checkpoints:
             raise UserError(f"no checkpoint in {self.directory} can be used; remove it to start from step 0")
         return None
 
-    def _sweep(self) -> None:
-        """Removes what a killed save left: arrays under a temporary name, a card without arrays."""
-        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(path, ignore_errors=True)  # a thread whose write failed may still be at it
-        for path in self.directory.glob("*.json"):
-            if not path.with_suffix("").is_dir():
-                path.unlink()
+
+def sweep(directory: pathlib.Path) -> None:
+    """Removes what a killed save or removal left: arrays under a temporary name, a card without arrays."""
+    for path in directory.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)  # a thread whose write failed may still be at it
+    for path in directory.glob("*.json"):
+        if not path.with_suffix("").is_dir():
+            path.unlink(missing_ok=True)
 
 
 def committed(directory: pathlib.Path) -> list[int]:
@@ -207,13 +206,33 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return flat, card
 
 
-def read_final(stage_directory: pathlib.Path) -> dict[str, Any]:
-    """The arrays of a finished stage's last checkpoint, by dotted name (`params.encoder...`)."""
-    directory = stage_directory / "checkpoints"
+def remove(directory: pathlib.Path, step: int) -> None:
+    """Removes one checkpoint; killed half-way, it leaves what counts as none, and a start sweeps."""
+    path = directory / f"{step:08d}"
+    half = path.with_name(f"{path.name}.orbax-checkpoint-tmp-removed")
+    shutil.rmtree(half, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # another process may be at it
+        path.rename(half)
+    shutil.rmtree(half, ignore_errors=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def final(network: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of a finished network's last checkpoint, by dotted name, or what was kept of them; and its card.
+
+    Raises:
+      UserError: there is none, or it cannot be used.
+    """
+    directory = network / (WEIGHTS if committed(network / WEIGHTS) else CHECKPOINTS)
     steps = committed(directory)
     if not steps:
-        raise UserError(f"{stage_directory} has no checkpoint to start from")
+        raise UserError(f"{network} has no checkpoint to start from")
     try:
-        return read(directory / f"{steps[-1]:08d}")[0]
+        return read(directory / f"{steps[-1]:08d}")
     except Exception as error:
         raise UserError(f"{directory}: the last checkpoint cannot be used ({first_line(error)[:200]})") from None
+
+
+def read_final(network: pathlib.Path) -> dict[str, Any]:
+    """The arrays of `final`, such as `state.params.encoder...`."""
+    return final(network)[0]

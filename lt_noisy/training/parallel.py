@@ -6,6 +6,7 @@ them to the same gradients. Every transfer between host and devices in them is a
 under `jax.transfer_guard("disallow")`.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -162,7 +163,8 @@ def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
     try:
         devices = jax.local_devices()
     except RuntimeError as error:  # JAX_PLATFORMS names a platform that is not installed, or has no device here
-        asked = f"JAX_PLATFORMS={jax.config.jax_platforms}" if jax.config.jax_platforms else "JAX"
+        platforms = os.environ.get("JAX_PLATFORMS")
+        asked = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
         raise UserError(
             f"{asked}: no device to run on ({first_line(error)[:200]}); unset JAX_PLATFORMS, or install the support of "
             "that device: pip install '.[cuda]' or '.[tpu]'"

@@ -82,6 +82,7 @@ from lt_noisy.training.interrupt import Interrupts
         ([*CONFIG, "--config.finetune.length=percent(50)"], "cannot be a percentage"),
         ([*CONFIG, "--config.steps_per_call=3"], "steps(20) is not a multiple of config.steps_per_call=3"),
         ([*CONFIG, "--config.devices=9"], "9 asked for"),
+        ([*CONFIG, "--config.keep=weight"], "config.keep is last or weights or all, not 'weight', did you mean"),
         ([*CONFIG, "--config.parallel=pjit"], "did you mean 'jit'"),
         ([*CONFIG, "--config.dataset=folder(path='/nowhere')"], "/nowhere"),
         ([*CONFIG, "--config.dataset=npz(path='/nowhere.npz')"], "/nowhere.npz"),

@@ -65,6 +65,7 @@ def test_what_changes_the_result_changes_the_identity(override):
         {"finetune__eval_every": "steps(3)"},
         {"finetune__save_every": "steps(3)"},
         {"tensorboard": True},
+        {"keep": "all"},
         {"parallel": "pmap"},
         {"devices": 1},
         {"finetune__loss": "cross_entropy"},  # the default, written otherwise

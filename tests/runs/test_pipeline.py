@@ -16,7 +16,7 @@ from lt_noisy.revision import code
 def finished(env, tmp_path_factory):
     """An uninterrupted run; nobody writes into it."""
     workdir = tmp_path_factory.mktemp("finished")
-    done = run(env, workdir)
+    done = run(env, workdir, "--config.keep=all")  # tests below fall back on older checkpoints
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return workdir, done.stdout
@@ -215,7 +215,7 @@ def test_not_finite_stops_and_keeps_the_last_good_checkpoint(env, tmp_path):
 def self_supervised(env, tmp_path_factory):
     """An uninterrupted run of every self-supervised stage kind; nobody writes into it."""
     workdir = tmp_path_factory.mktemp("self_supervised")
-    done = run(env, workdir, config=SSL)
+    done = run(env, workdir, "--config.keep=weights", config=SSL)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return workdir, done.stdout

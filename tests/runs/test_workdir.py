@@ -71,11 +71,11 @@ def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
     job = SimpleNamespace(directory=directory, card={"sources_sha256": "s"})
     thread = threading.Thread(target=finish)
     thread.start()
-    assert runs._finish(Work(stage, job, identity))["wall_seconds"] == 3
+    assert runs._finish(Work(stage, job, identity), "last")["wall_seconds"] == 3
     thread.join()
     child.wait()
     with holder(directory) as child:
-        assert runs._finish(Work(stage, job, identity))["wall_seconds"] == 3
+        assert runs._finish(Work(stage, job, identity), "last")["wall_seconds"] == 3
         child.kill()
     assert capfd.readouterr().out == 2 * "base: finished already, skipped\n"  # and nothing of waiting
 
@@ -92,7 +92,7 @@ def test_what_other_sources_finished_is_skipped_with_a_note(tmp_path, capsys, ma
     claim(directory, identity)
     write_json(directory / "summary.json", {"identity_sha256": identity_sha256(identity), **made_by})
     stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))
-    runs._finish(Work(stage, SimpleNamespace(directory=directory, card={"sources_sha256": "s"}), identity))
+    runs._finish(Work(stage, SimpleNamespace(directory=directory, card={"sources_sha256": "s"}), identity), "last")
     skipped, note = capsys.readouterr().out.splitlines()
     assert skipped == "base: finished already, skipped"
     assert note.startswith(f"note: base was made by {says} and its sources") and f"remove {directory} to" in note

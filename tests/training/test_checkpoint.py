@@ -1,8 +1,11 @@
 """Checkpoints: exact, kept in number, refused when altered, and the one before taken instead."""
 
 import asyncio
+import contextlib
+import errno
 import gc
 import json
+import resource
 import sys
 
 import jax
@@ -200,3 +203,47 @@ def test_hashes_see_every_bit_dtype_and_shape():
     different = [b, a.astype(np.float64), a.reshape(2, 3), -a]
     assert len({array_sha256(x) for x in [a, *different]}) == 5
     assert arrays_sha256(flatten({"x": a, "y": b})) != arrays_sha256(flatten({"x": b, "y": a}))
+
+
+@contextlib.contextmanager
+def _small_files(limit):
+    """No file grows beyond `limit` bytes: an error of the system in whatever thread writes, for the superuser, too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_written_is_one_error_of_the_system_and_the_one_before_stays(tmp_path, capfd):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {})
+    checkpoints.save(10, _tree(10), 0.0)
+    checkpoints.wait()
+    with _small_files(20_000), pytest.raises(OSError) as error:
+        checkpoints.save(20, _tree(20), 0.0)
+        checkpoints.wait()
+    assert error.value.errno == errno.EFBIG and error.value.filename == str(tmp_path / "checkpoints")
+    assert error.value.strerror == "the checkpoint of step 20 (0.1 MiB) cannot be written: File too large"
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"00000010", "00000010.json"}
+    assert _equal(checkpoints.latest(_tree(0))[0], _tree(10))
+    checkpoints.save(20, _tree(20), 0.0)  # once there is room
+    checkpoints.close()
+    assert checkpoints.steps() == [10, 20]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_in_a_thread_of_orbax(tmp_path, monkeypatch, caplog, number):
+    checkpoints = Checkpoints(tmp_path, {})
+
+    async def serialize(self, values, infos, args=None):
+        raise OSError(number, "it is full")
+
+    monkeypatch.setattr(ocp.type_handlers.NumpyHandler, "serialize", serialize)
+    with pytest.raises(OSError, match=r"the checkpoint of step 10 .* cannot be written: ") as error:
+        checkpoints.save(10, _tree(10), 0.0)
+        checkpoints.wait()
+    checkpoints.close()
+    assert error.value.errno == number and not list(tmp_path.iterdir())
+    assert not [record for record in caplog.records if record.exc_info]

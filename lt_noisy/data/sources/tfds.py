@@ -1,13 +1,11 @@
 """Reading a TensorFlow Datasets image classification set without importing TensorFlow.
 
-Only preparing (downloading) a set needs TensorFlow, and that happens in a second process.
+Only preparing (downloading) a set needs TensorFlow, see `preparing`.
 """
 
 import io
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +15,7 @@ from PIL import Image
 
 from lt_noisy.data.memory import check_fits
 from lt_noisy.data.sources.base import Load, Source, Split
+from lt_noisy.data.sources.preparing import prepare
 from lt_noisy.errors import UserError, did_you_mean, first_line
 
 _CHUNK = 256  # records read and decoded at a time
@@ -38,7 +37,7 @@ def prepared_builder(name: str) -> Any:
     try:
         found = builder()
         if not found.is_prepared():
-            _prepare(name)
+            prepare(name, found)
             found = builder()
         # Not `found` itself: only a builder made from the directory knows formats that were converted later.
         return tensorflow_datasets.builder_from_directory(found.data_path)
@@ -49,21 +48,6 @@ def prepared_builder(name: str) -> Any:
         raise UserError(f"TFDS has no data set {name!r}{did_you_mean(re.split('[/:]', name)[0], known)}") from None
     except Exception as error:  # TFDS raises half a dozen kinds for a bad name, config, version or directory
         raise UserError(f"TFDS cannot open {name!r}: {first_line(error)}") from None
-
-
-def _prepare(name: str) -> None:
-    """Downloads and prepares a set in a second process, so that this one never imports TensorFlow."""
-    code = (
-        f"import tensorflow_datasets as tfds; tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
-        reason = f" ({lines[-1][:200].strip()})" if lines else ""
-        raise UserError(
-            f"tfds {name!r} is not prepared and preparing it failed{reason}; where there is a network and "
-            f'TensorFlow (pip install tensorflow), run: python -c "{code}"'
-        )
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
@@ -172,7 +156,7 @@ def _records(builder: Any, name: str, split: str, image_key: str) -> Any:
     except NotImplementedError:
         raise UserError(
             f"tfds {name!r} is prepared as {builder.info.file_format.value}, which takes TensorFlow to read; "
-            "convert it: pip install apache-beam tensorflow && "
+            "convert it: pip install apache-beam '.[prepare]' && "
             "python -m tensorflow_datasets.scripts.convert_format "
             f"--dataset_version_dir={builder.data_path} --out_file_format=array_record"
         ) from None

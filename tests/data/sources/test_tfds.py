@@ -1,16 +1,23 @@
 """TFDS sets: read without TensorFlow, and one clear line where they cannot be."""
 
+import os
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.commands import HANGS
 from helpers.tfds_files import examples, pictures, write_tfds
 from PIL import Image
 
 from lt_noisy.config import spec
 from lt_noisy.data import sources
+from lt_noisy.data.sources import preparing
 from lt_noisy.errors import UserError
 
 
@@ -100,13 +107,15 @@ def test_tfds_sets_that_will_not_do(tfds_dir):
 
 def test_tfds_not_prepared_is_prepared_in_another_process_or_says_how(tfds_dir, monkeypatch):
     commands = []
+    monkeypatch.setattr(preparing, "_has_tensorflow", lambda: True)
+    monkeypatch.setattr(preparing, "_unreachable", lambda builder: "")
 
     def fail(command, **options):
         commands.append(command)
         return subprocess.CompletedProcess(command, 1, stderr="Traceback\n  x\nModuleNotFoundError: No tensorflow\n")
 
     monkeypatch.setattr(subprocess, "run", fail)
-    refused("tfds(cifar10)", r"not prepared .*\(ModuleNotFoundError: No tensorflow\).* python -c ")
+    refused("tfds(cifar10)", r"not prepared .*\(ModuleNotFoundError: No tensorflow\).*\.\[prepare\].* python -c ")
     code = commands[0][-1]
     compile(code, "the command", "exec")
     assert "tfds.builder('cifar10', file_format='array_record').download_and_prepare()" in code
@@ -117,6 +126,63 @@ def test_tfds_not_prepared_is_prepared_in_another_process_or_says_how(tfds_dir, 
 
     monkeypatch.setattr(subprocess, "run", prepare)
     assert len(load("tfds(cifar10)").train.ids) == 3
+
+
+def test_tfds_not_prepared_without_tensorflow_names_the_extra_and_starts_nothing(tfds_dir, monkeypatch):
+    monkeypatch.setattr(preparing, "_has_tensorflow", lambda: False)
+    monkeypatch.setattr(subprocess, "run", None)
+    monkeypatch.setattr(preparing, "_unreachable", None)
+    refused("tfds(cifar10)", rf"is not prepared in {tfds_dir}, .* takes TensorFlow .*pip install '\.\[prepare\]'")
+
+
+def test_tfds_not_prepared_without_a_network_is_said_soon(tfds_dir, monkeypatch):
+    """One host that refuses, one that never answers, one that does; a file that is there already is not asked for."""
+    with socket.socket() as deaf, socket.socket() as speaking:
+        for server in (deaf, speaking):
+            server.bind(("127.0.0.1", 0))
+        speaking.listen()
+        deaf.listen()
+
+        def answer():
+            with speaking.accept()[0] as client:
+                client.sendall(b"HTTP/1.0 404 none\r\n\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        refusing, silent, there = (f"http://127.0.0.1:{port}/a.zip" for port in (1, *_ports(deaf, speaking)))
+        builder = SimpleNamespace(data_path=tfds_dir / "cifar10" / "3.0.2", builder_config=None)
+        monkeypatch.setattr(preparing, "_PATIENCE", 0.5)
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        began = time.perf_counter()
+        for url, missing in ((refusing, "127.0.0.1:1"), (silent, f"127.0.0.1:{_ports(deaf)[0]}"), (there, "")):
+            builder.url_infos = {url: None}
+            assert preparing._unreachable(builder) == missing
+        answering.join()
+        (tfds_dir / "downloads").mkdir()
+        (tfds_dir / "downloads" / "a.INFO").write_text(f'{{"urls": ["{refusing}"]}}')
+        builder.url_infos = {refusing: None}
+        assert preparing._unreachable(builder) == ""
+        assert time.perf_counter() - began < 30
+
+    monkeypatch.setattr(preparing, "_has_tensorflow", lambda: True)
+    monkeypatch.setattr(preparing, "_unreachable", lambda builder: "example.org")
+    monkeypatch.setattr(subprocess, "run", None)
+    refused("tfds(cifar10)", r"example.org cannot be reached; .*'\.\[prepare\]'")
+
+
+def _ports(*servers):
+    return [server.getsockname()[1] for server in servers]
+
+
+def test_preparing_ends_with_the_process_that_asked_for_it():
+    lives, end = os.pipe()
+    code = f"{preparing._ENDS_WITH_ITS_PARENT}; import time; time.sleep({HANGS})"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=lives) as child:
+        os.close(lives)
+        assert child.poll() is None
+        os.close(end)
+        assert child.wait(HANGS) == 1
 
 
 def test_tfds_cifar10_where_it_is_prepared(monkeypatch):

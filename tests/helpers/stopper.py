@@ -1,0 +1,78 @@
+"""Runs main.py and sends its own process a signal at a chosen moment: `stopper.py SIGTERM MOMENT [arguments]`."""
+
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
+
+import jax
+import jax.numpy as jnp
+from helpers.commands import HANGS
+
+import main
+from lt_noisy.runs import run
+from lt_noisy.stages import supervised, training
+from lt_noisy.training.checkpoint import Checkpoints
+
+NUMBER = getattr(signal, sys.argv[1]) if len(sys.argv) > 1 else signal.SIGTERM
+
+
+def _stop():
+    os.kill(os.getpid(), NUMBER)
+
+
+def _stop_and_hang(*_):
+    """For moments at which nothing is to be waited for."""
+    _stop()
+    time.sleep(HANGS)
+
+
+def _compile(*_):
+    """Nothing but compilation, one after the other, and the signal in the middle of one."""
+
+    def many(x):
+        for i in range(1500):
+            x = jnp.sin(x) * (1.0 + i)
+        return x
+
+    lowered = jax.jit(many).lower(jax.ShapeDtypeStruct((8, 8), jnp.float32))
+    threading.Timer(0.5, _stop).start()
+    while True:
+        lowered.compile()
+
+
+def _before(place, name, what):
+    """Has `place.name` do `what` first."""
+    original = getattr(place, name)
+
+    def replacement(*args, **kwargs):
+        what()
+        return original(*args, **kwargs)
+
+    setattr(place, name, replacement)
+
+
+def _twice():
+    """A second signal comes once the first is known."""
+    _stop()
+    time.sleep(0.5)
+    _stop_and_hang()
+
+
+MOMENTS = {
+    "in data loading": lambda: _before(run, "load", _stop_and_hang),
+    "in a compilation": lambda: _before(training, "initial_state", _compile),
+    "before the loop": lambda: _before(training, "initial_state", _stop_and_hang),
+    "in an evaluation": lambda: _before(supervised, "classification", _stop),
+    "during a save": lambda: _before(Checkpoints, "save", _stop),
+    "during a save, twice": lambda: _before(Checkpoints, "save", _twice),
+    "while the summary is written": lambda: _before(run, "write_json", _stop_and_hang),
+}
+
+if __name__ == "__main__":
+    MOMENTS[sys.argv[2]]()
+    sys.exit(main.main(["main.py", *sys.argv[3:]]))

@@ -1,0 +1,105 @@
+"""What the machine cannot give, a device, an operating system, room or memory: one line each, and nothing lost."""
+
+import errno
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+from helpers.commands import CONFIG, ROOT, run, summary_of
+
+import main
+
+
+def test_a_device_that_is_not_there_is_one_line(env, tmp_path):
+    done = run({**env, "JAX_PLATFORMS": "cuda"}, tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: JAX_PLATFORMS=cuda: no device to run on (") and "'.[cuda]'" in line
+
+
+@pytest.mark.parametrize("program", ["main.py", "launch/sweep.py"])
+def test_a_system_without_posix_locks_is_one_line(program):
+    code = (
+        "import runpy, sys; sys.modules['fcntl'] = None; sys.platform = 'win32'; sys.path.insert(0, '.')\n"
+        f"runpy.run_path({program!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: lt_noisy runs on Linux and macOS, not on 'win32'")
+
+
+NO_ROOM = (
+    "-c",
+    "import resource, sys; sys.path.insert(0, '.')\n"
+    "import main\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))\n"
+    "sys.exit(main.main(['main.py', *sys.argv[1:]]))",
+)
+
+
+def test_no_room_on_the_disk_is_one_line_and_the_same_command_goes_on(env, tmp_path):
+    """At each of what a run writes first, then at a checkpoint: with as much room as the others take."""
+    own = {**env, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # JAX writes that, and only warns
+    one_stage = ["--config.stages=('finetune',)", "--config.finetune.init=none()"]
+
+    def limited(limit):
+        program = (NO_ROOM[0], NO_ROOM[1].replace("LIMIT", str(limit)))
+        done = run(own, tmp_path / "run", *one_stage, program=program)
+        assert done.returncode == 2, done.stdout + done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: {tmp_path / 'run'}/") and line.endswith(": File too large")
+        return line
+
+    assert "manifest" in limited(1000)
+    assert "finetune/checkpoints: the checkpoint of step 4 (" in limited(20_000)
+    done = run(env, tmp_path / "run", *one_stage)
+    assert done.returncode == 0, done.stderr
+    whole = run(env, tmp_path / "whole", *one_stage)
+    assert whole.returncode == 0, whole.stderr
+    ours, theirs = (summary_of(tmp_path / name, "finetune") for name in ("run", "whole"))
+    assert ours["params_sha256"] == theirs["params_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "PLACE"),
+            r"PLACE: No space left on device \(\d+\.\d MiB free",
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "PLACE/a/b"), r"PLACE/a/b: Disk quota exceeded \(\d.* goes on"),
+        (PermissionError(errno.EACCES, "Permission denied", "PLACE"), "^PLACE: Permission denied$"),
+        (MemoryError("Unable to allocate 9 GiB"), "out of memory: Unable to allocate 9 GiB; a smaller batch_size"),
+        (MemoryError(), "out of memory: MemoryError; "),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes\n  a table"),
+            "out of memory on cpu: RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes; a smaller batch_size",
+        ),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_cannot_give_is_one_line(monkeypatch, capsys, tmp_path, error, says):
+    if isinstance(error, OSError):
+        error.filename = error.filename.replace("PLACE", str(tmp_path))
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(main, "run", fail)
+    monkeypatch.chdir(ROOT)
+    assert main.main(["main.py", *CONFIG]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(says.replace("PLACE", re.escape(str(tmp_path))), line.removeprefix("error: "))
+
+
+def test_an_error_of_jax_that_is_no_want_of_memory_keeps_its_traceback(monkeypatch):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a fault")
+
+    monkeypatch.setattr(main, "run", fail)
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        main.main(["main.py", *CONFIG])
