@@ -162,11 +162,11 @@ def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
         raise UserError(f"config.parallel: unknown mode {mode!r}{did_you_mean(mode, MODES)} (known: jit, pmap)")
     try:
         devices = jax.local_devices()
-    except RuntimeError as error:  # JAX_PLATFORMS names a platform that is not installed, or has no device here
+    except (RuntimeError, AssertionError) as error:  # JAX_PLATFORMS names a platform that is not there
         platforms = os.environ.get("JAX_PLATFORMS")
         asked = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
         raise UserError(
-            f"{asked}: no device to run on ({first_line(error)[:200]}); unset JAX_PLATFORMS, or install the support of "
+            f"{asked}: no device to run on ({first_line(error)[:200] if str(error) else 'JAX finds none'}); unset JAX_PLATFORMS, or install the support of "
             "that device: pip install '.[cuda]' or '.[tpu]'"
         ) from None
     if not 0 <= num_devices <= len(devices):

@@ -46,10 +46,11 @@ def _compile(*_):
 
 
 def _before(place, name, what):
-    """Has `place.name` do `what` first."""
+    """Has `place.name` do `what` first, the first time."""
     original = getattr(place, name)
 
     def replacement(*args, **kwargs):
+        setattr(place, name, original)
         what()
         return original(*args, **kwargs)
 

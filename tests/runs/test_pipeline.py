@@ -10,6 +10,7 @@ import pytest
 from helpers.commands import CONFIG, KILLER, ROOT, SSL, metrics_of, plain_json, run, summary_of, xla_flags
 
 from lt_noisy.revision import code
+from lt_noisy.training.checkpoint import committed
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +75,27 @@ def test_killed_and_resumed_is_bit_identical(env, finished, tmp_path, moment, re
     if moment in ("mid-epoch", "during a save"):
         assert "resuming from step 0" not in again.stdout
     _assert_same(tmp_path, finished[0])
+    for stage, last in (("pretrain", 20), ("finetune", 16)):  # of a stage killed before it was pruned, too
+        assert committed(tmp_path / stage / "checkpoints") == [last]
+
+
+def test_weights_alone_serve_the_runs_that_share_a_store(env, finished, tmp_path):
+    """Killed before it is pruned; gone on with; and read by a run that fine-tunes otherwise."""
+    options = ["--config.keep=weights", f"--store={tmp_path / 'store'}"]
+    killed = run(env, tmp_path / "one", *options, program=(KILLER, "between stages"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list((tmp_path / "store").glob("*/checkpoints"))) == 1
+    again = run(env, tmp_path / "one", *options)
+    assert again.returncode == 0 and "pretrain: finished already" in again.stdout, again.stderr
+    _assert_same(tmp_path / "one", finished[0])
+    assert not list((tmp_path / "store").glob("*/checkpoints"))
+    size, whole = (
+        sum(file.stat().st_size for file in (workdir / "finetune" / name).rglob("*"))
+        for workdir, name in ((tmp_path / "one", "weights"), (finished[0], "checkpoints/00000016"))
+    )
+    assert size < 0.8 * whole
+    other = run(env, tmp_path / "two", options[1], "--config.finetune.loss=gce(q=0.5)")
+    assert other.returncode == 0 and "pretrain: finished already" in other.stdout, other.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

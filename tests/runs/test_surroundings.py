@@ -35,7 +35,7 @@ NO_ROOM = (
     "-c",
     "import resource, sys; sys.path.insert(0, '.')\n"
     "import main\n"
-    "resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))\n"
     "sys.exit(main.main(['main.py', *sys.argv[1:]]))",
 )
 
@@ -46,7 +46,7 @@ def test_no_room_on_the_disk_is_one_line_and_the_same_command_goes_on(env, tmp_p
     one_stage = ["--config.stages=('finetune',)", "--config.finetune.init=none()"]
 
     def limited(limit):
-        program = (NO_ROOM[0], NO_ROOM[1].replace("LIMIT", str(limit)))
+        program = (NO_ROOM[0], NO_ROOM[1].replace("ROOM", str(limit)))
         done = run(own, tmp_path / "run", *one_stage, program=program)
         assert done.returncode == 2, done.stdout + done.stderr
         (line,) = done.stderr.splitlines()
