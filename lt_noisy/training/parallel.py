@@ -165,9 +165,10 @@ def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
     except (RuntimeError, AssertionError) as error:  # JAX_PLATFORMS names a platform that is not there
         platforms = os.environ.get("JAX_PLATFORMS")
         asked = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
+        reason = f" ({first_line(error)[:200]})" if str(error) else ""
         raise UserError(
-            f"{asked}: no device to run on ({first_line(error)[:200] if str(error) else 'JAX finds none'}); unset JAX_PLATFORMS, or install the support of "
-            "that device: pip install '.[cuda]' or '.[tpu]'"
+            f"{asked}: JAX finds no device to run on{reason}; unset JAX_PLATFORMS, or install what that device takes: "
+            "pip install '.[cuda]' or '.[tpu]'"
         ) from None
     if not 0 <= num_devices <= len(devices):
         raise UserError(f"config.devices: {num_devices} asked for, {len(devices)} present (0 takes them all)")
