@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 from lt_noisy.system import refuse_unsupported
 
@@ -34,6 +35,8 @@ def main(argv: list[str]) -> int:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "lt_noisy", "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Where it cannot be written a later start compiles again: no reason for two lines of every program.
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
     try:
         if (name := listed(argv)) is not None:
             show(listing(name))
