@@ -53,8 +53,9 @@ def _log_probability(log_p: jax.Array, columns: jax.Array) -> jax.Array:
 def make_forward(matrix: tuple = (), path: str = "") -> Method:
     """`forward`; keeps log T, a constant: how it was estimated is the business of the `transition` stage.
 
-    Without `matrix` and `path` T is the estimate of the `transition` stage that the stage's field `transition` names. If
-    the data has an example of a label that T never produces, or T is missing or does not fit, `init` raises UserError.
+    Without `matrix` and `path` T is the estimate of the `transition` stage that the stage's field `transition` names.
+    If the data has an example of a label that T never produces, or T is missing or does not fit, `init` raises
+    UserError.
 
     Args:
       matrix: ((...), ...), T's rows, each summing to 1.

@@ -31,11 +31,15 @@ LABELS = RNG.integers(C, size=8).astype(np.int32)
 SOFT = RNG.dirichlet(np.ones(C), size=8).astype(np.float32)
 
 
+def nesting() -> list[str]:
+    """The table entries that have a loss inside."""
+    return [name for name, f in LOSSES.items() if "inner" in inspect.signature(f).parameters]
+
+
 def linear() -> list[str]:
     """Specs of losses that are linear in the target: table entries and variants with code of their own."""
-    wrappers = ("superloss", "label_smoothing")
     return [
-        *(f"{name}()" for name in LOSSES if name not in wrappers),
+        *(f"{name}()" for name in LOSSES if name not in nesting()),
         "focal(gamma=0.5)",
         "logit_adjusted(tau=2.0, prior=corrected)",
         "gce(truncate=0.3)",
@@ -47,10 +51,9 @@ def linear() -> list[str]:
 
 def everything() -> list[str]:
     """A spec for each table entry (a nested loss is cross-entropy), and variants with code of their own."""
-    nesting = [name for name, f in LOSSES.items() if "inner" in inspect.signature(f).parameters]
     return [
         *linear(),
-        *(f"{name}(cross_entropy())" for name in nesting),
+        *(f"{name}(cross_entropy())" for name in nesting()),
         "superloss(logit_adjusted(tau=2.0), lam=0.25, threshold=global_mean)",
         "superloss(label_smoothing(elr()), threshold=running_mean)",
     ]

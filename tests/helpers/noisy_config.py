@@ -1,6 +1,16 @@
-"""Every stage kind of learning from noisy labels in one tiny run: 12 steps a training stage, saved every 4."""
+"""Every stage kind of learning from noisy labels in one tiny run: 12 steps a training stage, saved every 4.
 
+A kind that no tiny run names, as one that is new, comes last, with what it has to read from the stages before.
+"""
+
+import pathlib
+
+from lt_noisy.config.fields import fields_of
+from lt_noisy.config.python_file import read_module
 from lt_noisy.config.resolve import default, section
+from lt_noisy.stages import STAGES
+
+SSL = read_module(pathlib.Path(__file__).with_name("ssl_config.py"))
 
 TRAIN = {
     "length": "steps(12)",
@@ -48,4 +58,24 @@ def get_config():
         **{**TRAIN, "length": "epochs(5)"},
     )
     c.balanced = section("classifier", init="mixnn")
+    named = {*kinds(c).values(), *kinds(SSL.get_config()).values()}
+    for kind in (kind for kind in STAGES if kind not in named):
+        c[kind] = unnamed(kind, kinds(c))
+        c.stages += (kind,)
     return c
+
+
+def kinds(c):
+    """{stage: its kind}, in the order of the run."""
+    return {name: c[name].kind for name in c.stages}
+
+
+def unnamed(kind, earlier):
+    """The section of a kind: its defaults, as short as the others, on the first stages that it can read."""
+    inputs = {
+        field: next(name for name, found in earlier.items() if found in reference.kinds)
+        for field, reference in STAGES[kind].inputs.items()
+        if not reference.optional
+    }
+    short = {name: value for name, value in TRAIN.items() if name in fields_of(STAGES[kind].section)}
+    return section(kind, **inputs, **short)

@@ -72,7 +72,8 @@ def test_a_finished_run_is_skipped_whole(env, noisy):
     workdir, _ = noisy
     before = {path: path.stat().st_mtime_ns for path in workdir.glob("*/summary.json")}
     again = run(env, workdir, config=NOISY)
-    assert again.returncode == 0 and again.stdout.count("finished already, skipped") == 8, again.stdout
+    assert again.returncode == 0 and again.stdout.count("finished already, skipped") == len(before), again.stdout
+    assert len(before) >= 8
     assert before == {path: path.stat().st_mtime_ns for path in workdir.glob("*/summary.json")}
     assert json.loads((workdir / "balanced" / "summary.json").read_text())["tuned"]["tau"] >= 0
 
