@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import published
 
-from lt_noisy.augment import image_ops
+from lt_noisy.augment import image_ops, operations
 from lt_noisy.errors import UserError
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -104,3 +105,47 @@ def test_blur_is_a_convolution_with_reflected_borders(kernel, sigma):
         padded = np.pad(expected, widths, mode="reflect")
         expected = np.apply_along_axis(np.convolve, axis, padded, taps, "valid")
     np.testing.assert_allclose(image_ops.gaussian_blur(x, sigma, kernel), expected, atol=1e-5)
+
+
+# --- beside torchvision: arrays of `tests/published/with_torch.py` ------------------------------------
+
+
+def torchvisions(name):
+    """The image there in [0, 1], and what torchvision made of it."""
+    return published.images(9, 1, 7)[0] / 255, published.load("images")[name]
+
+
+def test_flip_and_padded_crop_are_torchvisions(x64):
+    x, flipped = torchvisions("flip")
+    np.testing.assert_allclose(image_ops.flip(x), flipped, rtol=1e-14)
+    x, cropped = torchvisions("crop")
+    np.testing.assert_allclose(image_ops.translate(x, 2 - 3, 2 - 1), cropped, rtol=1e-14)
+
+
+@pytest.mark.parametrize("number", range(len(published.BOXES)))
+def test_resized_crops_are_torchvisions(x64, number):
+    x, expected = torchvisions(f"box{number}")
+    box = (jnp.asarray(float(v)) for v in published.BOXES[number])
+    np.testing.assert_allclose(jax.jit(image_ops.resized_box)(x, *box), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("number", range(len(published.BLURS)))
+def test_blur_is_torchvisions(x64, number):
+    x, expected = torchvisions(f"blur{number}")
+    kernel, sigma = published.BLURS[number]
+    np.testing.assert_allclose(image_ops.gaussian_blur(x, sigma, kernel), expected, atol=1e-13)
+
+
+def test_jitter_is_torchvisions(x64, monkeypatch):
+    """Its grey has 0.2989 of red, where PIL and we have 0.299; with that it is equal, up to its hue in float32."""
+    orders = enumerate(published.JITTER_ORDERS)
+    cases = [(*torchvisions(f"jitter{i}"), jnp.array(order), place) for i, (order, place) in orders]
+    *factors, turns = published.JITTER
+
+    def largest_difference():
+        made = [operations._jitter(x, jnp.array(factors), order, turns, place) for x, _, order, place in cases]
+        return max(np.abs(ours - theirs).max() for ours, (_, theirs, _, _) in zip(made, cases, strict=True))
+
+    assert 1e-5 < largest_difference() < 5e-4
+    monkeypatch.setattr(image_ops, "GREY_WEIGHTS", (0.2989, 0.587, 0.114))
+    assert largest_difference() < 2e-6

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from helpers import published
 from helpers.step_cases import distance, in_precision
 from jax.sharding import PartitionSpec as P
 
@@ -133,6 +135,40 @@ def test_forward_pass_is_the_reference(blocks, stem, projection, size):
         moved = new["batch_stats"]["stem_norm"]
         np.testing.assert_allclose(moved["mean"], 0.9 * old["mean"] + 0.1 * y.mean((0, 1, 2)), atol=1e-5)
         np.testing.assert_allclose(moved["var"], 0.9 * old["var"] + 0.1 * y.var((0, 1, 2)), atol=1e-5)
+
+
+def features_of_published_weights(text, images):
+    """Compiled `parameters by name -> features` in training mode, float64, and the parameters of `published`."""
+    net, x = bind(text, MODELS, "model")(float_dtype(), None), jnp.asarray(images / 255)
+    variables = jax.eval_shape(lambda: net.init(jax.random.key(0), x, train=False))
+    named = published.weights({k: v.shape for k, v in flatten_dict(variables["params"], sep="/").items()})
+    stats = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables["batch_stats"])
+
+    def features(named):
+        params = unflatten_dict(named, sep="/")
+        return net.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])[0]
+
+    return features, named
+
+
+def test_resnet18_is_torchvisions_and_so_is_its_gradient(x64):
+    features, named = features_of_published_weights("resnet18()", published.images(2, 3, 8))
+    expected = published.load("resnet18")
+
+    def total(named):
+        out = features(named)
+        return (out * published.normal(3, *out.shape)).sum(), out
+
+    gradients, out = jax.jit(jax.grad(total, has_aux=True))(named)
+    np.testing.assert_allclose(out[:, :8], expected["features"], rtol=1e-11, atol=1e-12)
+    of_largest = np.abs(expected["gradients"]).max()
+    np.testing.assert_allclose(published.summary(gradients), expected["gradients"], rtol=1e-9, atol=1e-12 * of_largest)
+
+
+def test_resnet34_with_the_stem_for_large_images_is_torchvisions(x64):
+    features, named = features_of_published_weights('resnet34(stem="imagenet")', published.images(2, 3, 32))
+    out = jax.jit(features)(named)
+    np.testing.assert_allclose(out[:, :8], published.load("resnet34")["features"], rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("projection,fan", [(False, 16 * 9), (True, 32 * 9)])

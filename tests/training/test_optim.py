@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import published
 
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
@@ -72,6 +73,60 @@ def test_sgd_is_pytorchs(decay, nesterov):
             v = 0.9 * v + d
             p = p - 0.1 * (d + 0.9 * v if nesterov else v)
         np.testing.assert_allclose(ours[name], p, rtol=1e-5)
+
+
+def _path(text, start, grads, schedule):
+    """The parameters after each step, a vector."""
+    tx, path = bind(text, OPTIMIZERS, "optimizer")(schedule), []
+
+    @jax.jit
+    def step(params, state, grad):
+        updates, state = tx.update(grad, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = jnp.asarray(start), tx.init(jnp.asarray(start))
+    for grad in grads:
+        params, state = step(params, state, jnp.asarray(grad))
+        path.append(params)
+    return np.array(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sgd", "sgd(momentum=0.9, weight_decay=5e-3, decay=all)"),
+        ("nesterov", "sgd(momentum=0.9, weight_decay=5e-3, nesterov=True, decay=all)"),
+        ("adamw", "adamw(weight_decay=0.1, b1=0.9, b2=0.99, decay=all)"),
+    ],
+)
+def test_sixty_steps_are_pytorchs(x64, name, text):
+    """With a rate that moves; steps 1, 10 and 60 of `tests/published/with_torch.py`."""
+    rates = jnp.array([published.rate(step) for step in range(published.SGD_STEPS)])
+    grads = published.normal(0, published.SGD_STEPS, 8)
+    path = _path(text, published.normal(1, 8), grads, lambda step: rates[step])
+    np.testing.assert_allclose(path[[0, 9, 59]], published.load("optimisers")[name], rtol=1e-12)
+
+
+def test_lars_is_simclrs(x64):
+    """`LARSOptimizer` of google-research/simclr as it trains: classic momentum, the rate inside it; vectors are plain."""
+    start = {"kernel": published.normal(1, 3, 2), "bias": published.normal(2, 2)}
+    grads = [{"kernel": published.normal(3 + k, 3, 2), "bias": published.normal(99 + k, 2)} for k in range(20)]
+    rates = jnp.array([0.5 + 0.1 * k for k in range(20)])
+    tx = bind("lars(momentum=0.9, weight_decay=1e-2, trust=0.001)", OPTIMIZERS, "o")(lambda step: rates[step])
+    params, state = start, tx.init(start)
+    expected, velocity = dict(start), {"kernel": 0.0, "bias": 0.0}
+    for k, grad in enumerate(grads):
+        updates, state = tx.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, p in expected.items():
+            g, trust = grad[name], 1.0
+            if name == "kernel":
+                g = g + 1e-2 * p
+                trust = 0.001 * np.linalg.norm(p) / np.linalg.norm(g)
+            velocity[name] = 0.9 * velocity[name] + float(rates[k]) * trust * g
+            expected[name] = p - velocity[name]
+    for name, p in expected.items():
+        np.testing.assert_allclose(params[name], p, rtol=1e-12)
 
 
 def test_adamw_and_lars_leave_vectors_undecayed():
