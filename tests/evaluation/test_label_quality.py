@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers.tables import shown
+from scipy.stats import spearmanr
 from sklearn import metrics
 
 from lt_noisy.config.resolve import default, section
@@ -141,6 +142,19 @@ def test_confident_learning_is_cleanlabs():
     found = confident_learning(arrays, observed, clean)
     assert found.pop("average_precision") > 0.9
     assert found == pytest.approx(expected) and found["precision"] > 0.8 and found["recall"] > 0.8
+
+
+def test_loss_and_margin_rank_as_cleanlabs_scores_do():
+    """Its self-confidence is p_y, its normalised margin p_y less the largest other p, moved into [0, 1]."""
+    rank = pytest.importorskip("cleanlab.rank")
+    arrays, observed, _ = _noisy(range(6))
+    p = arrays["probabilities"].astype(np.float64)
+    methods = ("self_confidence", "normalized_margin")
+    scores = {name: rank.get_label_quality_scores(observed, p, method=name) for name in methods}
+    np.testing.assert_allclose(np.exp(-arrays["loss"]), scores["self_confidence"], atol=1e-6)
+    np.testing.assert_allclose((arrays["margin"] + 1) / 2, scores["normalized_margin"], atol=1e-6)
+    for ours, theirs in zip((-arrays["loss"], arrays["margin"]), scores.values(), strict=True):
+        assert spearmanr(ours, theirs).statistic > 1 - 1e-6
 
 
 def test_confident_learning_without_some_classes():

@@ -3,7 +3,20 @@
 import jax
 import numpy as np
 import pytest
-from helpers.loss_cases import CONTEXT, LABELS, LOGITS, SOFT, C, at, gradient, log_p, numeric_gradient, run, values
+from helpers.loss_cases import (
+    CONTEXT,
+    LABELS,
+    LOGITS,
+    SOFT,
+    C,
+    at,
+    gradient,
+    log_p,
+    numeric_gradient,
+    on_one_device,
+    run,
+    values,
+)
 from helpers.step_cases import distance, in_precision
 from jax.sharding import AxisType, PartitionSpec
 
@@ -94,6 +107,49 @@ def test_selc_is_cross_entropy_until_its_start():
     losses, state = run("selc(start=0.4)", state=state, rows=ROWS, step=4)
     np.testing.assert_allclose(np.asarray(state["keep"])[ROWS], 0.9, rtol=1e-6)
     assert (np.asarray(losses) != values("cross_entropy")).any()
+
+
+# --- many steps beside the papers' algorithms in float64 -------------------------------------------
+
+
+def _visited(steps):
+    """(rows, logits) of steps that visit half of 16 rows each, with logits that move."""
+    generator = np.random.RandomState(2)
+    for _ in range(steps):
+        yield generator.permutation(16)[:8], 3 * generator.standard_normal((8, C))
+
+
+def test_twelve_steps_of_elr(x64):
+    """Liu et al. (2020), equations 6 and 9, as released: p clipped, normalised, averaged before it is used."""
+    loss, given = bind("elr(beta=0.7, lam=3.0)", LOSSES, "loss"), np.arange(16) % C
+    state = {"targets": np.zeros((16, C))}
+    memory = np.zeros((16, C))
+    apply = jax.jit(lambda *args: on_one_device(loss.apply, *args))
+    for step, (rows, logits) in enumerate(_visited(12)):
+        losses, state = apply(state, logits, given[rows], rows, step)
+        p = np.clip(np.exp(log_p(logits)), 1e-4, 1 - 1e-4)
+        memory[rows] = 0.7 * memory[rows] + 0.3 * p / p.sum(1, keepdims=True)
+        expected = -at(log_p(logits), given[rows]) + 3 * np.log(1 - (memory[rows] * p).sum(1))
+        np.testing.assert_allclose(losses, expected, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(state["targets"], memory, rtol=1e-13)
+
+
+def test_ten_epochs_of_selc(x64):
+    """Lu & He (2022), equation 6: from the third epoch of ten on t <- 0.9 t + 0.1 p, then cross-entropy to t."""
+    loss, given = bind("selc(momentum=0.9, start=0.2)", LOSSES, "loss"), np.arange(16) % C
+    state = {"keep": np.ones(16), "rest": np.zeros((16, C)), "start": 2 * 2}  # two steps an epoch
+    targets = np.eye(C)[given]
+    apply = jax.jit(lambda *args: on_one_device(loss.apply, *args))
+    generator = np.random.RandomState(2)
+    for step in range(20):
+        rows = np.arange(8) + 8 * (step % 2)
+        logits = 3 * generator.standard_normal((8, C))
+        losses, state = apply(state, logits, given[rows], rows, step)
+        if step >= 4:
+            targets[rows] = 0.9 * targets[rows] + 0.1 * np.exp(log_p(logits))
+        np.testing.assert_allclose(losses, -(targets[rows] * log_p(logits)).sum(1), rtol=1e-12)
+    kept = np.asarray(state["keep"])[:, None] * np.eye(C)[given] + state["rest"]
+    np.testing.assert_allclose(kept, targets, rtol=1e-13)
 
 
 # --- copies of a row, several devices --------------------------------------------------------------

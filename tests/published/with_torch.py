@@ -108,7 +108,9 @@ def torchvision_resnets():
                 where = {"conv1": "stem_conv", "bn1": "stem_norm"}[parts[0]]
             part = "kernel" if value.ndim == 4 else {"weight": "scale", "bias": "bias"}[parts[-1]]
             named[f"{where}/{part}"] = value
-        shapes = {n: tuple(np.array(v.shape)[[2, 3, 1, 0]]) if v.ndim == 4 else tuple(v.shape) for n, v in named.items()}
+        shapes = {
+            n: tuple(np.array(v.shape)[[2, 3, 1, 0]]) if v.ndim == 4 else tuple(v.shape) for n, v in named.items()
+        }
         for n, values in published.weights(shapes).items():
             values = torch.tensor(values)
             named[n].data.copy_(values.permute(3, 2, 0, 1) if values.ndim == 4 else values)
@@ -121,7 +123,7 @@ def torchvision_resnets():
 
 
 def five_steps_of_ldam_drw():
-    """Cao et al. (2019): equations 12 and 13 of the margins, deferred re-weighting on, a ResNet-8 at a quarter width."""
+    """Cao et al. (2019): cosine classifier, margins, deferred re-weighting on; a ResNet-8 at a quarter width."""
     p = leaves(published.weights(cifar_shapes(1, 4) | {"head/kernel": (16, 10)}))
     optimiser = torch.optim.SGD(p.values(), lr=0.1, momentum=0.9, weight_decay=2e-4)
     margins = torch.tensor(0.5 * published.COUNTS**-0.25 / (published.COUNTS**-0.25).max())
@@ -144,7 +146,7 @@ def five_steps_of_ldam_drw():
 
 
 def four_steps_of_sam():
-    """Foret et al. (2021), Kwon et al. (2021) and, with weights, Liu et al. (2022): convolution, BatchNorm by batch, linear."""
+    """Foret et al. (2021), Kwon et al. (2021), Liu et al. (2022): a convolution, BatchNorm by batch, a linear layer."""
     images, labels = published.images(6, 32, 8), torch.tensor(published.LDAM_LABELS[:32]).long() % 4
     weights = torch.tensor(np.exp(published.normal(7, 32)))
     for name, adaptive, weighted in (("sam", False, False), ("adaptive", True, False), ("rwsam", True, True)):

@@ -108,7 +108,7 @@ def test_sixty_steps_are_pytorchs(x64, name, text):
 
 
 def test_lars_is_simclrs(x64):
-    """`LARSOptimizer` of google-research/simclr as it trains: classic momentum, the rate inside it; vectors are plain."""
+    """`LARSOptimizer` of google-research/simclr as it trains: momentum of whole updates; vectors are plain."""
     start = {"kernel": published.normal(1, 3, 2), "bias": published.normal(2, 2)}
     grads = [{"kernel": published.normal(3 + k, 3, 2), "bias": published.normal(99 + k, 2)} for k in range(20)]
     rates = jnp.array([0.5 + 0.1 * k for k in range(20)])
