@@ -25,7 +25,7 @@ RECIPE = {
     "batch_size": 128,
     "augment": "cifar()",
     "optimizer": "sgd(momentum=0.9, weight_decay=1e-3, decay=all)",
-    "schedule": "cosine_restarts(lr=0.02, periods=30, final=0.05)",
+    "schedule": "cosine_restarts(lr=0.02, periods=30, final=0.05, by=epoch)",  # held over an epoch, as released
     "log_every": "percent(2)",
 }
 
@@ -51,7 +51,9 @@ def get_config(variant: str = "") -> ConfigDict:
         c.train.warmup, c.train.correct_from, c.train.correct_every = 3, 8, 2
     for stage in (c.train, c.plain):
         if variant:
-            stage.length = "epochs(60)" if variant == "light" else "epochs(20)"  # light: restarts every 2 epochs
+            stage.length = "epochs(60)" if variant == "light" else "epochs(20)"
+        if variant == "light":  # restarts every 2 epochs: of one held rate each there would be two
+            stage.schedule = "cosine_restarts(lr=0.02, periods=30, final=0.05)"
         if variant == "small":
             stage.schedule = "cosine(lr=0.05)"
             stage.eval_every = "percent(50)"

@@ -11,6 +11,12 @@ class UserError(ValueError):
     """Something the user can put right. The message is one line: what, where, what would be right."""
 
 
+def require(ok: bool, message: str) -> None:
+    """Raises `UserError` with this message unless `ok`."""
+    if not ok:
+        raise UserError(message)
+
+
 def did_you_mean(name: str, known: Mapping[str, Any] | list[str]) -> str:
     """`", did you mean 'x'?"` for the closest known name, or the empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

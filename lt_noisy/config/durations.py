@@ -11,14 +11,14 @@ class Clock(NamedTuple):
     """What a duration is measured against.
 
     Attributes:
-      steps_per_epoch: whole batches in the training set.
-      batch_size: examples per step, over all devices.
+      steps_per_epoch: batches of an epoch.
+      examples_per_step: over all devices, on average: the batch size, unless epochs end with a short batch.
       total: steps of the stage (0 while the stage's own length is measured).
       multiple: steps per call; every duration is a multiple of it.
     """
 
     steps_per_epoch: int
-    batch_size: int
+    examples_per_step: float
     total: int
     multiple: int
 
@@ -36,7 +36,10 @@ def _positive(value: float) -> None:
 
 
 def epochs(n: float) -> Duration:
-    """`n` passes over the training set, in whole batches, to the nearest multiple of steps_per_call."""
+    """`n` passes over the training set, each of whole batches (and with `keep_last` of a short one).
+
+    In steps, to the nearest multiple of steps_per_call.
+    """
     _positive(n)
     return lambda clock, where: _rounded(n * clock.steps_per_epoch, clock)
 
@@ -44,7 +47,7 @@ def epochs(n: float) -> Duration:
 def examples(n: int) -> Duration:
     """The steps that see about `n` examples."""
     _positive(n)
-    return lambda clock, where: _rounded(n / clock.batch_size, clock)
+    return lambda clock, where: _rounded(n / clock.examples_per_step, clock)
 
 
 def percent(p: float) -> Duration:

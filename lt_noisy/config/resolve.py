@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.fields import NO_STAGE, bind_section, choice, fields_of, new_section, plain, spec
+from lt_noisy.config.spec import parse
 from lt_noisy.data.longtail import LONGTAILS, Select
 from lt_noisy.data.manifest import MANIFESTS
 from lt_noisy.data.noise import NOISES, Noise
@@ -107,6 +108,7 @@ def resolve(config: ConfigDict) -> Resolved:
     values = {name: value for name, value in config.items() if name not in sections}
     fields, texts = bind_section(values, RunFields, "config")
     _check_numbers(fields)
+    _check_subset(texts)
     _check_names(fields.stages, sections)
     bound = {name: _bind_stage(name, section) for name, section in sections.items()}  # those that do not run, too
     stages = tuple(bound[name] for name in fields.stages)
@@ -121,6 +123,24 @@ def _check_numbers(fields: RunFields) -> None:
             raise UserError(f"config.{name} is at least {least} and below 2**32, not {number}")
     if not 0 <= fields.validation < 1:
         raise UserError(f"config.validation is a share of the training set in [0, 1), not {fields.validation}")
+
+
+# Of the sets that have a conventional subset: its classes from head to tail.
+_CONVENTIONAL = {"cifar": "by_label", "svhn": "zero_last"}
+
+
+def _check_subset(texts: Mapping[str, Any]) -> None:
+    """Refuses a conventional subset whose order of classes is not that of its set: other images than the published."""
+    longtail = parse(texts["longtail"])
+    if longtail.kwargs.get("subset") != "conventional":
+        return
+    for name, order in _CONVENTIONAL.items():
+        own = longtail.kwargs.get("order", "by_label")  # an explicit profile has the one
+        if f"tfds(name='{name}" in texts["dataset"] and own != order:
+            raise UserError(
+                f"config.longtail: the conventional subset of {name} has its classes {order}, not {own}; write "
+                f"exponential(ratio=..., n_max=..., subset=conventional, order={order}), or subset=seeded"
+            )
 
 
 def _check_names(stages: tuple[str, ...], sections: Mapping[str, Any]) -> None:

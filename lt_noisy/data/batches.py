@@ -24,13 +24,41 @@ class Resident(NamedTuple):
     labels: np.ndarray | jax.Array
 
 
-def steps_per_epoch(num_examples: int, batch_size: int, num_devices: int, where: str) -> int:
-    """Whole batches in an epoch; refuses a batch that no epoch holds or that the devices cannot share."""
+class Epoch(NamedTuple):
+    """How an epoch is cut into batches.
+
+    Attributes:
+      steps: batches of an epoch.
+      last: examples of the last one, over all devices; of the batch size, unless a short one is kept.
+    """
+
+    steps: int
+    last: int
+
+    def examples(self, batch_size: int) -> int:
+        """Examples in all of its batches."""
+        return (self.steps - 1) * batch_size + self.last
+
+
+def cut(num_examples: int, batch_size: int, keep_last: bool) -> Epoch:
+    """An epoch of whole batches, and where `keep_last` of what they leave over, as one short batch."""
+    whole, rest = divmod(num_examples, batch_size)
+    return Epoch(whole + 1, rest) if keep_last and rest else Epoch(whole, batch_size)
+
+
+def check_batches(num_examples: int, batch_size: int, keep_last: bool, num_devices: int, where: str) -> Epoch:
+    """`cut`, for the section `where`; refuses a batch that no epoch holds or that the devices cannot share."""
     if batch_size < 1 or batch_size > num_examples:
-        raise UserError(f"{where}: {batch_size} is not between 1 and the {num_examples} training images")
+        raise UserError(f"{where}.batch_size: {batch_size} is not between 1 and the {num_examples} training images")
     if batch_size % num_devices:
-        raise UserError(f"{where}: {batch_size} does not divide among {num_devices} devices")
-    return num_examples // batch_size
+        raise UserError(f"{where}.batch_size: {batch_size} does not divide among {num_devices} devices")
+    epoch = cut(num_examples, batch_size, keep_last)
+    if epoch.last % num_devices:
+        raise UserError(
+            f"{where}.keep_last: the last batch of {num_examples} images has {epoch.last}, which do not divide among "
+            f"{num_devices} devices; set keep_last=False, another batch_size or fewer config.devices"
+        )
+    return epoch
 
 
 def epoch_order(num_examples: int, probabilities: np.ndarray | None, seed: int, purpose: str, epoch: int) -> np.ndarray:
@@ -41,26 +69,35 @@ def epoch_order(num_examples: int, probabilities: np.ndarray | None, seed: int, 
     return generator.choice(num_examples, num_examples, p=probabilities).astype(np.int32)
 
 
-def batches(num_examples: int, batch_size: int, probabilities: np.ndarray | None, seed: int, purpose: str) -> Batches:
+def batches(
+    num_examples: int,
+    batch_size: int,
+    probabilities: np.ndarray | None,
+    seed: int,
+    purpose: str,
+    keep_last: bool = False,
+) -> Batches:
     """`step -> {"rows": int32 [B], "weights": float32 [B]}`.
 
-    The rows an epoch leaves over (N mod B) are dropped; another epoch leaves out others. Without replacement, no
-    row comes twice in a batch.
+    The rows an epoch leaves over (N mod B) are dropped, and another epoch leaves out others; or they are a last, short
+    batch of their own. Without replacement, no row comes twice in a batch.
 
     Args:
       probabilities: float [N] to draw with replacement, or None for a permutation per epoch.
       purpose: names the stream of random numbers, so that two stages see different orders.
+      keep_last: whether an epoch ends with the short batch.
     """
-    whole = num_examples // batch_size
+    epoch_steps = cut(num_examples, batch_size, keep_last).steps
     weights = np.ones(batch_size, np.float32)
     current = (-1, np.zeros(0, np.int32))
 
     def batch_of(step: int) -> dict[str, np.ndarray]:
         nonlocal current
-        epoch, position = divmod(step, whole)
+        epoch, position = divmod(step, epoch_steps)
         if epoch != current[0]:
             current = epoch, epoch_order(num_examples, probabilities, seed, purpose, epoch)
-        return {"rows": current[1][position * batch_size :][:batch_size], "weights": weights}
+        rows = current[1][position * batch_size :][:batch_size]
+        return {"rows": rows, "weights": weights[: len(rows)]}
 
     return batch_of
 

@@ -8,9 +8,12 @@ import jax
 import numpy as np
 
 from lt_noisy.config.resolve import Resolved, Stage
+from lt_noisy.config.spec import bind, parse
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.longtail import LONGTAILS, by_size
 from lt_noisy.data.manifest import Manifest
-from lt_noisy.errors import first_line
+from lt_noisy.data.sources.base import Source
+from lt_noisy.errors import UserError, first_line
 from lt_noisy.files import os_error_line
 from lt_noisy.stages.base import Job
 from lt_noisy.stages.rows import counts
@@ -42,6 +45,7 @@ def header(
         "train set": f"{len(manifest.ids)} images{f' ({held} of them held out)' if held else ''}: {recipe}",
         "clean": f"{counts(clean)} images per class",
         "observed": f"{counts(observed)}",
+        **_order_note(resolved, dataset.source, len(manifest.ids)),
         "wrong": f"{100 * wrong:.1f} % of the labels ({round(wrong * len(manifest.ids))})",
         "model": f"{texts['model']}, BatchNorm over {texts['batch_norm']} batch",
         "devices": f"{parallel.describe(job.devices.num_devices)}, {texts['parallel']}, {texts['precision']}, "
@@ -50,6 +54,24 @@ def header(
         "workdir": str(workdir),
     }
     return "\n".join(f"{name:<10}{value}" for name, value in rows.items())
+
+
+def _order_note(resolved: Resolved, source: Source, kept: int) -> dict[str, str]:
+    """A row where the order of the classes costs more than half of the images; {} elsewhere.
+
+    A long tail keeps few of them in any case, a quarter at ratio 100, so it is held against the same profile with the
+    largest class as its head: of a set with classes of one size that is as many, and there is no note.
+    """
+    if resolved.fields.noise.before_longtail:  # the profile is of labels that are not the source's
+        return {}
+    select = bind(by_size(parse(resolved.texts["longtail"])), LONGTAILS, "config.longtail")
+    try:
+        most = len(select(source.train.labels, source.train.ids, source.num_classes, resolved.fields.seed))
+    except UserError:  # a balanced control of so many has too few of a small class
+        return {}
+    if 2 * kept >= most:
+        return {}
+    return {"note": f"with the largest class as its head the profile would keep {most} images: set its order=by_size"}
 
 
 def final_table(stages: Iterable[Stage], summaries: Mapping[str, Mapping[str, Any]]) -> str:

@@ -131,8 +131,8 @@ def make_step(
         base = None if data.teachers.base is None else project(data.teachers.base)
         experts = tuple(project(variables) for variables in data.teachers.experts)
 
-        def losses(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
+        def losses(params, batch_stats):
+            variables = {"params": params, "batch_stats": batch_stats}
             regressions, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
             return distillation(regressions, base, experts, clusters), (changed["batch_stats"], state.method, {})
 
@@ -180,10 +180,10 @@ def prepare(job: Job, section: Section) -> Prepared:
     head = MLP((section.hidden, size), norm=True, dtype=job.dtype, norm_axis=job.norm_axis)
     net = Student(encoder, teacher.projector, tuple(head.clone() for _ in range(count)))
     state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, {})
-    state, tx = training.with_optimizer(state, section, plan.total)
+    state, tx = training.with_optimizer(state, section, plan)
     step = make_step(net, teacher, tx, section.augment, job.name)
     data = Data(training.resident(job), clusters, teachers)
-    return Prepared(net, state, (Phase(0, step),), training.order(job, plan.batch_size), plan, data)
+    return Prepared(net, state, (Phase(0, step),), training.order(job, section), plan, data)
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:

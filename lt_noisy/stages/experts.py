@@ -18,7 +18,7 @@ from lt_noisy.stages.base import Job, Kind, read_arrays
 from lt_noisy.stages.features import features_of
 from lt_noisy.stages.prediction import compile_predict
 from lt_noisy.stages.rows import Rows
-from lt_noisy.training.optim import Schedule
+from lt_noisy.training.schedules import BuildSchedule, Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,15 @@ def run(job: Job, section: Section) -> dict[str, Any]:
                 f"config.{job.name}: cluster {k} has {sizes[k]} images, too few for batches that "
                 f"{job.devices.num_devices} device(s) share; ask for fewer clusters"
             )
-    seen = training.make_plan(job, section).total * section.batch_size
+    images = sizes if section.train_on == "cluster" else np.full_like(sizes, len(clusters))
+    per_step = []
+    for n, batch in zip(images, batches, strict=True):
+        epoch = training.check_epoch(job, dataclasses.replace(section, batch_size=batch), int(n))
+        per_step.append(epoch.examples(batch) / epoch.steps)
+    seen = training.make_plan(job, section).examples_seen
     experts = []
     for k, (size, batch) in enumerate(zip(sizes, batches, strict=True)):
-        steps = seen * size / len(clusters) / batch
+        steps = seen * size / len(clusters) / per_step[k]
         multiples = max(round(steps / job.multiple), 1)
         experts.append(_train(job, section, clusters, k, batch, multiples * job.multiple))
     return {
@@ -72,8 +77,12 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     }
 
 
-def _scaled(schedule: Schedule, rate: float) -> Schedule:
-    return lambda step: rate * schedule(step)
+def _scaled(build: BuildSchedule, rate: float) -> BuildSchedule:
+    def scaled(total_steps: int, epoch_steps: int) -> Schedule:
+        schedule = build(total_steps, epoch_steps)
+        return lambda step: rate * schedule(step)
+
+    return scaled
 
 
 def _train(job: Job, section: Section, clusters: np.ndarray, k: int, batch: int, steps: int) -> dict[str, Any]:
@@ -84,7 +93,7 @@ def _train(job: Job, section: Section, clusters: np.ndarray, k: int, batch: int,
         section,
         batch_size=batch,
         length=lambda clock, where: steps,
-        schedule=lambda total: _scaled(section.schedule(total), batch / section.batch_size),
+        schedule=_scaled(section.schedule, batch / section.batch_size),
     )
     own_job = on_cluster if section.train_on == "cluster" else on_all
     ready = self_supervised.prepare_objective(own_job, own_section, ascent=None)

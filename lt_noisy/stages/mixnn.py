@@ -8,8 +8,9 @@ correct_from 60 of 300.
 
 As the authors' program does it: every step from `warmup` on sends the un-mixed batch through the network before the
 mixed one, and BatchNorm's running statistics take in both (of mixed images alone the variance would be too small for
-the un-mixed ones of the test); an epoch that corrects targets uses the corrected ones at once. Ours: the learning rate
-follows the step, not the epoch; an epoch is whole batches, the rest of a permutation is dropped.
+the un-mixed ones of the test); an epoch that corrects targets uses the corrected ones at once. Ours, unless the section
+says otherwise: the learning rate follows the step (theirs: `cosine_restarts(..., by=epoch)`), and an epoch is whole
+batches, the rest of a permutation is dropped (`keep_last`).
 
 References:
   Lu & He, "Mitigating Noisy Supervision Using Synthetic Samples with Soft Labels" (2024).
@@ -65,15 +66,11 @@ class Section(training.Section):
     history: int = plain(1)  # how many epochs' losses the mixture sees averaged; 5 at noise 0.8
 
 
-def _epoch(job: Job, section: Section) -> int:
-    return len(job.dataset.ids) // section.batch_size
-
-
 def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses what does not fit; returns the stage's length."""
     where = f"config.{job.name}"
     plan = training.check(job, section)
-    epochs = -(-plan.total // _epoch(job, section))
+    epochs = -(-plan.total // plan.epoch.steps)
     if section.warmup < 1 or (section.correct_from and not section.warmup <= section.correct_from < epochs):
         raise UserError(
             f"{where}: of {epochs} epochs 1 <= warmup <= correct_from < {epochs} (or correct_from=0: no neighbours), "
@@ -87,29 +84,30 @@ def check(job: Job, section: Section) -> dict[str, int]:
         raise UserError(f"{where}.alpha is above 0, not {section.alpha}")
     floats = job.dataset.num_classes + 1 + section.history + section.neighbours.k - 1
     check_memory(where, len(job.dataset.ids), floats)
-    if section.neighbours.k > section.batch_size:
-        raise UserError(f"{where}.neighbours: k={section.neighbours.k}, a batch has {section.batch_size} examples")
-    if _epoch(job, section) % job.multiple:
+    if section.neighbours.k > plan.epoch.last:
+        raise UserError(f"{where}.neighbours: k={section.neighbours.k}, a batch has {plan.epoch.last} examples")
+    if plan.epoch.steps % job.multiple:
         raise UserError(
-            f"{where}: an epoch is {_epoch(job, section)} steps, not a multiple of config.steps_per_call={job.multiple}"
+            f"{where}: an epoch is {plan.epoch.steps} steps, not a multiple of config.steps_per_call={job.multiple}"
         )
     return {"steps": plan.total}
 
 
 def prepare(job: Job, section: Section) -> Prepared:
     """The classifier, its first state, the four phases, and the mixture at the start of each epoch."""
-    plan, epoch = training.make_plan(job, section), _epoch(job, section)
+    plan = training.make_plan(job, section)
+    epoch = plan.epoch.steps
     net = supervised.classifier(job, section.head)
     state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, memory(job, section))
     state = supervised.start(job, state)
-    state, tx = training.with_optimizer(state, section, plan.total)
+    state, tx = training.with_optimizer(state, section, plan)
     warm_up, mixing, soft_mixing, neighbour_mixing = make_steps(job, section, net, tx, epoch)
     # {the epochs before it: its step}, so that a phase of no epoch gives way to the one after it.
     steps = {0: warm_up, section.warmup - 1: mixing}
     if section.correct_from:
         steps |= {section.correct_from - 1: soft_mixing, section.correct_from: neighbour_mixing}
     phases = [Phase(epochs * epoch, step) for epochs, step in steps.items()]
-    order = training.order(job, plan.batch_size)
+    order = training.order(job, section)
     data = training.resident(job)
     refresh = make_refresh(job, section, net, epoch)
     return Prepared(net, state, tuple(phases), order, plan, data, refresh)

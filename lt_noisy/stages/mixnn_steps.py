@@ -139,8 +139,8 @@ class Steps(NamedTuple):
     ) -> Stepped:
         """One step on mixed images and targets; `method` is the memory after it."""
 
-        def losses(params: PyTree) -> tuple[jax.Array, Any]:
-            variables = {"params": params, "batch_stats": state.batch_stats}
+        def losses(params: PyTree, batch_stats: PyTree) -> tuple[jax.Array, Any]:
+            variables = {"params": params, "batch_stats": batch_stats}
             logits, changed = self.net.apply(variables, x, train=True, mutable=["batch_stats"])
             right = to_float(logits.argmax(-1) == targets.argmax(-1))
             sums = {

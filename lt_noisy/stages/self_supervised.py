@@ -129,8 +129,8 @@ def make_step(
     Args:
       decay: of the target network's average by step; None without a target network.
       ascent: where the gradient is taken (`optim.sam`). Per-example weights of its direction are
-        `batch["ascent_weights"]`, where there are any. Both passes see the same views; target network, queue and
-        BatchNorm statistics follow the clean pass only.
+        `batch["ascent_weights"]`, where there are any. Both passes see the same views; target network and queue follow
+        the clean pass only, and so do BatchNorm statistics unless the ascent says otherwise.
     """
 
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
@@ -140,9 +140,9 @@ def make_step(
         views, labels = objective.views(augment, key, images, positions(len(rows)))
         keys, target = _keys(net, state.target, [views[i] for i in objective.target])
 
-        def losses(params):
+        def losses(params, batch_stats):
             online = [views[i] for i in objective.online]
-            outputs, batch_stats = _forward(net, params, state.batch_stats, online, objective.joint)
+            outputs, batch_stats = _forward(net, params, batch_stats, online, objective.joint)
             outputs = outputs._replace(targets=keys)
             per_example, method = objective.method.apply(state.method, outputs, labels, rows, state.step)
             return per_example, (batch_stats, method, {})
@@ -175,7 +175,8 @@ def check_objective(job: Job, section: Objectives) -> Plan:
     """The plan of a training, once its objective is known to fit the data."""
     plan = training.check(job, section)
     try:
-        section.objective.method.init(_context(job, plan))
+        for batch_size in {plan.batch_size, plan.epoch.last}:
+            section.objective.method.init(_context(job, plan)._replace(batch_size=batch_size))
         one = jax.ShapeDtypeStruct((1, 1, *job.dataset.train_images.shape[1:]), jnp.uint8)  # one device, one image
 
         def views(images: jax.Array) -> tuple[jax.Array, ...]:
@@ -203,10 +204,10 @@ def prepare_objective(job: Job, section: Objectives, ascent: Ascent | None) -> P
         parts = {group: {part: tree[part] for part in TARGET_PARTS if part in tree} for group, tree in groups}
         # Copies: the target is donated beside the parameters, and may share no buffer with them.
         state = dataclasses.replace(state, target=jax.tree.map(np.copy, parts))
-    state, tx = training.with_optimizer(state, section, plan.total)
+    state, tx = training.with_optimizer(state, section, plan)
     decay = objective.decay and objective.decay(plan.total)
     step = make_step(net, objective, tx, section.augment, job.name, decay, ascent)
-    order = training.order(job, plan.batch_size)
+    order = training.order(job, section)
     if "ascent_weights" in job.inputs:
         order = _weighted(order, read_arrays(job, job.inputs["ascent_weights"].directory, "weights"))
     return Prepared(net, state, (Phase(0, step),), order, plan, training.resident(job))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,8 @@ import optax
 from lt_noisy import rng
 from lt_noisy.augment.base import Augment, augment_batch, evaluate_batch
 from lt_noisy.collectives import AXIS, positions
-from lt_noisy.config.fields import plain, spec, stage_ref
-from lt_noisy.data.batches import Batches, Resident, fetch
+from lt_noisy.config.fields import choice, plain, spec, stage_ref
+from lt_noisy.data.batches import Batches, Epoch, Resident, fetch
 from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError
@@ -37,14 +37,20 @@ from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import PyTree, TrainState, transfer
 
+FrozenNorm = Literal["running", "batch"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Learning(training.Section):
-    """The fields of the training of a classifier on observed labels."""
+    """The fields of the training of a classifier on observed labels.
+
+    `frozen_norm`: what a frozen encoder's BatchNorm normalises by in training (see `Classifier`).
+    """
 
     init: str = stage_ref("none()", ENCODERS, optional=True)  # the stage whose encoder it starts from
     data: Part | Load = spec("manifest()", DATA)
     freeze_encoder: bool = plain(False)  # trains the head alone
+    frozen_norm: FrozenNorm = choice("running", get_args(FrozenNorm))
     encoder_rate: float = plain(1.0)  # learning rate of the encoder relative to the head's
     head: HeadBuilder = spec("linear()", HEADS)
     loss: Method = spec("cross_entropy()", LOSSES)
@@ -64,16 +70,23 @@ class Section(Learning):
 class Classifier(nn.Module):
     """Encoder and head: images [B, H, W, C] -> logits float32 [B, classes].
 
-    A frozen encoder runs as in evaluation (its BatchNorm statistics too) and passes no gradient on.
+    Attributes:
+      freeze_encoder: no gradient reaches the encoder.
+      frozen_norm: how a frozen one runs in training. `running` (ours): as in evaluation; its features are the finished
+        ones, and its statistics stay. `batch`: as in training, by the batch's statistics, and the running ones drift to
+        the batches' (under `class_balanced()` to a balanced set's); so it is in the programs of cRT and LWS (Kang et
+        al. 2020), which leave the whole network in PyTorch's training mode.
     """
 
     encoder: nn.Module
     head: nn.Module
     freeze_encoder: bool = False
+    frozen_norm: FrozenNorm = "running"
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Logits of a batch."""
-        features = self.encoder(x, train=train and not self.freeze_encoder)
+        as_in_training = train and (not self.freeze_encoder or self.frozen_norm == "batch")
+        features = self.encoder(x, train=as_in_training)
         return self.head(jax.lax.stop_gradient(features) if self.freeze_encoder else features)
 
     def features_and_logits(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -110,8 +123,8 @@ def make_step(
             x, targets, weights = mix(rng.stream(state.seed, f"{name}/mix", state.step), x, targets, weights)
         labels = targets if targets.ndim == 1 else targets.argmax(-1)
 
-        def losses(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
+        def losses(params, batch_stats):
+            variables = {"params": params, "batch_stats": batch_stats}
             logits, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
             per_example, method = loss.apply(state.method, logits, targets, rows, state.step)
             right = to_float(jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels)
@@ -128,6 +141,8 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
     where = f"config.{job.name}"
     if not section.encoder_rate > 0:
         raise UserError(f"{where}.encoder_rate is above 0, not {section.encoder_rate} (freeze_encoder=True freezes it)")
+    if section.frozen_norm == "batch" and not section.freeze_encoder:
+        raise UserError(f"{where}.frozen_norm: it is of a frozen encoder; set freeze_encoder=True, or 'running'")
     if section.loss.memory and section.mix is not None:
         raise UserError(
             f"{where}.mix: this loss remembers each example, so that mixed ones make no sense; set 'none()'"
@@ -159,24 +174,28 @@ def prepare(job: Job, section: Learning) -> Prepared:
     """Builds the classifier, its first state (from the `init` stage's encoder, where there is one) and its step."""
     dataset, train = job.dataset, unlabelled.examples(job)
     plan = training.make_plan(job, section, len(train.kept) - len(dataset.ids))
+    plan = plan._replace(epoch=kept_epoch(job, section, train))
     counts = train.counts(dataset.num_classes)
     context = Context(dataset.num_classes, len(train.kept), plan.batch_size, counts, plan.total)
     if "transition" in job.inputs:
         matrix, clean_counts = transition.read(job.inputs["transition"].directory)
         context = context._replace(transition=matrix, clean_counts=clean_counts)
-    net = classifier(job, section.head, section.freeze_encoder)
+    net = classifier(job, section.head, section.freeze_encoder, section.frozen_norm)
     state = training.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context))
     state = start(job, state)
     rate = 0.0 if section.freeze_encoder else section.encoder_rate
-    state, tx = training.with_optimizer(state, section, plan.total, {} if rate == 1.0 else {"encoder": rate})
+    state, tx = training.with_optimizer(state, section, plan, {} if rate == 1.0 else {"encoder": rate})
     step = make_step(net, section.loss, tx, section.augment, job.name, section.mix)
     order = balanced_order(job, section, train, context)
     return Prepared(net, state, (Phase(0, step),), order, plan, Resident(train.images, train.targets))
 
 
-def classifier(job: Job, head: HeadBuilder, freeze_encoder: bool = False) -> Classifier:
+def classifier(
+    job: Job, head: HeadBuilder, freeze_encoder: bool = False, frozen_norm: FrozenNorm = "running"
+) -> Classifier:
     """The run's encoder with a head on it."""
-    return Classifier(job.encoder(job.dtype, job.norm_axis), head(job.dataset.num_classes), freeze_encoder)
+    encoder = job.encoder(job.dtype, job.norm_axis)
+    return Classifier(encoder, head(job.dataset.num_classes), freeze_encoder, frozen_norm)
 
 
 def start(job: Job, state: TrainState) -> TrainState:
@@ -191,19 +210,27 @@ def start(job: Job, state: TrainState) -> TrainState:
     return dataclasses.replace(state, **parts)
 
 
+def kept_epoch(job: Job, section: Learning, train: unlabelled.Examples) -> Epoch:
+    """How an epoch of the kept examples is cut; refuses a batch that they do not fill."""
+    kept = int(train.kept.sum())
+    if section.batch_size > kept:
+        raise UserError(
+            f"config.{job.name}.batch_size: {section.batch_size} is more than the {kept} images that were kept"
+        )
+    return training.check_epoch(job, section, kept)
+
+
 def balanced_order(job: Job, section: Learning, train: unlabelled.Examples, context: Context) -> Batches:
     """The stage's batches of kept examples, drawn by its sampler and weighted by its weighting, each from its start on.
 
     The stage's length counts all examples, kept or not: it has to be known before any stage runs.
     """
-    size, rows_kept = context.batch_size, np.flatnonzero(train.kept)
-    if size > len(rows_kept):
-        raise UserError(f"config.{job.name}.batch_size: {size} is more than the {len(rows_kept)} images that were kept")
+    rows_kept = np.flatnonzero(train.kept)
     class_weights = section.reweight.weights(context.counts)
     example_weights = class_weights[train.targets] if train.targets.ndim == 1 else train.targets @ class_weights
     probabilities = section.sampler.probabilities(train.labels[rows_kept], context.num_classes)
-    permuted = training.order(job, size, None, len(rows_kept))
-    sampled = training.order(job, size, probabilities, len(rows_kept))
+    permuted = training.order(job, section, None, len(rows_kept))
+    sampled = training.order(job, section, probabilities, len(rows_kept))
     first_sampled = round(section.sampler.start * context.steps)
     first_weighted = round(section.reweight.start * context.steps)
 

@@ -16,7 +16,7 @@ from lt_noisy.augment import AUGMENTS
 from lt_noisy.augment.base import Augment
 from lt_noisy.config.durations import DURATIONS, Clock, Duration
 from lt_noisy.config.fields import plain, spec
-from lt_noisy.data.batches import Batches, Resident, batches, steps_per_epoch
+from lt_noisy.data.batches import Batches, Epoch, Resident, batches, check_batches
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import arrays_sha256
 from lt_noisy.stages.base import Job
@@ -24,7 +24,8 @@ from lt_noisy.system import GIB
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import CHECKPOINTS, Checkpoints
 from lt_noisy.training.loop import Plan, Prepared, Trained, train
-from lt_noisy.training.optim import OPTIMIZERS, SCHEDULES, BuildSchedule, Optimizer, by_part
+from lt_noisy.training.optim import OPTIMIZERS, Optimizer, by_part
+from lt_noisy.training.schedules import SCHEDULES, BuildSchedule
 from lt_noisy.training.state import TrainState, flatten
 from lt_noisy.training.writer import Writer
 
@@ -33,10 +34,16 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """The fields of every training."""
+    """The fields of every training.
+
+    `keep_last`: whether an epoch ends with what its whole batches leave over, as a short batch of its real size, or
+    leaves that out (another in each epoch). The programs of Cao et al. (2019) and Yang & Xu (2020) keep it, PyTorch's
+    default: 97 steps an epoch of 12,406 images at batch 128, not 96.
+    """
 
     length: Duration = spec("epochs(100)", DURATIONS)
     batch_size: int = plain(128)  # over all devices
+    keep_last: bool = plain(False)
     augment: Augment = spec("cifar()", AUGMENTS)
     optimizer: Optimizer = spec("sgd()", OPTIMIZERS)
     schedule: BuildSchedule = spec("cosine(lr=0.1)", SCHEDULES)
@@ -45,22 +52,38 @@ class Section:
     save_every: Duration = spec("percent(10)", DURATIONS, identity=False)
 
 
+def _where(job: Job) -> str:
+    return f"config.{job.name.partition('/')[0]}"
+
+
+def check_epoch(job: Job, section: Section, examples: int) -> Epoch:
+    """How the section cuts an epoch of so many examples; refuses batches that the devices or a call cannot take."""
+    where, size = _where(job), section.batch_size
+    epoch = check_batches(examples, size, section.keep_last, job.devices.num_devices, where)
+    if epoch.last < size and job.multiple > 1:
+        raise UserError(
+            f"{where}.keep_last: a last batch of {epoch.last} images runs in a call of its own; set "
+            f"config.steps_per_call=1 (it is {job.multiple}) or keep_last=False"
+        )
+    return epoch
+
+
 def make_plan(job: Job, section: Section, more: int = 0) -> Plan:
     """Turns the section's durations into steps; refuses a batch or an interval that does not fit.
 
     Args:
       more: examples that the stage has beside those of its data set.
     """
-    where, size = f"config.{job.name.partition('/')[0]}", section.batch_size
-    epoch = steps_per_epoch(len(job.dataset.observed) + more, size, job.devices.num_devices, f"{where}.batch_size")
-    clock = Clock(epoch, size, 0, job.multiple)
+    where, size = _where(job), section.batch_size
+    epoch = check_epoch(job, section, len(job.dataset.observed) + more)
+    clock = Clock(epoch.steps, epoch.examples(size) / epoch.steps, 0, job.multiple)
     total = section.length(clock, f"{where}.length")
     clock = clock._replace(total=total)
     cadence = {
         name: min(getattr(section, name)(clock, f"{where}.{name}"), total)
         for name in ("log_every", "eval_every", "save_every")
     }
-    return Plan(total, **cadence, steps_per_call=job.steps_per_call, batch_size=size)
+    return Plan(total, **cadence, steps_per_call=job.steps_per_call, batch_size=size, epoch=epoch)
 
 
 def check(job: Job, section: Section, more: int = 0) -> Plan:
@@ -111,10 +134,10 @@ def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name:
 
 
 def with_optimizer(
-    state: TrainState, section: Section, total: int, rates: Mapping[str, float] | None = None
+    state: TrainState, section: Section, plan: Plan, rates: Mapping[str, float] | None = None
 ) -> tuple[TrainState, optax.GradientTransformation]:
-    """The section's optimiser and schedule over `total` steps (`rates`: see `by_part`), and the state with its part."""
-    tx = by_part(section.optimizer(section.schedule(total)), rates or {})
+    """The section's optimiser and schedule over the plan (`rates`: see `by_part`), and the state with its part."""
+    tx = by_part(section.optimizer(section.schedule(plan.total, plan.epoch.steps)), rates or {})
     opt_state = jax.tree.map(np.asarray, jax.jit(tx.init)(state.params))
     return dataclasses.replace(state, opt_state=opt_state), tx
 
@@ -125,15 +148,16 @@ def resident(job: Job) -> Resident:
 
 
 def order(
-    job: Job, batch_size: int, probabilities: np.ndarray | None = None, num_examples: int | None = None
+    job: Job, section: Section, probabilities: np.ndarray | None = None, num_examples: int | None = None
 ) -> Batches:
     """The stage's batches, of as many examples as its data set has or of `num_examples`."""
     return batches(
         len(job.dataset.observed) if num_examples is None else num_examples,
-        batch_size,
+        section.batch_size,
         probabilities,
         job.seed,
         f"{job.name}/order",
+        section.keep_last,
     )
 
 
@@ -157,7 +181,7 @@ def summarise(job: Job, trained: Trained, plan: Plan, results: dict[str, Any]) -
     return {
         "steps": plan.total,
         "batch_size": plan.batch_size,
-        "examples_seen": plan.total * plan.batch_size,
+        "examples_seen": plan.examples_seen,
         "parameters": int(sum(np.size(leaf) for leaf in flatten(state.params).values())),
         **results,
         "train_seconds": trained.seconds,

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 
-from lt_noisy.data.batches import Batches, grouped
+from lt_noisy.data.batches import Batches, Epoch, grouped
 from lt_noisy.errors import UserError
 from lt_noisy.revision import describe
 from lt_noisy.training import parallel
@@ -22,7 +23,7 @@ PyTree = Any
 
 
 class Plan(NamedTuple):
-    """The lengths of a stage in steps, all multiples of `steps_per_call`."""
+    """The lengths of a stage in steps, all but the epoch's multiples of `steps_per_call`."""
 
     total: int
     log_every: int
@@ -30,6 +31,13 @@ class Plan(NamedTuple):
     save_every: int
     steps_per_call: int
     batch_size: int
+    epoch: Epoch
+
+    @property
+    def examples_seen(self) -> int:
+        """Examples in all batches of the stage."""
+        epochs, steps = divmod(self.total, self.epoch.steps)
+        return epochs * self.epoch.examples(self.batch_size) + steps * self.batch_size
 
 
 class Phase(NamedTuple):
@@ -110,7 +118,7 @@ def train(
     writer.truncate(step)
 
     data, state, totals = (devices.replicate(tree) for tree in (ready.data, host["state"], host["totals"]))
-    stopwatch = Stopwatch(name, seconds, plan.batch_size)
+    stopwatch = Stopwatch(name, seconds)
     log = Log(name, plan.total, devices, writer, stopwatch)
     call = _compile(ready.phases, plan.steps_per_call, devices, stopwatch)
     first = step - step % plan.log_every + 1  # of the steps that `totals` adds up
@@ -125,7 +133,7 @@ def train(
                 state, totals = call(step, state, totals, data, batch)
                 step += plan.steps_per_call
                 log.flush()  # of steps before this call, while it runs
-                stopwatch.called(state.step, plan.steps_per_call)
+                stopwatch.called(state.step, plan.steps_per_call, _examples(batch))
 
                 # Read once: a signal that comes later in this round stops the next one, after its save.
                 stopping = interrupts.pending is not None
@@ -165,22 +173,31 @@ def _compile(
 ) -> Callable[..., tuple[TrainState, PyTree]]:
     """`call(step, state, totals, data, batch) -> (state, totals)`, of the phase that `step` is in.
 
-    A phase is compiled when first called: the first one's compilation starts the stopwatch, a later one's stops it.
+    A phase is compiled when first called, and again for batches of another size: the first compilation starts the
+    stopwatch, a later one stops it.
     """
     calls = [devices.compile_step(phase.step, steps_per_call) for phase in phases]
     begins = [phase.begin for phase in phases]
-    running = None
+    compiled: set[tuple[int, int]] = set()  # (phase, examples of its batch)
 
-    def call(step: int, *arguments: PyTree) -> tuple[TrainState, PyTree]:
-        nonlocal running
-        before, running = running, bisect.bisect(begins, step) - 1
-        if before in (None, running):
-            return calls[running](*arguments)
-        state, *_ = arguments
+    def call(
+        step: int, state: TrainState, totals: PyTree, data: PyTree, batch: dict[str, np.ndarray]
+    ) -> tuple[TrainState, PyTree]:
+        phase = bisect.bisect(begins, step) - 1
+        program, first = (phase, _examples(batch)), not compiled
+        if first or program in compiled:
+            compiled.add(program)
+            return calls[phase](state, totals, data, batch)
+        compiled.add(program)
         with stopwatch.uncounted(state.step):
-            return jax.block_until_ready(calls[running](*arguments))
+            return jax.block_until_ready(calls[phase](state, totals, data, batch))
 
     return call
+
+
+def _examples(batch: dict[str, np.ndarray]) -> int:
+    """Examples of a call, over all its steps: each array of a batch holds one number for each."""
+    return next(iter(batch.values())).size
 
 
 def _restore(

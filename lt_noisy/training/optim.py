@@ -1,14 +1,8 @@
-"""Optimisers, learning-rate schedules, and the one parameter update.
-
-An optimiser and a schedule are two specs: `OPTIMIZERS[...] (learning_rate) -> optax transformation` and
-`SCHEDULES[...] (total_steps) -> optax schedule`. Positions in a schedule are fractions of the stage's
-length, so that a shorter run keeps its shape.
-"""
+"""Optimisers, `OPTIMIZERS[...] (learning rate by step) -> optax transformation`, and the one parameter update."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,97 +10,14 @@ import optax
 
 from lt_noisy.collectives import AXIS, share
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError
+from lt_noisy.errors import require
 from lt_noisy.precision import to_float
+from lt_noisy.training.schedules import Schedule
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
-Schedule = optax.Schedule  # step -> learning rate
-BuildSchedule = Callable[[int], Schedule]  # of the stage's length in steps
 Decay = Literal["kernels", "all"]
 Optimizer = Callable[[Schedule], optax.GradientTransformation]
-
-
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise UserError(message)
-
-
-def _of_float(schedule: Callable[[jax.Array], Any]) -> Schedule:
-    """The same schedule on the step as a float, exact below 2**24: Optax multiplies the step with floats."""
-    return lambda step: schedule(to_float(step))
-
-
-def cosine(lr: float, warmup: float = 0.0, final: float = 0.0) -> BuildSchedule:
-    """Cosine decay from `lr` to `final * lr` after a linear warm-up over the first `warmup` of the steps."""
-    _require(lr > 0, f"lr must be positive, not {lr}")
-    _require(0 <= warmup < 1, f"warmup is a fraction of the stage in [0, 1), not {warmup}")
-    _require(0 <= final <= 1, f"final is a fraction of lr in [0, 1], not {final}")
-
-    def build(total_steps: int) -> Schedule:
-        ramp = round(warmup * total_steps)
-        decay = optax.cosine_decay_schedule(lr, max(total_steps - ramp, 1), alpha=final)
-        # The first step of a warm-up already moves: lr / ramp, not 0.
-        joined = optax.join_schedules([lambda step: lr * (step + 1) / ramp, decay], [ramp]) if ramp else decay
-        return _of_float(joined)
-
-    return build
-
-
-def constant(lr: float) -> BuildSchedule:
-    """The same learning rate throughout."""
-    _require(lr > 0, f"lr must be positive, not {lr}")
-    return lambda total_steps: optax.constant_schedule(lr)
-
-
-def piecewise(lr: float, boundaries: tuple = (0.8, 0.9), factor: float = 0.01, warmup: float = 0.0) -> BuildSchedule:
-    """`lr`, multiplied by `factor` at each boundary (fractions of the stage), after a linear warm-up.
-
-    The defaults with warmup=0.025 and 200 epochs are the CIFAR-LT recipe of Yang & Xu 2020 (and of Cao et al.
-    2019 before them): x0.01 after epochs 160 and 180, warm-up over 5.
-
-    References:
-      Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019); Yang & Xu,
-      "Rethinking the Value of Labels" (2020).
-    """
-    _require(lr > 0, f"lr must be positive, not {lr}")
-    numbers = all(isinstance(b, (int, float)) and 0 < b < 1 for b in boundaries)
-    _require(
-        numbers and list(boundaries) == sorted(boundaries),
-        f"boundaries are rising fractions in (0, 1), not {boundaries}",
-    )
-    _require(0 <= warmup < 1, f"warmup is a fraction of the stage in [0, 1), not {warmup}")
-
-    def build(total_steps: int) -> Schedule:
-        ramp = round(warmup * total_steps)
-        drops = Counter(round(b * total_steps) for b in boundaries)  # in a short stage several may fall on one step
-        steps = optax.piecewise_constant_schedule(lr, {step: factor**count for step, count in drops.items()})
-        return _of_float(lambda step: jnp.where(step < ramp, lr * (step + 1) / max(ramp, 1), steps(step)))
-
-    return build
-
-
-def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0) -> BuildSchedule:
-    """Cosine decay from `lr` to `final * lr`, over again in each of `periods` equal parts (SGDR, without warm-up).
-
-    T_mult is 1. It follows the step; PyTorch recipes hold the rate within an epoch.
-
-    References:
-      Loshchilov & Hutter (2017).
-    """
-    _require(lr > 0, f"lr must be positive, not {lr}")
-    _require(1 <= periods <= 10_000, f"periods is from 1 to 10000, not {periods}")
-    _require(0 <= final <= 1, f"final is a fraction of lr in [0, 1], not {final}")
-
-    def build(total_steps: int) -> Schedule:
-        decay = _of_float(optax.cosine_decay_schedule(lr, total_steps, alpha=final))
-        # Whole steps of `periods` equal parts of the stage.
-        return lambda step: decay(jnp.asarray(step) * periods % total_steps)
-
-    return build
-
-
-SCHEDULES = table({"cosine": cosine, "cosine_restarts": cosine_restarts, "constant": constant, "piecewise": piecewise})
 
 
 def _decay_mask(decay: Decay) -> Callable[[PyTree], PyTree]:
@@ -121,8 +32,8 @@ def sgd(
 
     `decay='all'` decays BatchNorm parameters and biases too, as the PyTorch recipes of the five papers do.
     """
-    _require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
-    _require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
+    require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
+    require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
     mask = _decay_mask(decay)
     return lambda schedule: optax.chain(
         optax.add_decayed_weights(weight_decay, mask=mask),
@@ -132,8 +43,8 @@ def sgd(
 
 def adamw(weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay: Decay = "kernels") -> Optimizer:
     """AdamW (decoupled weight decay)."""
-    _require(0 <= b1 < 1 and 0 <= b2 < 1, f"b1 and b2 are in [0, 1), not {b1}, {b2}")
-    _require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
+    require(0 <= b1 < 1 and 0 <= b2 < 1, f"b1 and b2 are in [0, 1), not {b1}, {b2}")
+    require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
     mask = _decay_mask(decay)
 
     def build(schedule: Schedule) -> optax.GradientTransformation:
@@ -154,8 +65,8 @@ def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001
     References:
       You et al. (2017).
     """
-    _require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
-    _require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
+    require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
+    require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
     mask = _decay_mask("kernels")
     return lambda schedule: optax.lars(
         schedule,
@@ -178,14 +89,23 @@ def by_part(tx: optax.GradientTransformation, rates: Mapping[str, float]) -> opt
     return optax.multi_transform({**scaled, "": tx}, lambda params: {p: p if p in rates else "" for p in params})
 
 
-Ascent = Callable[[PyTree, PyTree], PyTree]
+class Ascent(NamedTuple):
+    """Where else than at the parameters a gradient is taken.
+
+    Attributes:
+      move: `move(params, their gradient) -> params` for the second pass, whose gradient descends.
+      both: whether BatchNorm's running statistics take in the second pass too, after the first.
+    """
+
+    move: Callable[[PyTree, PyTree], PyTree]
+    both: bool
 
 
 def no_ascent() -> None:
     """Plain descent: the gradient where the parameters are."""
 
 
-def sam(rho: float = 0.05, adaptive: bool = False) -> Ascent:
+def sam(rho: float = 0.05, adaptive: bool = False, statistics: Literal["clean", "both"] = "clean") -> Ascent:
     """Sharpness-aware minimisation: the gradient is taken at params + eps.
 
     eps = rho g / ||g||, or adaptive (ASAM, Kwon et al. 2021) eps = rho p^2 g / || |p| g ||, with g the gradient of
@@ -196,20 +116,23 @@ def sam(rho: float = 0.05, adaptive: bool = False) -> Ascent:
     Args:
       rho: radius of the ascent, at least 0. Plain and adaptive ones are on different scales.
       adaptive: scale each coordinate by its own magnitude.
+      statistics: what BatchNorm's running statistics follow. `clean`: the first pass alone, where the parameters are
+        (Foret et al.'s program). `both`: the second pass too, at params + eps, on top of the first (the CIFAR programs
+        of Liu et al.). At a large rho the two are different encoders in evaluation.
 
     References:
       Foret et al. (2021); Kwon et al. (2021); Liu et al., "Self-supervised Learning is More Robust to Dataset
       Imbalance" (2022), sec. 4.
     """
-    _require(rho >= 0, f"rho is at least 0, not {rho}")
+    require(rho >= 0, f"rho is at least 0, not {rho}")
 
-    def ascend(params: PyTree, grads: PyTree) -> PyTree:
+    def move(params: PyTree, grads: PyTree) -> PyTree:
         scaled = jax.tree.map(lambda p, g: jnp.abs(p) * g, params, grads) if adaptive else grads
         norm = optax.tree.norm(scaled) + 1e-12
         direction = jax.tree.map(lambda p, s: jnp.abs(p) * s, params, scaled) if adaptive else grads
         return jax.tree.map(lambda p, d: p + rho * d / norm, params, direction)
 
-    return ascend
+    return Ascent(move, statistics == "both")
 
 
 ASCENTS = table({"none": no_ascent, "sam": sam})
@@ -224,7 +147,7 @@ def ema(average: PyTree, params: PyTree, decay: jax.Array | float) -> PyTree:
 def descend(
     state: TrainState,
     tx: optax.GradientTransformation,
-    losses: Callable[[PyTree], Any],
+    losses: Callable[[PyTree, PyTree], Any],
     weights: jax.Array,
     ascent: Ascent | None = None,
     ascent_weights: jax.Array | None = None,
@@ -234,11 +157,12 @@ def descend(
     Args:
       state: the state before the step.
       tx: the optimiser.
-      losses: `params -> (per-example losses [B_local], (batch_stats, method, sums))`, where `sums` maps names to (sum,
-        count) pairs, summed over the devices.
+      losses: `(params, batch_stats) -> (per-example losses [B_local], (batch_stats, method, sums))`: BatchNorm
+        statistics before and after, and `sums` maps names to (sum, count) pairs, summed over the devices.
       weights: [B_local], of the mean that is minimised.
       ascent: where to take the gradient (`sam`); None: at the parameters themselves. It costs a second pass, of which
-        only the gradient is kept: BatchNorm statistics, method state and `loss` are those of the clean pass.
+        only the gradient is kept, and where it says so BatchNorm statistics: method state and `loss` are those of the
+        clean pass.
       ascent_weights: [B_local], per-example weights of the ascent direction alone; None for equal ones.
 
     Returns:
@@ -246,18 +170,21 @@ def descend(
       `ascent_norm` (of the one that ascends), and `nonfinite` (1 for a step whose loss or gradient is not finite).
     """
 
-    def objective(params, factor):
-        values, aux = losses(params)
+    def objective(params, batch_stats, factor):
+        values, aux = losses(params, batch_stats)
         return share(values, weights if factor is None else weights * factor), (share(values, weights), aux)
 
     gradient = jax.grad(objective, has_aux=True)
     first = None if ascent is None else ascent_weights
-    grads, (loss, (batch_stats, method, sums)) = gradient(state.params, first)
+    grads, (loss, (batch_stats, method, sums)) = gradient(state.params, state.batch_stats, first)
     loss, grads = jax.lax.psum((loss, grads), AXIS)
     one = to_float(1)
     if ascent is not None:
         sums = {**sums, "ascent_norm": (optax.tree.norm(grads), one)}
-        grads = jax.lax.psum(gradient(ascent(state.params, grads), None)[0], AXIS)
+        before = batch_stats if ascent.both else state.batch_stats
+        grads, (_, (after, *_)) = gradient(ascent.move(state.params, grads), before, None)
+        grads = jax.lax.psum(grads, AXIS)
+        batch_stats = after if ascent.both else batch_stats
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     sums = {

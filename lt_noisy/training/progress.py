@@ -10,22 +10,22 @@ import jax
 class Stopwatch:
     """Training time without evaluation, saving and the first call (which compiles)."""
 
-    def __init__(self, name: str, spent: float, batch_size: int):
-        self.name, self.spent, self.batch_size = name, spent, batch_size
+    def __init__(self, name: str, spent: float):
+        self.name, self.spent = name, spent
         self.made = time.perf_counter()
-        self.steps, self.started, self.idle = 0, None, 0.0
+        self.steps, self.images, self.started, self.idle = 0, 0, None, 0.0
         self.counting = True  # whether the next call does
-        self.last_line = (self.made, 0, 0.0)  # (time, steps, idle) at the last line, or at the first step
+        self.last_line = (self.made, 0, 0, 0.0)  # (time, steps, images, idle) at the last line, or at the first step
 
-    def called(self, step: jax.Array, steps: int) -> None:
-        """Counts the steps of a call; the first, which compiles, only starts the watch."""
+    def called(self, step: jax.Array, steps: int, images: int) -> None:
+        """Counts the steps and images of a call; the first, which compiles, only starts the watch."""
         if self.started is None:
             jax.block_until_ready(step)
             self.started = time.perf_counter()
             print(f"{self.name}: first step done, compiled in {self.started - self.made:.1f} s", flush=True)
-            self.last_line = (self.started, 0, 0.0)
+            self.last_line = (self.started, 0, 0, 0.0)
         elif self.counting:
-            self.steps += steps
+            self.steps, self.images = self.steps + steps, self.images + images
         self.counting = True
 
     @contextlib.contextmanager
@@ -55,14 +55,14 @@ class Stopwatch:
 
     def rate(self) -> float:
         """Images per second in this process; 0 before the second call."""
-        return round(self.steps * self.batch_size / self.running(), 1) if self.steps else 0.0
+        return round(self.images / self.running(), 1) if self.steps else 0.0
 
     def line(self, step: int, total: int, values: Mapping[str, float]) -> str:
         """The progress line after `step`; the speed is that since the last line."""
         now = time.perf_counter()
-        then, steps, idle = self.last_line
-        taken, done = (now - then) - (self.idle - idle), self.steps - steps
-        self.last_line = (now, self.steps, self.idle)
+        then, steps, images, idle = self.last_line
+        taken, done, seen = (now - then) - (self.idle - idle), self.steps - steps, self.images - images
+        self.last_line = (now, self.steps, self.images, self.idle)
         ordered = sorted(values, key=lambda name: (name != "loss", name))
         shown = "  ".join(f"{name} {values[name]:.4g}" for name in ordered if name != "grad_norm")
         line = f"{self.name} {step}/{total} ({100 * step // total}%)  {shown}"
@@ -70,4 +70,4 @@ class Stopwatch:
             return line
         left = round(taken / done * (total - step))
         eta = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-        return f"{line}  {self.batch_size * done / max(taken, 1e-9):.0f} images/s  ETA {eta}"
+        return f"{line}  {seen / max(taken, 1e-9):.0f} images/s  ETA {eta}"

@@ -51,6 +51,8 @@ def test_defaults_resolve():
         {"finetune__batch_size": 64},
         {"finetune__length": "epochs(3)"},
         {"finetune__freeze_encoder": True},
+        {"finetune__frozen_norm": "batch"},
+        {"finetune__keep_last": True},
         {"steps": 101},  # as another steps_per_call makes of the same epochs
     ],
 )
@@ -116,6 +118,22 @@ def test_a_loss_does_not_repeat_the_pretraining_but_data_and_inputs_do():
         (lambda: resolve(_config(precision="float16")), "config.precision is float32 or bfloat16, not 'float16'"),
         (lambda: resolve(_config(steps_per_call=0)), "config.steps_per_call is at least 1"),
         (lambda: resolve(_config(seed=2**32)), "below 2**32"),
+        (
+            lambda: resolve(_config(dataset="tfds(svhn_cropped)", longtail="step(10, subset=conventional)")),
+            "config.longtail: the conventional subset of svhn has its classes zero_last, not by_label; write",
+        ),
+        (
+            lambda: resolve(
+                _config(dataset="development(tfds(svhn_cropped))", longtail=f"explicit({(5,) * 10}, conventional)")
+            ),
+            "order=zero_last",
+        ),
+        (
+            lambda: resolve(
+                _config(dataset="tfds(cifar10)", longtail="exponential(9, subset=conventional, order=zero_last)")
+            ),
+            "the conventional subset of cifar has its classes by_label, not zero_last",
+        ),
         (lambda: resolve(_config(pretrain__objective="simclr(temprature=1)")), "did you mean 'temperature'"),
     ],
 )
@@ -123,6 +141,18 @@ def test_one_line_errors(build, says):
     with pytest.raises(UserError) as error:
         build()
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "longtail",
+    [
+        "exponential(50, n_max=1000, subset=conventional, order=zero_last)",
+        "exponential(50)",
+        "balanced(exponential(50, n_max=1000, subset=conventional))",  # of which only the total is taken
+    ],
+)
+def test_long_tails_that_svhn_takes(longtail):
+    resolve(_config(dataset="tfds(svhn_cropped)", longtail=longtail))
 
 
 def test_a_network_that_judges_labels_has_not_seen_them():
@@ -163,7 +193,7 @@ def test_durations_become_steps(text, steps):
 
 
 def test_durations_respect_steps_per_call():
-    clock = Clock(steps_per_epoch=10, batch_size=64, total=200, multiple=8)
+    clock = Clock(steps_per_epoch=10, examples_per_step=64, total=200, multiple=8)
     assert bind_duration("epochs(3)")(clock, "x") == 32  # 30, to the nearest multiple
     assert bind_duration("percent(1)")(clock, "x") == 8
     assert bind_duration("steps(16)")(clock, "x") == 16
@@ -171,6 +201,12 @@ def test_durations_respect_steps_per_call():
         bind_duration("steps(15)")(clock, "config.pretrain.log_every")
     with pytest.raises(UserError, match="cannot be a percentage"):
         bind_duration("percent(10)")(clock._replace(total=0), "config.pretrain.length")
+
+
+def test_durations_of_epochs_that_end_with_a_short_batch():
+    """97 steps of 12,406 images: an epoch is as many examples."""
+    clock = Clock(steps_per_epoch=97, examples_per_step=12_406 / 97, total=0, multiple=1)
+    assert bind_duration("epochs(2)")(clock, "x") == bind_duration("examples(24812)")(clock, "x") == 194
 
 
 @pytest.mark.parametrize("name", DURATIONS)

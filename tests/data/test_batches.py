@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lt_noisy.data.batches import batches, grouped, steps_per_epoch
+from lt_noisy import rng
+from lt_noisy.data.batches import Epoch, batches, check_batches, grouped
 from lt_noisy.errors import UserError
 from lt_noisy.rebalance.sampling import class_balanced
 
@@ -49,6 +50,28 @@ def test_grouped_is_the_same_steps_stacked():
     ("batch", "devices", "says"), [(0, 1, "between 1 and"), (51, 1, "50 training"), (10, 4, "4 devices")]
 )
 def test_batches_that_do_not_fit(batch, devices, says):
-    with pytest.raises(UserError, match=says):
-        steps_per_epoch(50, batch, devices, "config.finetune.batch_size")
-    assert steps_per_epoch(50, 12, 4, "x") == 4
+    with pytest.raises(UserError, match=f"config.finetune.batch_size: .*{says}"):
+        check_batches(50, batch, False, devices, "config.finetune")
+    assert check_batches(50, 12, False, 4, "x") == Epoch(steps=4, last=12)
+
+
+def test_a_last_batch_is_of_what_is_left_over():
+    assert check_batches(12_406, 128, True, 2, "x") == Epoch(97, 118)
+    assert check_batches(50, 10, True, 2, "x") == Epoch(5, 10)  # nothing is
+    with pytest.raises(UserError, match=r"finetune.keep_last: the last batch of 50 images has 2, .* among 4 devices"):
+        check_batches(50, 12, True, 4, "config.finetune")
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_three_epochs_with_their_last_batches(balanced):
+    """Against the rows of each step written out: 22 a epoch in steps of 8, 8 and 6."""
+    p = np.linspace(1, 3, 22) / np.linspace(1, 3, 22).sum() if balanced else None
+    expected = []
+    for epoch in range(3):
+        generator = rng.generator(5, "order", epoch)
+        rows = generator.choice(22, 22, p=p) if balanced else generator.permutation(22)
+        expected += [rows[:8], rows[8:16], rows[16:]]
+    at = batches(22, 8, p, 5, "order", keep_last=True)
+    for step in (*range(9), 7, 2):  # and in any order, as after a resume
+        np.testing.assert_array_equal(at(step)["rows"], expected[step])
+        np.testing.assert_array_equal(at(step)["weights"], np.ones(len(expected[step]), np.float32))

@@ -211,6 +211,36 @@ def test_the_24_conventional_sets_are_the_published_ones_id_by_id(num_classes, p
         assert hashlib.sha256(ids[rows].astype("<i8").tobytes()).hexdigest()[:16] == digest, ratio
 
 
+@pytest.mark.parametrize(("ratio", "total"), [(10, 4084), (50, 2795), (100, 2478)])
+def test_the_subset_of_svhn_is_the_published_procedure(ratio, total):
+    """Classes 1, ..., 9, 0 in one legacy stream, class by class; the published sizes at 1,000 images of the head."""
+    labels, ids = data([1100 + 30 * c for c in range(10)])
+    by_id = np.empty(len(ids), int)
+    by_id[ids] = labels
+    np.random.seed(0)
+    expected, classes = [], np.unique(by_id)
+    for c, j in zip(np.concatenate([classes[1:], classes[:1]]), range(10), strict=True):
+        index = np.where(by_id == c)[0]
+        np.random.shuffle(index)
+        expected += index[: int(1000 * (1 / ratio) ** (j / 9) + 1e-9)].tolist()
+    rows = select(f"exponential({ratio}, n_max=1000, subset=conventional, order=zero_last)", labels, ids, 10, seed=3)
+    assert ids[rows].tolist() == expected and len(rows) == total
+    other = select(f"exponential({ratio}, n_max=1000, subset=conventional)", labels, ids, 10)
+    assert np.bincount(labels[other])[0] == 1000 and np.bincount(labels[rows])[1] == 1000
+
+
+def test_by_size_gives_the_head_to_the_largest_class():
+    labels, ids = data([10, 48, 100])  # a ratio of 4 wants n, n/2, n/4
+    assert np.bincount(labels[select("exponential(4)", labels, ids, 3)]).tolist() == [10, 5, 2]
+    assert np.bincount(labels[select("exponential(4, order=by_size)", labels, ids, 3)]).tolist() == [10, 21, 43]
+    assert np.bincount(labels[select("step(4, order=by_size)", labels, ids, 3)]).tolist() == [10, 10, 43]
+    assert np.bincount(labels[select("pareto(1, order=by_size)", labels, ids, 3)]).tolist() == [5, 20, 100]
+    even, ids = data([20, 20, 20])
+    for text in ("exponential(4{})", "step(4, subset=conventional{})"):
+        rows = [select(text.format(more), even, ids, 3) for more in ("", ", order=by_label", ", order=by_size")]
+        assert rows[0].tolist() == rows[1].tolist() == rows[2].tolist()
+
+
 def test_balanced_control_has_the_same_total():
     labels, ids = data([30, 20, 25])
     total = len(select("exponential(10)", labels, ids, 3))
@@ -225,6 +255,7 @@ def test_balanced_control_has_the_same_total():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("exponential(2, order=size)", r"exponential\(order=...\) is by_label or zero_last or by_size, not size"),
         ("exponential(0.5)", "ratio=0.5 must be at least 1"),
         ("step(0)", "ratio=0.0 must be at least 1"),
         ("exponential(1e999)", "ratio=inf"),

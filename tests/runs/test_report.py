@@ -1,6 +1,14 @@
 """What a run shows at its end."""
 
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
 from helpers.tables import shown
+
+from lt_noisy.config.resolve import default, resolve, section
+from lt_noisy.data.sources.base import Source, Split
+from lt_noisy.runs import report
 
 COLLAPSE = {"channel_std": 0.001, "channel_std_ideal": 0.125, "effective_rank": 1.2, "collapsed": True}
 TRAINED = {"parameters": 1234, "steps": 10, "train_seconds": 1.0, "images_per_second": 50.0}
@@ -30,3 +38,43 @@ def test_stages_that_train_nothing_have_their_own_figures():
     ):
         for part in expected:
             assert part in text
+
+
+def _header(longtail, sizes):
+    """The lines of a header by their names, of a training set of classes of these sizes."""
+    labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
+    images = np.zeros((len(labels), 2, 2, 1), np.uint8)
+    split = Split(np.arange(len(labels)), labels, lambda rows: images[rows])
+    source = Source(split, split, tuple("abc"))
+    config = default()
+    config.longtail, config.stages, config.train = longtail, ("train",), section("supervised")
+    resolved = resolve(config)
+    rows = resolved.fields.longtail(labels, split.ids, 3, 0)
+    manifest = SimpleNamespace(ids=split.ids[rows], clean_labels=labels[rows], observed_labels=labels[rows])
+    dataset = SimpleNamespace(num_classes=3, train_images=images, test_labels=labels, source=source, validation=None)
+    job = SimpleNamespace(devices=SimpleNamespace(num_devices=1), steps_per_call=1)
+    lines = report.header("x", resolved, manifest, dataset, job, "runs/x").splitlines()
+    return {line[:10].strip(): line[10:] for line in lines}
+
+
+def test_a_head_class_that_is_small_is_noted():
+    """n, n / 5^0.5, n / 5: 5 + 2 + 1 of 101 images; for the sizes 48, 48, 5 the last bounds n at 29: 29 + 12 + 5."""
+    lines = _header("exponential(ratio=5.0)", (5, 48, 48))
+    assert lines["train set"].startswith("8 images")
+    assert "with the largest class as its head the profile would keep 46 images: set its order=by_size" in lines["note"]
+    assert "note" not in _header("exponential(ratio=5.0, order=by_size)", (5, 48, 48))
+
+
+@pytest.mark.parametrize(
+    ("longtail", "sizes"),
+    [
+        ("exponential(ratio=10)", (48, 48, 48)),  # 48 + 15 + 4 of 144 are as many as there can be
+        ("exponential(ratio=5.0, n_max=5)", (5, 48, 48)),  # asked for
+        ("exponential(ratio=5.0)", (25, 48, 48)),  # 25 + 11 + 5, more than half of 48 + 21 + 9
+        ("explicit(counts=(1, 1, 1))", (5, 48, 48)),
+        ("none()", (5, 48, 48)),
+        ("balanced(exponential(ratio=5.0))", (5, 48, 48)),  # of 46, 16 or 15 a class, class 0 has too few
+    ],
+)
+def test_a_long_tail_is_no_cause_for_a_note(longtail, sizes):
+    assert "note" not in _header(longtail, sizes)

@@ -2,15 +2,20 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
+from helpers.step_cases import Dense
 
+from lt_noisy.config.fields import bind_section, new_section
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context
+from lt_noisy.models.heads import HEADS
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS
 from lt_noisy.stages import supervised, unlabelled
+from lt_noisy.training.state import flatten
 
 JOB = SimpleNamespace(name="joint", seed=0, dataset=SimpleNamespace(observed=np.zeros(60, np.int32)))
 LABELS = np.repeat([0, 1, 2], [40, 15, 5]).astype(np.int32)
@@ -24,7 +29,10 @@ def examples(targets=LABELS, dropped=()):
 
 def order(train, sampler="uniform()", reweight="none()", batch=10):
     section = SimpleNamespace(
-        sampler=bind(sampler, SAMPLERS, "sampler"), reweight=bind(reweight, WEIGHTINGS, "reweight")
+        sampler=bind(sampler, SAMPLERS, "sampler"),
+        reweight=bind(reweight, WEIGHTINGS, "reweight"),
+        batch_size=batch,
+        keep_last=False,
     )
     context = Context(3, len(train.targets), batch, train.counts(3), steps=100)
     return supervised.balanced_order(JOB, section, train, context)
@@ -56,7 +64,7 @@ def test_what_is_not_kept_is_never_in_a_batch_nor_counted(sampler):
     assert rows.dtype == np.int32 and (rows % 2 == 1).all()
     assert all((at(step)["weights"] == 1).all() for step in range(3))
     with pytest.raises(UserError, match="10 is more than the 9 images that were kept"):
-        order(examples(dropped=range(51)))
+        supervised.kept_epoch(JOB, SimpleNamespace(batch_size=10), examples(dropped=range(51)))
 
 
 def test_soft_targets_count_and_weigh_by_their_shares():
@@ -83,3 +91,38 @@ def test_a_loss_says_what_it_reads_through_its_wrappers(tmp_path):
     np.save(path, np.full((3, 3), 1 / 3))
     assert len(before) == 64 and loss(f"superloss(forward(path='{path}'))").content not in (before, "")
     assert loss("cross_entropy()").content == ""
+
+
+@pytest.mark.parametrize("frozen_norm", ["running", "batch"])
+def test_a_frozen_encoder_normalises_by_what_its_section_says(frozen_norm):
+    """Against NumPy: logits of a training step, and the running statistics after it; no gradient either way."""
+    net = supervised.Classifier(Dense(norm_axis=None), bind("linear()", HEADS, "head")(3), True, frozen_norm)
+    x = np.random.default_rng(0).normal(size=(8, 2, 2, 1)).astype(np.float32)
+    variables = net.init(jax.random.key(0), x, train=False)
+    stats = {"norm": {"mean": np.full(6, 0.5, np.float32), "var": np.full(6, 4.0, np.float32)}}
+    variables = {**variables, "batch_stats": {"encoder": stats}}
+    logits, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    hidden = x.reshape(8, -1).astype(np.float64) @ np.asarray(variables["params"]["encoder"]["Dense_0"]["kernel"])
+    mean, var = (hidden.mean(0), hidden.var(0)) if frozen_norm == "batch" else (0.5, 4.0)
+    head = flatten(variables["params"]["head"])
+    kernel, bias = (np.asarray(next(v for k, v in head.items() if k.endswith(name))) for name in ("kernel", "bias"))
+    np.testing.assert_allclose(logits, (hidden - mean) / np.sqrt(var + 1e-5) @ kernel + bias, rtol=1e-4, atol=1e-5)
+    after = changed["batch_stats"]["encoder"]["norm"]
+    np.testing.assert_allclose(after["mean"], 0.9 * 0.5 + 0.1 * mean * np.ones(6), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(after["var"], 0.9 * 4.0 + 0.1 * var * np.ones(6), rtol=1e-5)
+    evaluated = net.apply(variables, x, train=False)
+    np.testing.assert_allclose(evaluated, (hidden - 0.5) / np.sqrt(4 + 1e-5) @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+    def loss(params):
+        return net.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])[0].sum()
+
+    gradient = jax.grad(loss)(variables["params"])
+    assert not np.any(gradient["encoder"]["Dense_0"]["kernel"]) and np.any(jax.tree.leaves(gradient["head"])[0])
+
+
+def test_only_a_frozen_encoder_has_a_way_to_normalise():
+    values = {"frozen_norm": "batch"}
+    bound = bind_section(new_section(supervised.Section, values, "x"), supervised.Section, "config.joint")[0]
+    with pytest.raises(UserError, match=r"joint\.frozen_norm: it is of a frozen encoder; set freeze_encoder=True"):
+        supervised.check(JOB, bound)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lt_noisy.collectives import AXIS
+from lt_noisy.data.batches import Epoch
 from lt_noisy.errors import UserError
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
@@ -18,7 +19,7 @@ from lt_noisy.training.state import TrainState
 from lt_noisy.training.writer import Writer
 
 STATE = TrainState(np.uint32(0), np.int32(0), {"w": np.float32(0)}, {}, {}, {}, {})
-PLAN = Plan(total=8, log_every=3, eval_every=4, save_every=4, steps_per_call=1, batch_size=4)
+PLAN = Plan(total=8, log_every=3, eval_every=4, save_every=4, steps_per_call=1, batch_size=4, epoch=Epoch(3, 4))
 
 
 def _step(slope, nonfinite_at=None):

@@ -7,14 +7,16 @@ import optax
 import pytest
 from helpers import published
 
+from lt_noisy.config import recipes
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.training.optim import ASCENTS, OPTIMIZERS, SCHEDULES, by_part, ema
+from lt_noisy.training.optim import ASCENTS, OPTIMIZERS, by_part, ema
+from lt_noisy.training.schedules import SCHEDULES
 
 
-def _schedule(text, total):
-    schedule = bind(text, SCHEDULES, "schedule")(total)
-    return np.array([float(schedule(jnp.asarray(step))) for step in range(total)])
+def _schedule(text, total, epoch=10):
+    schedule = bind(text, SCHEDULES, "schedule")(total, epoch)
+    return np.array(jax.vmap(schedule)(jnp.arange(total)), np.float64)
 
 
 def test_cosine_with_warmup():
@@ -29,6 +31,53 @@ def test_piecewise_is_the_cifar_lt_recipe():
     lr = _schedule("piecewise(lr=0.1, warmup=0.025)", 2000)
     np.testing.assert_allclose(lr[[0, 24, 49]], [0.1 / 50, 0.05, 0.1], rtol=1e-6)
     np.testing.assert_allclose(lr[[50, 1599, 1601, 1799, 1801, 1999]], [0.1, 0.1, 1e-3, 1e-3, 1e-5, 1e-5], rtol=1e-5)
+
+
+def _program(epoch):
+    """The rate of a 0-based epoch as the programs of Cao et al. and Yang & Xu set it (the latter since b91ad29)."""
+    epoch += 1
+    if epoch <= 5:
+        return 0.1 * epoch / 5
+    return 0.1 * (1e-4 if epoch > 180 else 1e-2 if epoch > 160 else 1)
+
+
+def test_the_cifar_lt_recipe_is_the_programs():
+    """200 epochs of 97 steps, every one."""
+    rates = _schedule(recipes.yang_xu()["schedule"], 200 * 97, 97)
+    np.testing.assert_allclose(rates, np.repeat([_program(epoch) for epoch in range(200)], 97), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("by", "total"), [("step", 24.05), ("epoch", 28.80)])
+def test_what_a_warm_up_adds_up_to(by, total):
+    rates = _schedule(f"piecewise(lr=0.1, warmup=0.025, warmup_by={by})", 200 * 96, 96)
+    np.testing.assert_allclose(rates[: 5 * 96].sum(), total, rtol=1e-5)
+
+
+def test_cosine_with_warmup_by_epoch():
+    """10 epochs of 10 steps: lr / 2 in the first, lr in the second, then down from it; by the nearest whole epoch."""
+    rates = _schedule("cosine(lr=0.4, warmup=0.17, warmup_by=epoch)", 100)
+    expected = [0.2] * 10 + [0.4] * 10 + list(0.2 * (1 + np.cos(np.pi * np.arange(80) / 80)))
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
+    without = _schedule("cosine(lr=0.4)", 100)
+    np.testing.assert_array_equal(_schedule("cosine(lr=0.4, warmup=0.04, warmup_by=epoch)", 100), without)
+
+
+def test_restarts_held_over_an_epoch_are_the_programs():
+    """PyTorch's CosineAnnealingWarmRestarts (T_0 10, eta_min 1e-3) stepped by the epoch, as ELR and MixNN do."""
+    held = [1e-3 + (0.02 - 1e-3) * (1 + np.cos(np.pi * (epoch % 10) / 10)) / 2 for epoch in range(300)]
+    text = "cosine_restarts(lr=0.02, periods=30, final=0.05, by={})"
+    rates = _schedule(text.format("epoch"), 300 * 39, 39)
+    np.testing.assert_allclose(rates, np.repeat(held, 39), rtol=1e-4)
+    np.testing.assert_allclose(rates.mean(), 0.01145, rtol=1e-5)
+    np.testing.assert_allclose(_schedule(text.format("step"), 300 * 39, 39).mean(), 0.01050, rtol=3e-3)
+
+
+def test_the_last_step_of_an_epoch_is_still_in_it():
+    """Where float32 cannot tell (k epoch - 1) / epoch from k."""
+    epoch = 20_011
+    schedule = bind("piecewise(lr=1.0, boundaries=(), warmup=0.9, warmup_by=epoch)", SCHEDULES, "s")(800 * epoch, epoch)
+    for k in (1, 600, 719):
+        np.testing.assert_allclose([schedule(k * epoch - 1), schedule(k * epoch)], [k / 720, (k + 1) / 720], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +224,13 @@ def test_no_rates_is_the_optimiser_itself():
 
 def test_restarts_by_hand():
     """Three periods of a stage that they do not divide: never a restart at the end."""
-    schedule = bind("cosine_restarts(lr=0.2, periods=3, final=0.1)", SCHEDULES, "schedule")(100)
+    schedule = bind("cosine_restarts(lr=0.2, periods=3, final=0.1)", SCHEDULES, "schedule")(100, 10)
     rates = np.array([schedule(step) for step in range(100)])
     phase = (np.arange(100) * 3 % 100) / 100
     np.testing.assert_allclose(rates, 0.2 * (0.1 + 0.9 * (1 + np.cos(np.pi * phase)) / 2), rtol=1e-5)
     assert (np.diff(rates) > 0).sum() == 2 and rates[0] == pytest.approx(0.2) and rates[-1] < 0.021
-    plain = bind("cosine(lr=0.2)", SCHEDULES, "schedule")(100)
-    once = bind("cosine_restarts(lr=0.2, periods=1)", SCHEDULES, "schedule")(100)
+    plain = bind("cosine(lr=0.2)", SCHEDULES, "schedule")(100, 10)
+    once = bind("cosine_restarts(lr=0.2, periods=1)", SCHEDULES, "schedule")(100, 10)
     assert [float(once(step)) for step in range(100)] == pytest.approx([float(plain(step)) for step in range(100)])
 
 

@@ -21,7 +21,8 @@ from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.stages import self_supervised
 from lt_noisy.stages.base import Input
 from lt_noisy.training import parallel
-from lt_noisy.training.optim import ASCENTS, OPTIMIZERS, SCHEDULES, descend
+from lt_noisy.training.optim import ASCENTS, OPTIMIZERS, descend
+from lt_noisy.training.schedules import SCHEDULES
 from lt_noisy.training.state import TrainState
 
 LR, RHO = 0.1, 0.5
@@ -49,9 +50,10 @@ def _compiled(per_example, ascent, devices):
     ascent = bind(ascent, ASCENTS, "ascent")
 
     def step(state, data, batch):
-        def losses(params):
+        def losses(params, batch_stats):
             seen = {"seen": params["a"]}  # tells which pass it is of
-            return per_example(params, batch), (seen, seen, {"first": (params["a"][0], jnp.ones(()))})
+            running = {"seen": batch_stats["seen"] / 2 + params["a"]}
+            return per_example(params, batch), (running, seen, {"first": (params["a"][0], jnp.ones(()))})
 
         return descend(state, optax.sgd(LR), losses, batch["weights"], ascent, batch.get("ascent_weights"))
 
@@ -167,10 +169,22 @@ def test_all_but_the_gradient_is_of_the_clean_pass():
     _, plain_sums = _descend(_state(*START), _logistic, _without(batch, "ascent_weights"))
     for seen in (state.batch_stats, state.method):
         np.testing.assert_array_equal(seen["seen"], np.float32(START[0]))
+    both, _ = _descend(_state(*START), _logistic, batch, f"sam(rho={RHO}, statistics=both)")
+    np.testing.assert_array_equal(both.method["seen"], np.float32(START[0]))
+    np.testing.assert_array_equal(_flat(both.params), _flat(state.params))
     assert sums["first"] == (START[0][0], 1)
     np.testing.assert_allclose(sums["loss"], plain_sums["loss"], rtol=1e-5)
     assert np.abs(sums["grad_norm"][0] - plain_sums["grad_norm"][0]) > 1e-3
     assert int(state.step) == 1 and "ascent_norm" not in plain_sums
+
+
+@pytest.mark.parametrize(("statistics", "running"), [("clean", -2.0), ("both", -2.0 / 2 - 2.3)])
+def test_running_statistics_by_hand(statistics, running):
+    """The example of two parameters, whose first goes from -2 to -2.3; statistics are halved and the pass's added."""
+    batch = {"x": np.eye(2, dtype=np.float32), "weights": np.ones(2, np.float32)}
+    batch["ascent_weights"] = np.array([3.0, 8.0], np.float32)
+    state, _ = _descend(_state([-2.0], [1.0]), _squares, batch, f"sam(rho={RHO}, statistics={statistics})")
+    np.testing.assert_allclose(state.batch_stats["seen"], [running], rtol=1e-6)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
@@ -236,6 +250,7 @@ def _section(objective, ascent="none()", ascent_weights="none()"):
         optimizer=bind("sgd()", OPTIMIZERS, "optimizer"),
         schedule=bind("constant(lr=0.5)", SCHEDULES, "schedule"),
         batch_size=8,
+        keep_last=False,
         length=steps,
         log_every=steps,
         eval_every=steps,
@@ -286,6 +301,21 @@ def test_target_is_an_average_of_the_parameters_history(objective, decay):
     stats = [[jax.tree.leaves(tree["encoder"]) for tree in (s.target["batch_stats"], s.batch_stats)] for s in history]
     np.testing.assert_allclose(*(np.stack(leaves) for leaves in stats[1]), rtol=1e-5)
     assert np.abs(np.subtract(*(np.stack(leaves) for leaves in stats[5]))).max() > 1e-3
+
+
+def test_statistics_of_both_passes_are_those_of_two_passes_in_a_row():
+    """At rho 0 both passes are the clean one: as two plain steps from the same parameters."""
+    objective = "simsiam(size=8, hidden=4)"
+    (state, plain), (_, both) = _stepper(objective), _stepper(objective, "sam(rho=0.5, statistics=both)")
+    clean, _ = plain(state)
+    after, _ = both(state)
+    _, unmoved = _stepper(objective, "sam(rho=0.0, statistics=both)")
+    same, _ = unmoved(state)
+    twice, _ = plain(clean.replace(params=state.params, step=state.step))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6), twice.batch_stats, same.batch_stats
+    )
+    assert _spread(after.batch_stats, same.batch_stats) > 1e-3
 
 
 @pytest.mark.parametrize("objective", [MOCO, BYOL])
