@@ -11,6 +11,7 @@ step, the first with an empty compilation cache and the second with the one it l
 """
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import resource
@@ -70,7 +71,8 @@ def per_second(call, examples: int, seconds: float) -> float:
 
 def measure(job, stage, seconds: float) -> dict[str, Any]:
     """The rows of the table for one stage."""
-    ready = stage.kind.prepare(job, stage.section)
+    # Of whole batches: a last, short one would be compiled for in the middle of a round.
+    ready = stage.kind.prepare(job, dataclasses.replace(stage.section, keep_last=False))
     plan, devices = ready.plan, job.devices
     data = job.devices.replicate(ready.data)
     per_call = plan.batch_size * plan.steps_per_call

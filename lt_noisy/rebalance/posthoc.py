@@ -147,8 +147,9 @@ def lws(weight_decay: float = 5e-4) -> Rebalancing:
     have examples, plus weight_decay / 2 * |s|^2: what the authors' SGD with class-balanced sampling and weight decay
     descends. As in their code s starts from 1, scales the bias too, and may turn negative. Deviations: the minimum
     itself, by L-BFGS on cached un-augmented features, in place of a few epochs of SGD; the problem is strictly
-    convex, so there is one. Without weight decay there may be none: a classifier that has memorised its training set
-    is the better the larger its scale.
+    convex, so there is one. And the features are those of evaluation, where the authors' frozen encoder, left in
+    training mode, normalises by the batch (cRT can do that: `frozen_norm="batch"` of a stage). Without weight
+    decay there may be no minimum: a classifier that has memorised its training set is the better the larger its scale.
 
     Args:
       weight_decay: above 0. 5e-4 is the value in the authors' ImageNet-LT configuration.
