@@ -5,4 +5,12 @@ from lt_noisy.objectives.contrastive import moco, simclr
 from lt_noisy.objectives.rotation import rotation
 from lt_noisy.objectives.siamese import byol, simsiam
 
-OBJECTIVES = table({"simclr": simclr, "simsiam": simsiam, "byol": byol, "moco": moco, "rotation": rotation})
+OBJECTIVES = table(
+    {
+        "simclr": simclr,
+        "simsiam": simsiam,
+        "byol": byol,
+        "moco": moco,
+        "rotation": rotation,
+    }
+)
