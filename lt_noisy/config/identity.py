@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lt_noisy.config.fields import fields_of
@@ -24,24 +24,44 @@ def stage_identity(
       num_devices: part of the identity only where BatchNorm is per device.
       data: hashes of what the stage reads of the data.
       inputs: identity hashes of the stages it reads, by name.
+
+    Raises:
+      ValueError: two sources of one key, such as a field of the section and something measured of the same name.
     """
-    own = {f"{stage.name}.{field}": text for field, text in section_identity(stage).items()}
     shared = {name: resolved.texts[name] for name in ("seed", "model", "precision", "batch_norm")}
     if shared["batch_norm"] == "device":
         shared["devices"] = num_devices
-    return {
-        **shared,
-        **{f"{stage.name}.{k}": v for k, v in measured.items()},
-        **own,
-        **{f"data.{k}": v for k, v in data.items()},
-        **{f"inputs.{k}": v for k, v in inputs.items()},
-    }
+    own = {f"{stage.name}.{field}": text for field, text in section_identity(stage).items()}
+    return _disjoint(
+        f"the identity of {stage.name}",
+        shared,
+        own,
+        {f"{stage.name}.{k}": v for k, v in measured.items()},
+        {f"data.{k}": v for k, v in data.items()},
+        {f"inputs.{k}": v for k, v in inputs.items()},
+    )
+
+
+def of_data(name: str, measured: Iterable[str], keys: Iterable[str]) -> set[str]:
+    """Of the keys of an identity of stage `name` those that the data has a part in; the others are the config's own."""
+    own = {f"{name}.{key}" for key in measured}
+    return {key for key in keys if key in own or key.startswith(("data.", "inputs."))}
 
 
 def section_identity(stage: Stage) -> dict[str, Any]:
     """What of a stage's section belongs to its identity, and the revision of its kind once it has one."""
-    texts = identity_texts(stage.texts, stage.kind.section)
-    return texts | {"revision": stage.kind.revision} if stage.kind.revision > 1 else texts
+    revision = {"revision": stage.kind.revision} if stage.kind.revision > 1 else {}
+    return _disjoint(f"the section of {stage.name}", identity_texts(stage.texts, stage.kind.section), revision)
+
+
+def _disjoint(what: str, *parts: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping of all parts; a key of two of them would be the value of one, and a change of the other unseen."""
+    union: dict[str, Any] = {}
+    for part in parts:
+        if both := union.keys() & part.keys():
+            raise ValueError(f"{what} has two sources of {', '.join(sorted(both))}")
+        union |= part
+    return union
 
 
 def identity_texts(texts: Mapping[str, Any], section: type) -> dict[str, Any]:

@@ -28,6 +28,9 @@ from lt_noisy.stages.base import Kind
 from lt_noisy.training.parallel import MODES
 from lt_noisy.training.prune import KEEPS
 
+# What no stage can be called: the first parts of keys that an identity has beside those of its stage, and the directory
+# of earlier rounds, which stands where those of the stages do.
+RESERVED = ("data", "inputs", "earlier")
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 NORM_AXES = {"global": AXIS, "device": None}
 
@@ -105,6 +108,8 @@ def resolve(config: ConfigDict) -> Resolved:
     for name in sections:
         if name in fields_of(RunFields):
             raise UserError(f"config.{name} is a field of the run, not a section: give the stage another name")
+        if name in RESERVED:
+            raise UserError(f"config.{name}: no stage can be called {' or '.join(RESERVED)}: give it another name")
     values = {name: value for name, value in config.items() if name not in sections}
     fields, texts = bind_section(values, RunFields, "config")
     _check_numbers(fields)

@@ -70,6 +70,9 @@ class Dataset(NamedTuple):
             "observed_labels": array_sha256(self.observed),
             "clean_labels": array_sha256(self.clean),
         }
+        if self.source.train.files:  # which people rename, and sort anew between runs
+            content["test_images"] = array_sha256(self.test_images)
+            content["class_names"] = hashlib.sha256(repr(self.class_names).encode()).hexdigest()
         if self.validation is not None:
             content["validation"] = _joint_sha256(self.validation.ids, self.validation.observed)
         return content
@@ -84,11 +87,15 @@ def read_by(hashes: Mapping[str, str], labels: tuple[str, ...]) -> dict[str, str
     """Of the hashes of a data set those of what a stage reads: images, ids, the test set, and of its `labels`, if any.
 
     Whatever reads labels reports on the clean ones too, as it does on the test set; the held-out split is read for its
-    observed ones.
+    observed ones. Where images are files it names their classes, and what reads no labels is the same whatever those of
+    the test images are, though it reports on them: labels of files are corrected between runs.
     """
-    names = ["images", "ids", "test", *(f"{name}_labels" for name in dict.fromkeys([*labels, "clean"]) if labels)]
+    test = "test_images" if "test_images" in hashes and not labels else "test"
+    names = ["images", "ids", test, *(f"{name}_labels" for name in dict.fromkeys([*labels, "clean"]) if labels)]
     if "observed" in labels and "validation" in hashes:
         names.append("validation")
+    if labels and "class_names" in hashes:
+        names.append("class_names")
     return {name: hashes[name] for name in names}
 
 

@@ -15,11 +15,12 @@ from lt_noisy.training.interrupt import Interrupts
 
 
 class Work(NamedTuple):
-    """A stage, what it is given, and its identity (see `config.identity.stage_identity`)."""
+    """A stage, what it is given, its identity, and what was measured for that (`config.identity.stage_identity`)."""
 
     stage: Stage
     job: Job
     identity: Mapping[str, Any]
+    measured: Mapping[str, Any] = {}
 
 
 def make_jobs(
@@ -106,5 +107,5 @@ def identified(resolved: Resolved, jobs: list[Job]) -> list[Work]:
             {name: hashes[name] for name in stage.inputs.values()},
         )
         hashes[stage.name] = identity_sha256(identity)
-        works.append(Work(stage, job, identity))
+        works.append(Work(stage, job, identity, measured))
     return works

@@ -10,10 +10,11 @@ from ml_collections import ConfigDict
 from lt_noisy import revision
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data import manifest as manifests
-from lt_noisy.files import write_json
+from lt_noisy.files import user_path, write_json
 from lt_noisy.runs import report
 from lt_noisy.runs.card import run_card
 from lt_noisy.runs.jobs import Work, identified, make_jobs
+from lt_noisy.runs.rounds import begin
 from lt_noisy.runs.training_set import load
 from lt_noisy.runs.workdir import claim, default_workdir, finished, locked, place, waited_for
 from lt_noisy.training import parallel
@@ -43,7 +44,7 @@ def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str =
     revision.code()  # asked of git now: what is committed while the run goes on is not what ran
     resolved = resolve(config)
     devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
-    directory = pathlib.Path(workdir) if workdir else default_workdir(config_name, resolved)
+    directory = user_path(workdir) if workdir else default_workdir(config_name, resolved)
     interrupts = Interrupts()
     with interrupts.installed(), locked(directory):
         # Data: the training set as a manifest, and the images that it and the test set name.
@@ -55,8 +56,10 @@ def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str =
         # Identities: what makes each stage the same as one that stands finished somewhere.
         works = identified(resolved, jobs)
 
-        # Workdir: each stage has its directory, which is of no other; only now is anything written.
-        works = place(works, run_card(resolved, manifest, devices), store)
+        # Workdir: what other data made is set aside, each stage has its directory, which is of no other; only now is
+        # anything written.
+        begin(works, resolved, manifest, directory)
+        works = place(works, run_card(resolved, manifest, devices), user_path(store) if store else None)
         if not (directory / "manifest.json").exists():
             manifests.save(manifest, directory)
         print(report.header(config_name, resolved, manifest, dataset, works[0].job, directory), flush=True)
@@ -77,7 +80,7 @@ def _finish(work: Work, keep: str) -> dict[str, Any]:
     Args:
       keep: of the checkpoints of a stage that runs now (see `training.prune`).
     """
-    stage, job, identity = work
+    stage, job, identity = work.stage, work.job, work.identity
     with contextlib.ExitStack() as held:
         summary = finished(job.directory, identity)
         if summary is None:

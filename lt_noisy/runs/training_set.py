@@ -1,6 +1,7 @@
 """The data of a run: its training set, built from the recipe or loaded, and what it is evaluated against."""
 
 import pathlib
+from typing import Any
 
 from lt_noisy.config.resolve import Resolved
 from lt_noisy.data import manifest as manifests
@@ -13,7 +14,7 @@ def load(resolved: Resolved, workdir: pathlib.Path) -> tuple[manifests.Manifest,
     """The run's manifest, and the images and labels that it names; nothing is written.
 
     Building is a pure function of source and recipe, so it is done again on every start: a manifest that is already in
-    the workdir must be the same one.
+    the workdir must be of the same recipe, and another one only because the source has changed since.
 
     Raises:
       UserError: data that cannot be read, a manifest that does not fit it, or another run's in the workdir.
@@ -59,11 +60,16 @@ def _refuse_other(manifest: manifests.Manifest, workdir: pathlib.Path) -> None:
     if not (workdir / "manifest.json").exists():
         return
     stored = manifests.load(workdir)
-    if manifests.digest(stored) != manifests.digest(manifest):
+    if manifests.digest(stored) != manifests.digest(manifest) and _asked(stored) != _asked(manifest):
         raise UserError(
             f"{workdir} holds another run: its manifest differs ({_difference(stored, manifest)}); "
             "choose another --workdir, or remove it"
         )
+
+
+def _asked(manifest: manifests.Manifest) -> dict[str, Any]:
+    """The recipe without what the source says of itself."""
+    return {key: value for key, value in manifest.recipe.items() if key not in ("num_classes", "class_names")}
 
 
 def _difference(a: manifests.Manifest, b: manifests.Manifest) -> str:

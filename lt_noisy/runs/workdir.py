@@ -78,7 +78,7 @@ def waited_for(directory: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def place(works: Sequence[Work], card: Mapping[str, Any], store: str) -> list[Work]:
+def place(works: Sequence[Work], card: Mapping[str, Any], store: pathlib.Path | None) -> list[Work]:
     """Finds each stage its directory, in `store` where that is given; returns the works with their cards.
 
     Raises:
@@ -86,16 +86,17 @@ def place(works: Sequence[Work], card: Mapping[str, Any], store: str) -> list[Wo
     """
     placed: list[Work] = []
     made_by: dict[str, str | None] = {}  # sources of the stages as they stand finished, or of those that will make them
-    for stage, job, identity in works:
+    for work in works:
+        stage, job, identity = work.stage, work.job, work.identity
         sources = stage_sources(stage, {name: made_by[name] for name in stage.inputs.values()})
-        if store:
-            link(job.directory, pathlib.Path(store), identity, sources)
+        if store is not None:
+            link(job.directory, store, identity, sources)
         else:
             unlink_unused(job.directory)
         summary = finished(job.directory, identity)
         made_by[stage.name] = sources if summary is None else summary.get("sources_sha256")
         own = {**card, "identity": identity_sha256(identity), "sources_sha256": sources}
-        placed.append(Work(stage, job._replace(card=own), identity))
+        placed.append(work._replace(job=job._replace(card=own)))
     return placed
 
 
@@ -136,19 +137,29 @@ def finished(directory: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, 
     Raises:
       UserError: the directory holds a stage of another identity; what differs is named.
     """
-    stored, identity = _read(directory / "identity.json"), json.loads(json.dumps(identity))  # a tuple is a list there
-    if stored is not None:
-        keys = sorted(k for k in {*stored, *identity} if stored.get(k) != identity.get(k))
-        if keys:
-            differ = "; ".join(f"{k}: {_short(stored.get(k))} -> {_short(identity.get(k))}" for k in keys)
-            raise UserError(
-                f"{directory} holds another run of this stage ({differ}); choose another --workdir, or remove that "
-                "directory to run the stage again"
-            )
-    summary = _read(directory / "summary.json")
+    stored = read_json(directory / "identity.json")
+    if stored is not None and differences(stored, identity):
+        raise refusal(directory, stored, identity)
+    summary = read_json(directory / "summary.json")
     if summary is not None and summary.get("identity_sha256") != identity_sha256(identity):
         raise UserError(f"{directory} holds another run of this stage; choose another --workdir, or remove it")
     return summary
+
+
+def differences(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """The keys in which an identity and a stored one differ, sorted."""
+    identity = json.loads(json.dumps(identity))  # a tuple is a list there
+    return sorted(key for key in {*stored, *identity} if stored.get(key) != identity.get(key))
+
+
+def refusal(directory: pathlib.Path, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> UserError:
+    """Says what differs between a stage and the one that `directory` holds."""
+    keys = differences(stored, identity)
+    differ = "; ".join(f"{key}: {_short(stored.get(key))} -> {_short(identity.get(key))}" for key in keys)
+    return UserError(
+        f"{directory} holds another run of this stage ({differ}); choose another --workdir, or remove that "
+        "directory to run the stage again"
+    )
 
 
 def claim(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
@@ -157,7 +168,8 @@ def claim(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
     write_json(directory / "identity.json", dict(identity))
 
 
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
+def read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    """What a file of a stage or a run holds; None without one, `UserError` where it is damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

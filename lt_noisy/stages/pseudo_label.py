@@ -46,7 +46,7 @@ def check(job: Job, section: Section) -> dict[str, str]:
         raise UserError(f"{where}.init: that stage is trained on {data}, not on the run's manifest()")
     pool = unlabelled.pool(job, section, job.name)
     hashes = [array_sha256(array) for array in (pool.ids, pool.labels, unlabelled.images(pool))]
-    return {"pool": hashlib.sha256("".join(hashes).encode()).hexdigest()}
+    return {"pool_sha256": hashlib.sha256("".join(hashes).encode()).hexdigest()}
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
