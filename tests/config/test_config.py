@@ -3,8 +3,8 @@
 import pytest
 
 from lt_noisy.config.durations import DURATIONS, Clock
-from lt_noisy.config.identity import identity_sha256, section_identity, stage_identity
-from lt_noisy.config.resolve import check_variant, default, resolve, section
+from lt_noisy.config.identity import identity_sha256, of_data, section_identity, stage_identity
+from lt_noisy.config.resolve import RESERVED, check_variant, default, resolve, section
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 
@@ -90,6 +90,25 @@ def test_a_revised_kind_is_another_stage():
     assert section_identity(mixnn._replace(kind=mixnn.kind._replace(revision=1))) == {
         field: text for field, text in now.items() if field != "revision"
     }
+
+
+def test_an_identity_refuses_two_sources_of_one_key():
+    """A measured hash under the name of a field would be that field's text, and a change of the data unseen."""
+    resolved = resolve(_config())
+    stage = resolved.stages[1]
+    for measured in ({"loss": "a"}, {"kind": "a"}):
+        with pytest.raises(ValueError, match=rf"finetune has two sources of finetune\.{next(iter(measured))}"):
+            stage_identity(resolved, stage, measured, 1, {}, {})
+    identity = stage_identity(resolved, stage, {"steps": 3}, 1, {"ids": "a"}, {"pretrain": "b"})
+    assert of_data("finetune", {"steps": 3}, identity) == {"finetune.steps", "data.ids", "inputs.pretrain"}
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_names_that_no_stage_can_have(name):
+    c = _config().copy_and_resolve_references().unlock()
+    c[name] = section("supervised")
+    with pytest.raises(UserError, match=rf"config\.{name}: no stage can be called data or inputs or earlier"):
+        resolve(c)
 
 
 def test_the_device_count_matters_where_batchnorm_is_per_device():

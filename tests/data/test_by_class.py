@@ -1,6 +1,6 @@
 """The draws themselves: arrays as they have always been. Every record and manifest hangs on them."""
 
-from pathlib import Path
+import hashlib
 
 import numpy as np
 import pytest
@@ -10,8 +10,9 @@ from lt_noisy.data.dataset import Dataset, hold_out
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.pools import draw
-from lt_noisy.data.sources import SOURCES, folder
+from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import Source, Split
+from lt_noisy.data.sources.content import held_out, ids_of
 from lt_noisy.stages.cross_fit import assign_folds
 
 LABELS = np.array([1, 0, 2, 0, 1, 0, 2, 0, 1, 0, 0, 2, 1, 0, 0, 2], np.int32)
@@ -50,8 +51,13 @@ def test_test_splits():
     assert SOURCES["development"](source, percent=40)().test.ids.tolist() == [110, 6, 1, 112, 109]
     found = bind("digits(test_per_class=1)", SOURCES, "dataset")().test
     assert found.ids.tolist() == [5, 49, 89, 542, 844, 916, 1238, 1403, 1542, 1759]
-    held_out = [np.flatnonzero(folder._held_out(Path(name), 9, 40)).tolist() for name in ("photos/ant", "photos/bee")]
-    assert held_out == [[0, 1, 7], [3, 4, 6]]
+    contents = [hashlib.sha256(bytes([number])).digest() for number in range(9)]  # as of files, two classes in turn
+    assert np.flatnonzero(held_out(contents, np.arange(9) % 2, 2, 40)).tolist() == [1, 2, 5]
+    assert ids_of([*contents[:2], contents[0]]).tolist() == [
+        5907217581846130709,
+        2936650500528407930,
+        2242479095395439972,
+    ]
 
 
 def test_pool():

@@ -52,6 +52,20 @@ def test_identity_is_what_is_read(dataset):
     assert read_by(whole(dataset.source).hashes(), ())["images"] != ssl["images"]
 
 
+def test_labels_of_files_are_corrected_between_runs(dataset):
+    """What reads no labels is the same with other labels of test images; what reads some names classes."""
+    files = tuple(f"{i}.png" for i in range(len(dataset.source.train.ids)))
+    named = dataset._replace(source=dataset.source._replace(train=dataset.source.train._replace(files=files)))
+    corrected = named._replace(test_labels=np.roll(named.test_labels, 1))
+    assert read_by(corrected.hashes(), ()) == read_by(named.hashes(), ())
+    assert read_by(corrected.hashes(), ("observed",)) != read_by(named.hashes(), ("observed",))
+    renamed = named._replace(class_names=(*named.class_names[:-1], "nine"))
+    assert read_by(renamed.hashes(), ()) == read_by(named.hashes(), ())
+    assert read_by(renamed.hashes(), ("observed",)) != read_by(named.hashes(), ("observed",))
+    other = named._replace(test_images=named.test_images[::-1])
+    assert read_by(other.hashes(), ()) != read_by(named.hashes(), ())
+
+
 def test_rows(dataset):
     rows = np.array([5, 2, 9])
     part = dataset.rows(rows)

@@ -156,13 +156,29 @@ def photos(tmp_path):
 
 def test_images_of_a_folder_without_classes(photos):
     pool = drawn(POOLS["images"](photos, size=2), times=0.0)
-    assert pool.ids.tolist() == list(range(8)) and set(pool.labels) == {UNKNOWN}
+    assert (np.diff(pool.ids) > 0).all() and pool.ids[0] >= 0 and set(pool.labels) == {UNKNOWN}
     values = pool.images(np.arange(8))[:, 0, 0, 0].tolist()
-    assert values == [0, 20, 40, 60, 10, 30, 50, 70]  # 0.png, 2.png, ..., more/1.png, ...
+    assert sorted(values) == list(range(0, 80, 10))
     some = drawn(POOLS["images"](photos, size=2), times=0.5)  # of the 6 training images
-    assert len(some.ids) == 3 and set(some.ids) < set(range(8))
+    assert len(some.ids) == 3 and set(some.ids) < set(pool.ids)
     mixed = drawn(POOLS["images"](photos, size=2), times=1.0, irrelevant=0.5, irrelevant_source=make_source)
     assert sorted(mixed.labels) == [UNKNOWN] * 3 + [NOT_OF_ANY_CLASS] * 3
+
+
+def test_an_id_of_a_folder_without_classes_is_its_picture(photos, tmp_path):
+    """Another picture under the same name is another image; a new name and a new neighbour change nothing."""
+
+    def pool():
+        split = drawn(POOLS["images"](photos, size=2), dataset=make_dataset(make_source()), times=0.0)
+        return dict(zip(split.ids.tolist(), split.images(np.arange(len(split.ids)))[:, 0, 0, 0].tolist(), strict=True))
+
+    before = pool()
+    (tmp_path / "0.png").rename(tmp_path / "more" / "renamed.png")
+    Image.fromarray(np.full((2, 2), 200, np.uint8)).save(tmp_path / "new.png")
+    after = pool()
+    assert after.items() > before.items() and len(after) == 9
+    Image.fromarray(np.full((2, 2), 201, np.uint8)).save(tmp_path / "2.png")
+    assert len(pool().items() & after.items()) == 8 and 20 not in pool().values()
 
 
 def test_what_a_folder_without_classes_cannot_do(photos, tmp_path):

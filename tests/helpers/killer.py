@@ -72,6 +72,7 @@ MOMENTS = {
     "during a save": lambda: _on_call(checkpoint.Checkpoints, "save", 2, before=False),
     "between the last step and the summary": lambda: _on_replace("pretrain/summary.json"),
     "between stages": lambda: _on_replace("pretrain/summary.json", before=False),
+    "between moves to an earlier round": lambda: _on_replace("earlier/2/joint", before=False),
     "in the second stage": lambda: _on_call(loop, "grouped", 30),
 }
 

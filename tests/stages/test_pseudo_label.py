@@ -162,7 +162,7 @@ def test_the_identity_is_that_of_the_pool(finished):
         return pseudo_label.check(job, stage.section)
 
     first = pool()
-    assert len(first["pool"]) == 64 and pool(threshold=0.9, targets="soft") == first
+    assert len(first["pool_sha256"]) == 64 and pool(threshold=0.9, targets="soft") == first
     assert pool(irrelevant_source="digits(test_per_class=30)") != first  # the same ids, other images
     assert pool(times=1.0) != first
 
