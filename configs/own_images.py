@@ -6,9 +6,10 @@
 `photos` has one sub-folder of images per class. SimCLR looks at the images alone, then a network is trained with logit
 adjustment inside SuperLoss. Last, `folds` judges every label by a network that has not seen it:
 `folds/suspects.csv` in the run's directory lists files and classes, the likeliest mistakes first. Look at the first
-few dozen; the estimate of how many there are is rough.
+few dozen; the estimate of how many there are is rough. Move what is wrong to the folder of its class and give the same
+command again: the pre-training stays, what read the labels moves to `earlier/1` and runs again.
 
-The test images, a fifth of every class unless `photos` has `train` and `test`, are not judged (`test_percent=1` keeps
+The test images, about a fifth of every class unless `photos` has `train` and `test`, are not judged (`test_percent=1` keeps
 them few); their labels are as good as the others, and accuracy is measured against them. With fewer than 200 images
 in all lower the batch sizes (`--config.finetune.batch_size=32`, and so on).
 
