@@ -1,6 +1,7 @@
 """The command line: flags to a config, every mistake in one line."""
 
 import pathlib
+import re
 from typing import Any
 
 from absl import flags
@@ -24,9 +25,10 @@ Where the package is installed `lt-noisy` is the same program.
 
 
 def _joined(argv: list[str]) -> list[str]:
-    """`--config x` and `--config.field x` as `--config=x` and `--config.field=x`."""
+    """`--config x` and `--config.field x` as `--config=x` and `--config.field=x`, one hyphen before them as two."""
     joined: list[str] = []
     for argument in argv:
+        argument = re.sub(r"^-(?=config\b)", "--", argument)
         last = joined[-1] if joined else ""
         if last.partition(".")[0] == "--config" and "=" not in last and not argument.startswith("--"):
             joined[-1] = f"{last}={argument}"
@@ -74,6 +76,18 @@ def _overridden(config: ConfigDict, override: str) -> Any:
     return value
 
 
+def _last_tuples(config: ConfigDict, argv: list[str]) -> list[str]:
+    """The arguments without overrides of a tuple that a later one replaces: ml_collections would join them."""
+    last = {argument.partition("=")[0]: place for place, argument in enumerate(argv)}
+    return [
+        argument
+        for place, argument in enumerate(argv)
+        if last[argument.partition("=")[0]] == place
+        or not argument.startswith("--config.")
+        or not isinstance(_overridden(config, argument), tuple)
+    ]
+
+
 def _wrong_type(config: ConfigDict, override: str) -> str:
     flag, _, text = override.partition("=")
     value = _overridden(config, flag)
@@ -94,6 +108,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
     overrides = [argument for argument in argv if argument.startswith("--config.")]
     for override in overrides:
         _overridden(config, override)
+    argv = _last_tuples(config, argv)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "where the run goes", flag_values=values)
     flags.DEFINE_string("store", "", "where shared stages go", flag_values=values)
