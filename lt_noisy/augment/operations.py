@@ -18,17 +18,32 @@ def check_probability(p: float) -> None:
 
 
 def normalise(mean: tuple, std: tuple) -> Augment:
-    """``(image - mean) / std`` per channel, in training and evaluation alike; one number per channel."""
+    """``(image - mean) / std`` per channel, in training and evaluation alike.
+
+    Of images in colour one number serves all channels; of grey ones three numbers are weighted as their luma is, which
+    takes colours for equal.
+
+    Args:
+      mean, std: one number, or three, of the pixels in [0, 1]; std above 0.
+    """
     numbers = all(isinstance(x, (int, float)) and math.isfinite(x) for x in (*mean, *std))
-    if not numbers or len(mean) != len(std) or not mean or min(std) <= 0:
-        raise UserError(f"mean={mean} and std={std} must be as many numbers as the image has channels, std above 0")
+    if not numbers or len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:
+        raise UserError(f"mean={mean} and std={std} must be one number each, or one per colour channel, std above 0")
 
     def apply(image: jax.Array) -> jax.Array:
-        if image.shape[-1] != len(mean):
-            raise UserError(f"normalise has {len(mean)} means, but the images have {image.shape[-1]} channels")
-        return (image - to_float(mean)[None, None]) / to_float(std)[None, None]
+        mean_here, std_here = (to_float(_per_channel(numbers, image.shape[-1])) for numbers in (mean, std))
+        return (image - mean_here[None, None]) / std_here[None, None]
 
     return Augment(lambda key, image: apply(image), apply)
+
+
+def _per_channel(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One or three numbers as those of so many channels: see `normalise`."""
+    if len(numbers) == channels:
+        return numbers
+    if channels == 1:
+        return (sum(weight * number for weight, number in zip(image_ops.GREY_WEIGHTS, numbers, strict=True)),)
+    return numbers * channels
 
 
 def crop(pad: int = 4) -> Augment:

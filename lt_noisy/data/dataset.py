@@ -11,6 +11,7 @@ from lt_noisy.config.spec import table
 from lt_noisy.data.by_class import shuffled_by_class
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import Load, Source
+from lt_noisy.data.sources.channels import source_in
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import array_sha256
 
@@ -164,7 +165,9 @@ DATA = table({"manifest": manifest, "full": full, **SOURCES})
 
 
 def choose(data: Part | Load, dataset: Dataset) -> Dataset:
-    """What `data` (bound against `DATA`) means in a run on `dataset`; another source is taken whole."""
+    """What `data` (bound against `DATA`) means in a run on `dataset`; another source is whole, in its channels."""
     if data is Part.MANIFEST:
         return dataset
-    return whole(dataset.source if data is Part.FULL else data())
+    if data is Part.FULL:
+        return whole(dataset.source)
+    return whole(source_in(data(), dataset.train_images.shape[-1]))

@@ -18,6 +18,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import unlabelled_counts
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import Load, Source, Split
+from lt_noisy.data.sources.channels import split_in
 from lt_noisy.data.sources.folder import images_under
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
@@ -103,7 +104,7 @@ def draw(
     Returns:
       A split: ids int64 [M], unique, relevant images first and by rising id; labels int32 [M], the true ones,
       NOT_OF_ANY_CLASS where irrelevant, UNKNOWN throughout `images(...)`; images, a function of positions in the
-      pool. The id of an irrelevant image is -1 - its own.
+      pool, in the run's channels. The id of an irrelevant image is -1 - its own.
 
     Raises:
       UserError: an argument out of range; a pool without images, with fewer than classes, with other classes, or with
@@ -113,6 +114,7 @@ def draw(
     if isinstance(pool, Unlabelled) and ratio != 1:
         raise UserError(f"ratio={ratio:g} shapes a pool by its true labels, and images(...) has none; set ratio=1.0")
     split, rows = _candidates(pool, dataset)
+    split = split_in(split, dataset.train_images.shape[-1])
     total = round(times * len(dataset.ids))
     num_irrelevant = round(irrelevant * total) if times else round(len(rows) * irrelevant / (1 - irrelevant))
     if times and isinstance(pool, Unlabelled):
@@ -196,7 +198,7 @@ def _any(rows: np.ndarray, wanted: int, seed: int) -> np.ndarray:
 
 def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: int) -> Split:
     """The relevant images, then `number` irrelevant ones of another source."""
-    other, size = _loaded(source).train, len(relevant.ids)
+    other, size = split_in(_loaded(source).train, dataset.train_images.shape[-1]), len(relevant.ids)
     if len(other.ids) < number:
         raise UserError(
             f"{number} irrelevant images wanted, irrelevant_source has {len(other.ids)}; lower irrelevant or times"
@@ -226,5 +228,4 @@ def _check_shape(split: Split, name: str, dataset: Dataset) -> None:
     found, own = split.images(np.arange(1)).shape[1:], dataset.train_images.shape[1:]
     if found != own:
         shapes = " and ".join("x".join(map(str, shape)) for shape in (found, own))
-        hint = f"; give the source size=, e.g. size={own[0]}" if found[-1] == own[-1] else ""
-        raise UserError(f"images of the {name} and of the run are {shapes}{hint}")
+        raise UserError(f"images of the {name} and of the run are {shapes}; give the source size=, e.g. size={own[0]}")

@@ -104,15 +104,10 @@ def check(job: Job, section: Section, more: int = 0) -> Plan:
 
 
 def check_images(job: Job, apply: Callable[[jax.Array], jax.Array], where: str) -> tuple[int, ...]:
-    """The shape of `apply(image)` for the job's images; refuses, as `where`, images that it does not take.
-
-    Where the job starts from an earlier stage's encoder they must have as many channels as the run's own.
-    """
-    image, own = job.dataset.train_images.shape[1:], job.training_set.train_images.shape[1:]
-    if "init" in job.inputs and image[-1] != own[-1]:
-        raise UserError(f"config.{job.name}.data: its images have {image[-1]} channels, those of the run {own[-1]}")
+    """The shape of `apply(image)` for the job's images; refuses, as `where`, images that it does not take."""
+    image = jax.ShapeDtypeStruct(job.dataset.train_images.shape[1:], jnp.float32)
     try:
-        return jax.eval_shape(apply, jax.ShapeDtypeStruct(image, jnp.float32)).shape
+        return jax.eval_shape(apply, image).shape
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

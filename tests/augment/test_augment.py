@@ -171,8 +171,35 @@ def test_normalise_is_in_training_and_evaluation():
     expected = (image() - np.array([0.1, 0.2, 0.3])) / np.array([0.5, 1.0, 2.0])
     np.testing.assert_allclose(op.train(keys(1)[0], image()), expected, atol=1e-6)
     np.testing.assert_allclose(op.evaluate(image()), expected, atol=1e-6)
-    with pytest.raises(UserError, match="3 means, but the images have 1 channels"):
-        op.evaluate(image(channels=1))
+
+
+def test_normalise_takes_grey_images_by_luma_and_colours_by_one_number():
+    """A grey image is one whose three channels are equal: its luma is what it was, and so are the constants'."""
+    grey = image(channels=1)
+    found = build("normalise((0.1, 0.2, 0.3), (0.5, 1.0, 2.0))").evaluate(grey)
+    np.testing.assert_allclose(found, (grey - np.dot(LUMA, [0.1, 0.2, 0.3])) / np.dot(LUMA, [0.5, 1.0, 2.0]), atol=1e-6)
+    alike = build("normalise((0.4, 0.4, 0.4), (0.5, 0.5, 0.5))")
+    np.testing.assert_allclose(alike.evaluate(grey), alike.evaluate(np.repeat(grey, 3, -1))[..., :1], atol=1e-6)
+    one = build("normalise((0.4,), (0.5,))")
+    np.testing.assert_array_equal(one.evaluate(image()), alike.evaluate(image()))
+    for bad in ("normalise((), ())", "normalise((0.5, 0.5), (1.0, 1.0))", "normalise((0.5,), (1.0, 1.0, 1.0))"):
+        with pytest.raises(UserError, match="one number each, or one per colour channel"):
+            build(bad)
+
+
+@pytest.mark.parametrize("name", sorted(augment.AUGMENTS))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_operation_and_recipe_takes_grey_and_colour(name, channels):
+    arguments = {
+        "compose": "flip()",
+        "normalise": "(0.4, 0.5, 0.6), (0.2, 0.2, 0.2)",
+        "jitter": "0.4, 0.4, 0.4, 0.1",
+        "blur": "kernel=3",
+        "cutout": "2",
+    }
+    op, x = build(f"{name}({arguments.get(name, '')})"), image(8, 8, channels)
+    for out in (op.evaluate(x), op.train(keys(1)[0], x)):
+        assert out.shape == x.shape and np.isfinite(out).all()
 
 
 def test_compose_runs_left_to_right_with_independent_keys():
@@ -250,9 +277,9 @@ def test_batches_are_scaled_from_uint8_only():
         ("blur(kernel=4)", "odd"),
         ("cutout(0)", "size=0"),
         ("normalise((0.5,), (0.0,))", "std above 0"),
-        ("normalise((0.5, 0.5), (1.0,))", "as many"),
-        ("normalise((), ())", "as many"),
-        ('normalise(("a",), (1.0,))', "as many"),
+        ("normalise((0.5, 0.5), (1.0,))", "one number each"),
+        ("normalise((), ())", "one number each"),
+        ('normalise(("a",), (1.0,))', "one number each"),
         ("compose()", "at least one"),
         ("compose(flip(p=3.0))", "probability"),
     ],

@@ -50,11 +50,17 @@ def listed(names: Sequence[object] | np.ndarray) -> str:
 
 
 def in_memory(ids: np.ndarray, labels: np.ndarray, images: np.ndarray) -> Split:
-    """A split of arrays: ids and labels integer [N], images uint8 [N, H, W] or [N, H, W, 1 or 3]."""
-    images = images[..., None] if images.ndim == 3 else images
+    """A split of arrays: ids and labels integer [N], images uint8 [N, H, W] or [N, H, W, 1 or 3].
 
-    def chosen(rows: np.ndarray) -> np.ndarray:
+    All images in order are the array itself, not a copy.
+    """
+    images = images[..., None] if images.ndim == 3 else images
+    every = np.arange(len(images))
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        if np.array_equal(rows, every):
+            return images
         check_fits(len(rows), images.shape[1:], "the images of one split, copied from those of the data set")
         return images[rows]
 
-    return Split(ids.astype(np.int64), labels.astype(np.int32), chosen)
+    return Split(ids.astype(np.int64), labels.astype(np.int32), read)

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from lt_noisy.data.memory import check_fits
 from lt_noisy.data.sources.base import Load, Source, Split, listed
 from lt_noisy.data.sources.content import content_of, held_out, ids_of
-from lt_noisy.errors import UserError, first_line
+from lt_noisy.errors import UserError, first_line, say
 from lt_noisy.files import user_path
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -170,15 +170,13 @@ def _counted(files: list[Path]) -> str:
 
 def _note_skipped(root: Path, files: list[Path]) -> None:
     if files:
-        print(f"note: {root}: skipped {_counted(files)}; what is read is {', '.join(_SUFFIXES)}", flush=True)
+        say(f"note: {root}: skipped {_counted(files)}; what is read is {', '.join(_SUFFIXES)}")
 
 
 def _note_outside(root: Path, listing: _Listing) -> None:
     outside = sorted({*_files(root)} - {*listing.images, *listing.other_files})
     if outside:
-        print(
-            f"note: {root}: {len(outside)} files outside the class folders are not read ({outside[0]}, ...)", flush=True
-        )
+        say(f"note: {root}: {len(outside)} files outside the class folders are not read ({outside[0]}, ...)")
 
 
 def _read_all(root: Path, files: list[Path], size: int) -> tuple[np.ndarray, list[bytes]]:

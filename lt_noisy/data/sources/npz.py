@@ -7,6 +7,7 @@ import numpy as np
 
 from lt_noisy.data.memory import check_fits
 from lt_noisy.data.sources.base import Load, Source, Split, in_memory, listed
+from lt_noisy.data.sources.channels import unified
 from lt_noisy.errors import UserError, first_line
 from lt_noisy.files import user_path
 
@@ -14,8 +15,8 @@ from lt_noisy.files import user_path
 def npz(path: str) -> Load:
     """Arrays from one `.npz` file, held in memory.
 
-    Keys: train_images, test_images uint8 [N, H, W] or [N, H, W, 1 or 3]; train_labels, test_labels
-    integer [N] from 0; train_ids integer [N], unique (optional, else the row). The number of classes is the
+    Keys: train_images, test_images uint8 [N, H, W] or [N, H, W, 1 or 3], in colour where either is; train_labels,
+    test_labels integer [N] from 0; train_ids integer [N], unique (optional, else the row). The number of classes is the
     largest training label + 1, each of which has training images, and classes are named by their numbers.
     """
     path = str(user_path(path))
@@ -36,8 +37,8 @@ def npz(path: str) -> Load:
                 raise UserError(f"{path} has no array {key!r} (it has {', '.join(arrays) or 'none'})")
         train = _array_split(path, "train", arrays)
         test = _array_split(path, "test", arrays)
-        if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
-            raise UserError(f"{path}: train_images and test_images differ in shape after the first axis")
+        if arrays["train_images"].shape[1:3] != arrays["test_images"].shape[1:3]:
+            raise UserError(f"{path}: train_images and test_images differ in height or width")
         num_classes = int(train.labels.max()) + 1
         empty = np.setdiff1d(np.arange(num_classes), train.labels)
         if len(empty):  # nothing could be learnt of it, and its prior would be 0
@@ -48,7 +49,7 @@ def npz(path: str) -> Load:
         if test.labels.max() >= num_classes:
             most = f"train_labels only 0..{num_classes - 1}"
             raise UserError(f"{path}: test_labels holds class {test.labels.max()}, {most}")
-        return Source(train, test, tuple(map(str, range(num_classes))))
+        return unified(Source(train, test, tuple(map(str, range(num_classes)))))
 
     return load
 

@@ -68,7 +68,7 @@ def test_npz(tmp_path):
         ({"train_labels": np.array([0, 4, 4, 2])}, r"no image of 2 of the 5 classes \(1, 3\); labels must be 0\.\.C-1"),
         ({"test_labels": np.array([3, 0])}, r"test_labels holds class 3, train_labels only 0\.\.2"),
         ({"train_ids": np.array([1, 2, 3, 1])}, "train_ids holds duplicates"),
-        ({"test_images": pictures(2, height=5)}, "differ in shape"),
+        ({"test_images": pictures(2, height=5)}, "differ in height or width"),
         ({"test_images": pictures(0), "test_labels": np.zeros(0, int)}, "test_images is empty"),
         ({"train_labels": np.array([{}] * 4)}, "not a readable .npz"),
     ],
