@@ -9,9 +9,9 @@ adjustment inside SuperLoss. Last, `folds` judges every label by a network that 
 few dozen; the estimate of how many there are is rough. Move what is wrong to the folder of its class and give the same
 command again: the pre-training stays, what read the labels moves to `earlier/1` and runs again.
 
-The test images, about a fifth of every class unless `photos` has `train` and `test`, are not judged (`test_percent=1` keeps
-them few); their labels are as good as the others, and accuracy is measured against them. With fewer than 200 images
-in all lower the batch sizes (`--config.finetune.batch_size=32`, and so on).
+The test images, about a fifth of every class unless `photos` has `train` and `test`, are not judged (`test_percent=1`
+keeps them few); their labels are as good as the others, and accuracy is measured against them. With fewer than 200
+images in all lower the batch sizes (`--config.finetune.batch_size=32`, and so on).
 
 Images that nobody has sorted can be labelled by the network and trained on too:
 

@@ -1,4 +1,4 @@
-"""The rows of every class, in id order or shuffled: what every stratified draw starts from."""
+"""The rows of every class, in id order or shuffled, what every stratified draw starts from; and pairs of classes."""
 
 import numpy as np
 
@@ -21,6 +21,23 @@ def shuffled_by_class(
     """
     by_class = rows_by_class(labels, ids, num_classes)
     return [rng.generator(seed, f"{purpose}, class {c}").permutation(rows) for c, rows in enumerate(by_class)]
+
+
+def pair_counts(true: np.ndarray, given: np.ndarray, num_classes: int) -> list[list[int]]:
+    """[true class, given class, number] of every pair that comes, in order: JSON-ready, at most N of the C x C.
+
+    Args:
+      true, given: int [N] in [0, num_classes).
+    """
+    pairs, numbers = np.unique(true.astype(np.int64) * num_classes + given, return_counts=True)
+    return np.stack([pairs // num_classes, pairs % num_classes, numbers], axis=1).tolist()
+
+
+def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """float32 [N, C] of labels int [N], without an identity matrix [C, C]."""
+    rows = np.zeros((len(labels), num_classes), np.float32)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
 
 
 def held_out_of(count: int, percent: int) -> int:

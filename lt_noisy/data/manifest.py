@@ -1,10 +1,11 @@
 """The training set as a file: which examples, their clean and observed labels, and how they came about.
 
 On disk it is `manifest.npz` (exactly the arrays ids, clean_labels, observed_labels) and `manifest.json`:
+  format      2; see `_document` for 1, which is still read and has no such entry;
   recipe      what was asked for: the texts given to `build`, num_classes, class_names, seed, nominal_rate,
               noise_before_longtail;
   statistics  what came of it: number of examples, counts per clean and per observed class, realised rate
-              overall and per clean class, realised transition matrix;
+              overall and per clean class, realised transitions (`pair_counts` of clean and observed labels);
   sha256      of each array, of the three together (`digest`) and of the recipe.
 The JSON is a function of the arrays and the recipe, so `load` works it out again and refuses any difference.
 """
@@ -20,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from lt_noisy.config.spec import table
+from lt_noisy.data.by_class import pair_counts
 from lt_noisy.data.longtail import Select
 from lt_noisy.data.noise import Noise, transition_matrix
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path, write_arrays, write_json
 
+FORMAT = 2
 _DTYPES = {"ids": "<i8", "clean_labels": "<i4", "observed_labels": "<i4"}
 
 
@@ -88,16 +91,17 @@ def build(
 
 
 def statistics(manifest: Manifest) -> dict[str, Any]:
-    """What the training set is, JSON-ready (rates in 0..1; an empty class has rate 0 and stays itself)."""
+    """What the training set is, JSON-ready (rates in 0..1; an empty class has rate 0)."""
     clean, observed, num_classes = manifest.clean_labels, manifest.observed_labels, manifest.num_classes
-    matrix = transition_matrix(clean, observed, num_classes)
+    counts = np.bincount(clean, minlength=num_classes)
+    right = np.bincount(clean[clean == observed], minlength=num_classes)
     return {
         "num_examples": len(manifest.ids),
-        "clean_counts": np.bincount(clean, minlength=num_classes).tolist(),
+        "clean_counts": counts.tolist(),
         "observed_counts": np.bincount(observed, minlength=num_classes).tolist(),
         "realised_rate": float((clean != observed).mean()),
-        "realised_rate_per_clean_class": (1 - np.diag(matrix)).tolist(),
-        "transition_matrix": matrix.tolist(),
+        "realised_rate_per_clean_class": (1 - np.where(counts > 0, right / np.maximum(counts, 1), 1)).tolist(),
+        "transitions": pair_counts(clean, observed, num_classes),
     }
 
 
@@ -142,8 +146,15 @@ def load(path: str | os.PathLike[str]) -> Manifest:
         raise UserError(f"{npz_file} was altered: it must hold exactly {', '.join(_DTYPES)}, build it again")
     try:
         manifest = Manifest(**found, recipe=document["recipe"])
+        written = document.get("format", 1)
+        if written not in (1, FORMAT):
+            raise UserError(f"{json_file} has format {written!r}, which this version does not read (1 and {FORMAT})")
         # Hashes first: statistics of an altered num_classes might not fit in memory.
-        differing = _differing(document["sha256"], _hashes(manifest)) or _differing(document, _document(manifest))
+        differing = _differing(document["sha256"], _hashes(manifest)) or _differing(
+            document, _document(manifest, written)
+        )
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError):  # a recipe without its fields, arrays that no set could have
         raise UserError(f"{base}: the files were altered or do not belong together, build it again") from None
     if differing:
@@ -200,10 +211,16 @@ def diff(a: Manifest, b: Manifest) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def _document(manifest: Manifest) -> dict[str, Any]:
-    """What manifest.json holds."""
+def _document(manifest: Manifest, written: int = FORMAT) -> dict[str, Any]:
+    """What manifest.json holds in this format; 1 had the transition matrix [C][C] in place of `transitions`."""
     _check(manifest)
-    return {"recipe": manifest.recipe, "statistics": statistics(manifest), "sha256": _hashes(manifest)}
+    content = {"recipe": manifest.recipe, "statistics": statistics(manifest), "sha256": _hashes(manifest)}
+    if written > 1:
+        return {"format": written, **content}
+    matrix = transition_matrix(manifest.clean_labels, manifest.observed_labels, manifest.num_classes)
+    del content["statistics"]["transitions"]
+    content["statistics"]["transition_matrix"] = matrix.tolist()
+    return content
 
 
 def _hashes(manifest: Manifest) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Label noise: from clean to observed labels.
 
-A factory returns a `Noise`. Every random kind is a rate and a row-stochastic matrix Q [C, C]:
+A factory returns a `Noise`. Every random kind is a rate and a row-stochastic matrix Q [C, C], made row by row:
   draw='exact'        exactly floor(rate * N) examples, picked uniformly, get a label from Q[their label];
   draw='independent'  each example gets one from (1 - rate) I + rate Q.
 N is every example, whatever its class; `heteroskedastic` alone counts and picks among the classes that it affects.
@@ -20,13 +20,14 @@ import numpy as np
 
 from lt_noisy import rng
 from lt_noisy.config.spec import table
-from lt_noisy.data.by_class import shuffled_by_class
+from lt_noisy.data.by_class import rows_by_class, shuffled_by_class
 from lt_noisy.errors import UserError
 from lt_noisy.files import read_array
 
 Corrupt = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 Draw = Literal["exact", "independent"]
-Conditional = Callable[[np.ndarray, int], np.ndarray]  # (labels, num_classes) -> Q float64 [C, C]
+Row = Callable[[int], np.ndarray]  # class c -> Q[c] float64 [C]
+Conditional = Callable[[np.ndarray, int], Row]  # (labels, num_classes) -> the rows of Q
 _CIFAR10_PAIRS = ((9, 1), (2, 0), (4, 7), (3, 5), (5, 3))  # truck, bird, deer, cat, dog
 _CIFAR100_SUPERCLASSES = (  # fine labels of the 20 coarse ones, in order (aquatic mammals, fish, ...)
     (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
@@ -69,10 +70,10 @@ def symmetric(rate: float, include_true: bool = True, draw: Draw = "exact") -> N
       draw: `exact` or `independent`.
     """
 
-    def conditional(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    def conditional(labels: np.ndarray, num_classes: int) -> Row:
         if include_true:
-            return np.full((num_classes, num_classes), 1 / num_classes)
-        return (1 - np.eye(num_classes)) / (num_classes - 1)
+            return lambda c: np.full(num_classes, 1 / num_classes)
+        return lambda c: (1 - _one_hot(c, num_classes)) / (num_classes - 1)
 
     return _random(rate, draw, conditional)
 
@@ -105,16 +106,14 @@ def asymmetric(
         raise UserError(f"pairs={pairs}: each class goes to one other class")
     needed, chosen = _MAPS[map] if map else (0, pairs)
 
-    def conditional(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    def conditional(labels: np.ndarray, num_classes: int) -> Row:
         if map and num_classes != needed:
             raise UserError(f"asymmetric: map={map!r} is for {needed} classes, the data has {num_classes}")
         largest = int(np.max(chosen))
         if largest >= num_classes:
             raise UserError(f"asymmetric: pairs name class {largest}, the data has 0..{num_classes - 1}")
-        matrix = np.eye(num_classes)
-        for source, target in chosen:
-            matrix[source] = np.eye(num_classes)[target]
-        return matrix
+        targets = dict(chosen)
+        return lambda c: _one_hot(targets.get(c, c), num_classes)
 
     return _random(rate, draw, conditional)
 
@@ -125,13 +124,11 @@ def imbalance(rate: float, draw: Draw = "exact") -> Noise:
     n_j are the counts of the labels given: those of the long-tailed set, unless noise comes before it.
     """
 
-    def conditional(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    def conditional(labels: np.ndarray, num_classes: int) -> Row:
         counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
         if (counts > 0).sum() < 2:
             raise UserError("imbalance: all examples are of one class; at least 2 are needed")
-        matrix = np.tile(counts, (num_classes, 1))
-        np.fill_diagonal(matrix, 0)
-        return matrix / (counts.sum() - counts)[:, None]
+        return lambda c: counts * (1 - _one_hot(c, num_classes)) / (counts.sum() - counts[c])
 
     return _random(rate, draw, conditional)
 
@@ -158,11 +155,16 @@ def heteroskedastic(rate: float = 0.4, groups: tuple = ((1, 9), (3, 5)), draw: D
     if not groups or len(set(named)) < len(named):
         raise UserError(f"groups={groups}: at least one group, and each class in one group, once")
 
-    def conditional(labels: np.ndarray, num_classes: int) -> np.ndarray:
-        matrix = np.eye(num_classes)
-        for group in groups:
-            matrix[np.ix_(group, group)] = (1 - np.eye(len(group))) / (len(group) - 1)
-        return matrix
+    def conditional(labels: np.ndarray, num_classes: int) -> Row:
+        def row(c: int) -> np.ndarray:
+            group = next((group for group in groups if c in group), (c,))
+            probabilities = _one_hot(c, num_classes)
+            if len(group) > 1:
+                probabilities[list(group)] = 1 / (len(group) - 1)
+                probabilities[c] = 0
+            return probabilities
+
+        return row
 
     inside = _random(rate, draw, conditional)
 
@@ -193,7 +195,7 @@ def transition(matrix: tuple = (), path: str = "", draw: Draw = "exact") -> Nois
         if len(t) != num_classes:
             raise UserError(f"transition: the matrix is for {len(t)} classes, the data has {num_classes}")
         if draw == "independent":
-            return _draw(labels, ids, t, 1.0, draw, seed)
+            return _draw(labels, ids, lambda c: t[c], num_classes, 1.0, draw, seed)
         return _by_quota(labels, ids, t, seed)
 
     return Noise(corrupt, False, None)
@@ -251,14 +253,23 @@ def _random(rate: float, draw: Draw, conditional: Conditional) -> Noise:
     def corrupt(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
         if num_classes < 2:
             raise UserError("label noise needs at least 2 classes")
-        return _draw(labels, ids, conditional(labels, num_classes), rate, draw, seed)
+        return _draw(labels, ids, conditional(labels, num_classes), num_classes, rate, draw, seed)
 
     return Noise(corrupt, False, rate)
 
 
-def _draw(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, draw: Draw, seed: int) -> np.ndarray:
-    """Picks examples, then relabels each picked one from matrix[label], by inverse distribution function."""
-    order = np.argsort(ids)
+def _one_hot(c: int, num_classes: int) -> np.ndarray:
+    row = np.zeros(num_classes)
+    row[c] = 1
+    return row
+
+
+def _draw(
+    labels: np.ndarray, ids: np.ndarray, row: Row, num_classes: int, rate: float, draw: Draw, seed: int
+) -> np.ndarray:
+    """Picks examples, then relabels each picked one from row(label), by inverse distribution function."""
+    rank = np.empty(len(ids), np.int64)
+    rank[np.argsort(ids)] = np.arange(len(ids))
     if draw == "exact":
         # A Fraction of the text: floor(0.29 * 100) is 29, which it is not in floating point.
         number = math.floor(Fraction(str(float(rate))) * len(labels))
@@ -266,12 +277,13 @@ def _draw(labels: np.ndarray, ids: np.ndarray, matrix: np.ndarray, rate: float, 
     else:
         picked = rng.generator(seed, "noise, examples").random(len(labels)) < rate
     uniform = rng.generator(seed, "noise, labels").random(len(labels))
-    cumulative = np.cumsum(matrix, axis=1)
-    cumulative /= cumulative[:, -1:]
     observed = labels.astype(np.int32)
-    for c in np.unique(labels):
-        relabelled = picked & (labels[order] == c)
-        observed[order[relabelled]] = np.searchsorted(cumulative[c], uniform[relabelled], side="right")
+    for c, members in enumerate(rows_by_class(labels, ids, num_classes)):
+        relabelled = members[picked[rank[members]]]
+        if len(relabelled):
+            cumulative = np.cumsum(row(c))
+            cumulative /= cumulative[-1]
+            observed[relabelled] = np.searchsorted(cumulative, uniform[rank[relabelled]], side="right")
     return observed
 
 

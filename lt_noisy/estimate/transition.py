@@ -19,6 +19,7 @@ from lt_noisy.config.spec import table
 from lt_noisy.data.noise import transition_matrix
 from lt_noisy.errors import UserError, check_range
 
+_BLOCK = 2**21  # probabilities looked at together
 _TOLERANCE = 1e-6  # of a comparison with a mean of float32 probabilities
 
 
@@ -122,14 +123,16 @@ def confident_joint(probabilities: np.ndarray, observed: np.ndarray) -> np.ndarr
       probabilities: float [N, C].
       observed: int [N], labels in 0..C-1; a class without any is nobody's.
     """
-    labels = observed[:, None] == np.arange(probabilities.shape[1])
-    total = np.where(labels, probabilities, 0).sum(axis=0, dtype=np.float64)
-    number = labels.sum(axis=0)
+    classes, rows = probabilities.shape[1], np.arange(len(observed))
+    number = np.bincount(observed, minlength=classes)
+    total = np.bincount(observed, weights=probabilities[rows, observed], minlength=classes)
     thresholds = np.where(number > 0, np.maximum(total / np.maximum(number, 1), 2 * _TOLERANCE), np.inf)
-    reached = np.where(probabilities >= thresholds - _TOLERANCE, probabilities, -1)
-    sure = reached.max(axis=1) >= 0
-    joint = np.zeros((probabilities.shape[1],) * 2, np.int64)
-    np.add.at(joint, (observed[sure], reached[sure].argmax(axis=1)), 1)
+    joint = np.zeros((classes, classes), np.int64)
+    for block in np.array_split(rows, -(-len(rows) * classes // _BLOCK)):
+        p = probabilities[block]
+        reached = np.where(p >= thresholds - _TOLERANCE, p, -1)
+        sure = reached.max(axis=1) >= 0
+        np.add.at(joint, (observed[block[sure]], reached[sure].argmax(axis=1)), 1)
     return joint
 
 
@@ -154,7 +157,7 @@ def describe(estimate: TransitionEstimate, observed: np.ndarray, clean: np.ndarr
       clean: int [N], true labels.
 
     Returns:
-      `matrix` and `clean_counts`, the estimate; `estimated_rate` and `realised_rate`, shares of wrong labels;
+      `clean_counts`, estimated; `estimated_rate` and `realised_rate`, shares of wrong labels;
       `mean_absolute_error` of the entries, and `total_variation` (half the sum of absolute errors, 0..1) of a row,
       both averaged over the classes that have examples; `clean_prior_total_variation`, of the estimated clean shares
       from the true ones, and `observed_prior_total_variation`, of the observed shares, for comparison.
@@ -169,7 +172,6 @@ def describe(estimate: TransitionEstimate, observed: np.ndarray, clean: np.ndarr
         return float(abs(counts - true_counts).sum() / (2 * size))
 
     return {
-        "matrix": estimate.matrix.tolist(),
         "clean_counts": estimate.clean_counts.tolist(),
         "estimated_rate": float(1 - right / size),
         "realised_rate": float((observed != clean).mean()),

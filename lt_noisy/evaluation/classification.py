@@ -2,16 +2,20 @@
 
 Pure NumPy and scikit-learn, float64 inside. Accuracies, shares and calibration errors are fractions in
 [0, 1]; NLL is in nats. A figure that does not exist (a class without test images, a group without classes) is
-None, never NaN.
+None, never NaN. What takes float64 [N, C] takes it a block of rows at a time; nothing is [C, C].
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.special import log_softmax
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
+from lt_noisy.data.by_class import pair_counts
 from lt_noisy.errors import UserError, check_finite, check_range
 
 _ECE_BINS = 15
+_BLOCK = 2**21  # numbers, 16 MiB of float64
 
 
 def classification(
@@ -34,11 +38,15 @@ def classification(
     logits, labels = checked_logits(logits, labels)
     if len(class_names) != logits.shape[1]:
         raise UserError(f"class_names has {len(class_names)} entries for {logits.shape[1]} classes of logits")
-    predictions, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
+    predictions = logits.argmax(-1)
+    at_label, highest = np.empty(len(labels)), np.empty(len(labels))
+    for rows, log_p in log_probabilities(logits):
+        at_label[rows] = log_p[np.arange(len(log_p)), labels[rows]]
+        highest[rows] = log_p.max(-1)
     return {
         **accuracies(predictions, labels, train_counts, class_names),
-        "nll": float(-log_p[np.arange(len(labels)), labels].mean()),
-        "ece": expected_calibration_error(np.exp(log_p.max(-1)), predictions == labels),
+        "nll": float(-at_label.mean()),
+        "ece": expected_calibration_error(np.exp(highest), predictions == labels),
     }
 
 
@@ -57,8 +65,8 @@ def accuracies(
       `accuracy`; `balanced_accuracy`, the mean per-class accuracy (recall) over the classes present in
       `labels`; `per_class_accuracy` [C] and `class_names` [C]; `groups`, for each of `class_groups` its
       {accuracy, num_classes}; `last_three_classes`, {accuracy, classes}: the last by falling training count,
-      by name; `confusion_matrix` [C, C], counts, rows the true class. A group's accuracy is the mean
-      per-class accuracy.
+      by name; `confusions`, the entries of the confusion matrix that are not 0: [true class, predicted class,
+      number]. A group's accuracy is the mean per-class accuracy.
 
     Raises:
       UserError: shapes that do not fit, no examples, a prediction or label outside [0, C).
@@ -73,9 +81,9 @@ def accuracies(
     check_range(predictions, num_classes, "predictions")
     check_range(labels, num_classes)
 
-    matrix = confusion_matrix(labels, predictions, labels=np.arange(num_classes))
-    totals = matrix.sum(1)
-    recalls = np.where(totals > 0, matrix.diagonal() / np.maximum(totals, 1), np.nan)
+    totals = np.bincount(labels, minlength=num_classes)
+    right = np.bincount(labels[predictions == labels], minlength=num_classes)
+    recalls = np.where(totals > 0, right / np.maximum(totals, 1), np.nan)
     last_three = _falling(train_counts)[-3:]
     return {
         "accuracy": float((predictions == labels).mean()),
@@ -90,7 +98,7 @@ def accuracies(
             "accuracy": _mean(recalls[last_three]),
             "classes": [class_names[c] for c in last_three],
         },
-        "confusion_matrix": matrix.tolist(),
+        "confusions": pair_counts(labels, predictions, num_classes),
     }
 
 
@@ -149,8 +157,9 @@ def label_noise(logits: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> 
     logits, observed = checked_logits(logits, observed)
     _, clean = checked_logits(logits, clean)
     predictions = logits.argmax(-1)
-    wrong = observed != clean
-    losses = -log_softmax(logits, axis=-1)[np.arange(len(observed)), observed]
+    wrong, losses = observed != clean, np.empty(len(observed))
+    for rows, log_p in log_probabilities(logits):
+        losses[rows] = -log_p[np.arange(len(log_p)), observed[rows]]
     return {
         "wrong_labels": int(wrong.sum()),
         "memorised": _mean((predictions == observed)[wrong]),
@@ -162,14 +171,22 @@ def label_noise(logits: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> 
 
 
 def checked_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits as float64 [N, C] and labels int [N], or a `UserError`."""
-    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    """Logits [N, C] and labels int [N] as they are, or a `UserError`."""
+    logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         shapes = f"{list(logits.shape)} and {list(labels.shape)}"
         raise UserError(f"logits must be [N, C] and labels [N] with N at least 1, not {shapes}")
     check_finite(logits, "logits")
     check_range(labels, logits.shape[1])
     return logits, labels
+
+
+def log_probabilities(logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """log softmax of logits [N, C], a block of rows at a time: which rows, and theirs in float64."""
+    size = max(_BLOCK // logits.shape[1], 1)
+    for start in range(0, len(logits), size):
+        rows = slice(start, start + size)
+        yield rows, log_softmax(logits[rows].astype(np.float64), axis=-1)
 
 
 def _falling(train_counts: np.ndarray) -> np.ndarray:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lt_noisy.errors import UserError, check_range
 from lt_noisy.estimate.clean_probability import clean_probability
-from lt_noisy.evaluation.classification import checked_logits, class_groups
+from lt_noisy.evaluation.classification import checked_logits, class_groups, log_probabilities
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,17 +39,19 @@ def quality(logits: np.ndarray, observed: np.ndarray, seed: int) -> dict[str, np
     logits, observed = checked_logits(logits, observed)
     if logits.shape[1] < 2:
         raise UserError(f"label quality needs at least two classes, not {logits.shape[1]}")
-    log_p = log_softmax(logits, axis=-1)
-    probabilities, rows = np.exp(log_p), np.arange(len(observed))
-    unobserved = probabilities.copy()
-    unobserved[rows, observed] = 0
-    loss = -log_p[rows, observed]
+    loss, margin, probabilities = np.empty(len(observed)), np.empty(len(observed)), np.empty(logits.shape, np.float32)
+    for rows, log_p in log_probabilities(logits):
+        exact, own = np.exp(log_p), (np.arange(len(log_p)), observed[rows])
+        probabilities[rows] = exact
+        loss[rows], margin[rows] = -log_p[own], exact[own]
+        exact[own] = 0
+        margin[rows] -= exact.max(-1)
     return {
         "loss": loss,
-        "margin": probabilities[rows, observed] - unobserved.max(-1),
+        "margin": margin,
         "wrong_probability": _rising(1 - clean_probability(loss, seed), loss),
         "suggested": logits.argmax(-1).astype(np.int32),
-        "probabilities": probabilities.astype(np.float32),
+        "probabilities": probabilities,
     }
 
 

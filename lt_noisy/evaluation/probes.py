@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lt_noisy import rng
 from lt_noisy.config.spec import table
+from lt_noisy.data.by_class import rows_by_class
 from lt_noisy.errors import UserError, check_finite, check_range
 from lt_noisy.evaluation.classification import accuracies, classification
 from lt_noisy.precision import to_float
@@ -163,7 +164,8 @@ def few_shot(labels: np.ndarray, num_classes: int, shots: int, seed: int, draw: 
         raise UserError("a few-shot probe needs training examples, and there are none")
     check_range(labels, num_classes)
     generator = rng.generator(seed, "few_shot", draw)
-    rows = [generator.permutation(np.flatnonzero(labels == c))[:shots] for c in range(num_classes)]
+    by_class = rows_by_class(labels, np.arange(len(labels)), num_classes)
+    rows = [generator.permutation(members)[:shots] for members in by_class]
     return np.sort(np.concatenate(rows))
 
 

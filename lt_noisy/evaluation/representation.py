@@ -4,17 +4,19 @@ import numpy as np
 from sklearn.preprocessing import normalize
 
 from lt_noisy import rng
+from lt_noisy.data.by_class import rows_by_class
 from lt_noisy.errors import UserError, check_finite, check_range
-from lt_noisy.estimate.neighbours import most_similar
+from lt_noisy.estimate.neighbours import Vectors, most_similar
 
 _MIN_RANK = 2  # effective rank below this is a collapse
+_VOTES = 2**21  # held at once, 16 MiB of float64
 _ROUNDING = 1e-12  # variance of unit vectors along a direction that float32 rounding alone may give
 
 
 def knn_predict(
-    bank_features: np.ndarray,
+    bank_features: np.ndarray | Vectors,
     bank_labels: np.ndarray,
-    queries: np.ndarray,
+    queries: np.ndarray | Vectors,
     num_classes: int,
     k: int = 200,
     temperature: float = 0.1,
@@ -47,13 +49,24 @@ def knn_predict(
         raise UserError(f"the bank has {len(bank_features)} features and {len(bank_labels)} labels")
     bank_labels = np.asarray(bank_labels)
     check_range(bank_labels, num_classes)
-    check_finite(bank_features, "features")
-    check_finite(queries, "features")
+    for features in (bank_features, queries):
+        if not isinstance(features, Vectors):
+            check_finite(features, "features")
     similarity, rows = most_similar(queries, bank_features, min(k, len(bank_features)))
     # The largest weight as 1: the vote is the same, and no temperature overflows.
     weights = np.exp((similarity - similarity[:, :1]) / np.float64(temperature))
-    cells = np.arange(len(queries))[:, None] * num_classes + bank_labels[rows]
-    votes = np.bincount(cells.ravel(), weights=weights.ravel(), minlength=len(queries) * num_classes)
+    block = max(_VOTES // num_classes, 1)
+    elected = [
+        _elected(bank_labels[rows[start : start + block]], weights[start : start + block], num_classes)
+        for start in range(0, len(rows), block)
+    ]
+    return np.concatenate(elected)
+
+
+def _elected(candidates: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
+    """The class int64 [Q] with the largest sum of weights [Q, k], for classes int [Q, k]."""
+    cells = np.arange(len(candidates))[:, None] * num_classes + candidates
+    votes = np.bincount(cells.ravel(), weights=weights.ravel(), minlength=len(candidates) * num_classes)
     return votes.reshape(-1, num_classes).argmax(-1)
 
 
@@ -71,7 +84,7 @@ def balanced_bank(labels: np.ndarray, num_classes: int, size: int, seed: int) ->
         raise UserError(f"a bank of {size} rows cannot be drawn from {len(labels)}: take 1 to {len(labels)}")
     check_range(labels, num_classes)
     generator = rng.generator(seed, "balanced_bank")
-    members = sorted((np.flatnonzero(labels == c) for c in range(num_classes)), key=len)
+    members = sorted(rows_by_class(labels, np.arange(len(labels)), num_classes), key=len)
     rows = []
     left = size
     for done, candidates in enumerate(members):  # the small classes first: what they lack goes to the larger

@@ -27,6 +27,7 @@ from sklearn.metrics import roc_auc_score
 
 from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import choice, plain, spec, stage_ref
+from lt_noisy.data.by_class import one_hot
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
@@ -123,7 +124,7 @@ def memory(job: Job, section: Section) -> dict[str, np.ndarray]:
     dataset = job.dataset
     size = len(dataset.ids)
     arrays = {
-        "targets": np.eye(dataset.num_classes, dtype=np.float32)[dataset.observed],
+        "targets": one_hot(dataset.observed, dataset.num_classes),
         "clean": np.ones(size, np.float32),
         "losses": np.zeros((section.history, size), np.float32),
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from lt_noisy import files
 from lt_noisy.config.fields import plain, spec
+from lt_noisy.data.by_class import one_hot
 from lt_noisy.data.pools import IRRELEVANT, POOLS, Own, Unlabelled, draw
 from lt_noisy.data.sources.base import Load, Split
 from lt_noisy.errors import UserError
@@ -134,7 +135,7 @@ def examples(job: Job) -> Examples:
     extra = read(job, job.inputs["pseudo"])
     observed = dataset.observed
     if extra.targets.ndim == 2:
-        observed = np.eye(dataset.num_classes, dtype=np.float32)[observed]
+        observed = one_hot(observed, dataset.num_classes)
     return Examples(
         np.concatenate([dataset.train_images, extra.images]),
         np.concatenate([observed, extra.targets]),

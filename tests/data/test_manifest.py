@@ -89,9 +89,37 @@ def test_statistics_by_hand(tmp_path):
         "observed_counts": [3, 0, 2, 0],
         "realised_rate": 0.4,
         "realised_rate_per_clean_class": [0.25, 1.0, 0.0, 0.0],
-        "transition_matrix": [[0.75, 0, 0.25, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+        "transitions": [[0, 0, 3], [0, 2, 1], [1, 2, 1]],
     }
     assert written["sha256"]["arrays"] == manifest.digest(m)
+
+
+def test_a_manifest_of_format_1_is_read_and_checked_as_before(tmp_path):
+    """It had the whole transition matrix, and did not name its format."""
+    m = manifest.Manifest(np.arange(5), np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 2, 2]), {"num_classes": 4})
+    manifest.save(m, tmp_path)
+    file = tmp_path / "manifest.json"
+    document = json.loads(file.read_text())
+    assert document.pop("format") == 2
+    del document["statistics"]["transitions"]
+    matrix = [[0.75, 0, 0.25, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    document["statistics"]["transition_matrix"] = matrix
+    file.write_text(json.dumps(document))
+    assert manifest.digest(manifest.load(tmp_path)) == manifest.digest(m) == document["sha256"]["arrays"]
+    matrix[0][1] = 0.25
+    file.write_text(json.dumps(document))
+    refused(tmp_path, "statistics.transition_matrix does not agree")
+    file.write_text(json.dumps({**document, "format": 3}))
+    refused(tmp_path, "has format 3, which this version does not read")
+
+
+def test_nothing_in_the_json_grows_with_the_square_of_the_classes(tmp_path):
+    classes = 3000
+    labels = np.arange(classes, dtype=np.int32)
+    recipe = {"num_classes": classes, "class_names": [str(c) for c in labels]}
+    manifest.save(manifest.Manifest(labels.astype(np.int64), labels, labels[::-1], recipe), tmp_path)
+    assert (tmp_path / "manifest.json").stat().st_size < 200 * classes
+    assert manifest.load(tmp_path).num_classes == classes
 
 
 def test_digest_is_of_the_arrays_alone():

@@ -219,7 +219,7 @@ def test_describe_by_hand():
     estimate = TransitionEstimate(np.array([[0.5, 0.5, 0], [0.2, 0.8, 0], [1, 0, 0]]), np.array([3.0, 2.0, 1.0]))
     found = describe(estimate, observed, clean)
     json.dumps(found, allow_nan=False)
-    assert found.pop("matrix") == estimate.matrix.tolist() and found.pop("clean_counts") == [3, 2, 1]
+    assert found.pop("clean_counts") == [3, 2, 1]
     assert found == {
         "estimated_rate": pytest.approx(1 - (1.5 + 1.6 + 0) / 6),
         "realised_rate": pytest.approx(1 / 6),
