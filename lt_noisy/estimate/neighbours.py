@@ -2,12 +2,13 @@
 
 Everything here is a search for the largest scores q . b + offset. Of vectors of length 1 they are cosines; with 2 q and
 -|b|^2 they are |q|^2 less the squared Euclidean distance. Products are float32, on JAX's default device; at most
-`BLOCK` by `TILE` scores are held at once, whatever the size of the bank. Ties go to the first row.
+`BLOCK` by `TILE` scores are held at once, whatever the size of the bank, and of `Vectors`, which are made as they are
+needed, at most `HELD` bytes. Ties go to the first row.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,29 @@ from sklearn.preprocessing import normalize
 PyTree = Any
 Best = tuple[jax.Array, jax.Array]  # scores float32 [Q, k], largest first, and their rows int32 [Q, k]
 BLOCK, TILE = 512, 16384  # queries and rows of the bank whose scores are held at once: 32 MiB
+HELD = 2**27  # bytes of float32 vectors that are made at a time
+
+
+class Vectors(NamedTuple):
+    """N vectors that are not in memory.
+
+    Attributes:
+      size: N.
+      width: D.
+      read: rows int [n], ascending and one after another -> float [n, D], finite.
+    """
+
+    size: int
+    width: int
+    read: Callable[[np.ndarray], np.ndarray]
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def held(self) -> int:
+        """How many are made at a time."""
+        return max(min(HELD // (4 * self.width), self.size), 1)
 
 
 def fold(
@@ -93,19 +117,53 @@ def nearest_in_set(features: np.ndarray, k: int) -> np.ndarray:
     return in_blocks(lambda own: _nearest_others(bank, jax.device_put(own), k=k), len(features))
 
 
-def most_similar(queries: np.ndarray, bank: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def most_similar(queries: np.ndarray | Vectors, bank: np.ndarray | Vectors, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k rows of a bank at the largest cosine: cosines float32 [Q, k], largest first, and rows int32 [Q, k].
 
     Args:
       queries: float [Q, D], finite; a zero vector is at cosine 0 to everything.
-      bank: float [N, D], finite, N at least k.
+      bank: float [N, D], finite, N at least k. Vectors of it are made once for every `held` queries.
     """
-    directions, offsets = jax.device_put((unit(bank), np.zeros(len(bank), np.float32)))
+    found = []
+    for asked in _portions(queries):
+        own = _read(queries, asked)
+        best = np.empty((len(own), 0), np.float32), np.empty((len(own), 0), np.int32)
+        for rows in _portions(bank):
+            best = _best_of(best, _most_similar(own, unit(_read(bank, rows)), rows[0], k), k)
+        found.append(best)
+    return np.concatenate([scores for scores, _ in found]), np.concatenate([rows for _, rows in found])
+
+
+def _portions(vectors: np.ndarray | Vectors) -> list[np.ndarray]:
+    """Their rows int32 in portions that may be in memory together; those of an array are already."""
+    held = vectors.held if isinstance(vectors, Vectors) else max(len(vectors), 1)
+    return np.array_split(np.arange(len(vectors), dtype=np.int32), -(-len(vectors) // held))
+
+
+def _read(vectors: np.ndarray | Vectors, rows: np.ndarray) -> np.ndarray:
+    return vectors.read(rows) if isinstance(vectors, Vectors) else vectors
+
+
+def _most_similar(queries: np.ndarray, bank: np.ndarray, first: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """`most_similar` in a portion [n, D] of the bank, unit vectors from its row `first` on; at most n of them."""
+    directions, offsets = jax.device_put((bank, np.zeros(len(bank), np.float32)))
 
     def find(rows: np.ndarray) -> Best:
-        return _search(jax.device_put(unit(queries[rows])), directions, offsets, k=k)
+        return _search(jax.device_put(unit(queries[rows])), directions, offsets, k=min(k, len(bank)))
 
-    return in_blocks(find, len(queries))
+    scores, rows = in_blocks(find, len(queries))
+    return scores, rows + first
+
+
+def _best_of(
+    a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of two lists of scores and rows, where all rows of `a` stand before those of `b`."""
+    scores, rows = (np.concatenate(pair, axis=1) for pair in zip(a, b, strict=True))
+    if not a[0].size:  # the first, already in order
+        return scores, rows
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 # Compiled once for all epochs of a training, all evaluations of a stage.

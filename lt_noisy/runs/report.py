@@ -1,7 +1,7 @@
 """What a run shows of itself: the header before the first stage and the table after the last."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +13,9 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import LONGTAILS, by_size
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.data.sources.base import Source
-from lt_noisy.errors import UserError, first_line
+from lt_noisy.errors import UserError, first_line, printable
 from lt_noisy.files import os_error_line
-from lt_noisy.stages.base import Job
+from lt_noisy.runs.jobs import Work
 from lt_noisy.stages.rows import counts
 from lt_noisy.training import parallel
 
@@ -25,10 +25,11 @@ def header(
     resolved: Resolved,
     manifest: Manifest,
     dataset: Dataset,
-    job: Job,
+    works: Sequence[Work],
     workdir: pathlib.Path,
 ) -> str:
-    """The data, its counts by class and realised noise, the model, the devices and the stages."""
+    """The data, its counts by class and realised noise, the model, the devices, the memory and the stages."""
+    job = works[0].job
     texts, classes = resolved.texts, dataset.num_classes
     clean = np.bincount(manifest.clean_labels, minlength=classes)
     observed = np.bincount(manifest.observed_labels, minlength=classes)
@@ -50,10 +51,28 @@ def header(
         "model": f"{texts['model']}, BatchNorm over {texts['batch_norm']} batch",
         "devices": f"{parallel.describe(job.devices.num_devices)}, {texts['parallel']}, {texts['precision']}, "
         f"{job.steps_per_call} step(s) per call",
+        "memory": _memory(dataset, works),
         "stages": " -> ".join(stage.name for stage in resolved.stages),
         "workdir": str(workdir),
     }
-    return "\n".join(f"{name:<10}{value}" for name, value in rows.items())
+    return "\n".join(f"{name:<10}{printable(value)}" for name, value in rows.items())
+
+
+def _memory(dataset: Dataset, works: Iterable[Work]) -> str:
+    """What the images take, on the host and again on each device, and beside them the dearest monitor."""
+    held = dataset.validation
+    images = sum(
+        a.nbytes for a in (dataset.train_images, dataset.test_images, *([] if held is None else [held.images]))
+    )
+    dearest, name = max((work.stage.kind.memory(work.job, work.stage.section), work.stage.name) for work in works)
+    text = f"{_size(images)} of images, {_size(dataset.train_images.nbytes)} of them on each device too"
+    more = f"; {_size(dearest)} more to watch {name} (--config.{name}.monitor='none()' does without)"
+    return text + (more if dearest else "")
+
+
+def _size(number: int) -> str:
+    """Bytes in MB."""
+    return f"{number / 1e6:,.0f} MB" if number >= 1e6 else f"{number / 1e6:.1f} MB"
 
 
 def _order_note(resolved: Resolved, source: Source, kept: int) -> dict[str, str]:

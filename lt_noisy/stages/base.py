@@ -102,6 +102,11 @@ def nothing_to_check(job: Job, section: Any) -> dict[str, Any]:
     return {}
 
 
+def no_memory(job: Job, section: Any) -> int:
+    """The `Kind.memory` of a stage that watches nothing large."""
+    return 0
+
+
 class Kind(NamedTuple, Generic[S]):
     """One kind of stage: each is the `KIND` at the end of its file.
 
@@ -114,6 +119,7 @@ class Kind(NamedTuple, Generic[S]):
       labels: those of the training set that a section reads, `observed` and `clean`: part of its identity.
       prepare: `prepare(job, section) -> Prepared`, what `run` trains, where that is one network; benchmarks time it
         alone.
+      memory: `memory(job, section)`, about how many bytes of the host its monitor takes beside the images of the run.
       revision: raised when a change of the code makes of every unchanged config of the kind another computation: what
         finished before is then another stage. (A store tells all changes of sources apart; a workdir says of them.)
     """
@@ -124,6 +130,7 @@ class Kind(NamedTuple, Generic[S]):
     check: Callable[[Job, S], dict[str, Any]] = nothing_to_check
     labels: Callable[[S], tuple[str, ...]] = no_labels
     prepare: Callable[[Job, S], Prepared] | None = None
+    memory: Callable[[Job, S], int] = no_memory
     revision: int = 1
 
     @property

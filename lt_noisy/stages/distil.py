@@ -42,7 +42,7 @@ class Section(training.Section):
     base: str = stage_ref("pretrain", ("self_supervised",), optional=True)  # none() is a control
     experts: str = stage_ref("experts", ("experts",), optional=True)  # none() is a control
     hidden: int = plain(512)  # of the regression heads
-    monitor: features.Knn = spec("knn()", features.MONITORS)
+    monitor: features.Knn | None = spec("knn()", features.MONITORS)  # none(): nothing is watched
     augment: Augment = spec("simclr_cifar()", AUGMENTS)
 
 
@@ -187,10 +187,8 @@ def prepare(job: Job, section: Section) -> Prepared:
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
-    """Trains the student, watches its representation; returns the summary."""
-    ready = prepare(job, section)
-    representation = features.Representation(job, section.monitor, section.augment, ready.net)
-    return self_supervised.train_and_watch(job, ready, representation)
+    """Trains the student, watches its representation where it is asked to; returns the summary."""
+    return self_supervised.train_and_watch(job, section, prepare(job, section))
 
 
-KIND = Kind(Section, run, self_supervised.rows, check, prepare=prepare)
+KIND = Kind(Section, run, self_supervised.rows, check, prepare=prepare, memory=self_supervised.memory)

@@ -1,6 +1,7 @@
 """The representation that a finished stage has learnt: its encoder's features, and what they are worth."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,10 @@ import numpy as np
 
 from lt_noisy.augment.base import Augment, evaluate_batch
 from lt_noisy.config.spec import table
+from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
+from lt_noisy.estimate import neighbours
+from lt_noisy.estimate.neighbours import Vectors
 from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_predict
 from lt_noisy.hashing import arrays_sha256
 from lt_noisy.precision import to_float
@@ -29,7 +33,9 @@ class Knn:
     k: int
     temperature: float
 
-    def __call__(self, bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, num_classes: int) -> np.ndarray:
+    def __call__(
+        self, bank: np.ndarray | Vectors, labels: np.ndarray, queries: np.ndarray | Vectors, num_classes: int
+    ) -> np.ndarray:
         return knn_predict(bank, labels, queries, num_classes, self.k, self.temperature)
 
 
@@ -44,7 +50,13 @@ def knn(k: int = 200, temperature: float = 0.1) -> Knn:
     return Knn(k, temperature)
 
 
-MONITORS = table({"knn": knn})
+def none() -> None:
+    """Nothing is watched: neither neighbours of features and pixels nor a collapse."""
+    return None
+
+
+NEAREST = table({"knn": knn})
+MONITORS = table({"none": none, **NEAREST})
 # By monitor and content: the same in all stages of a run, and at 3072 pixels dearer than all else that is watched.
 _PIXEL_ACCURACIES: dict[tuple[Knn, str], float] = {}
 
@@ -65,28 +77,61 @@ def encoder_features(job: Job, stage: Input) -> Features:
     return lambda images: predict(weights, images)
 
 
+class Bank:
+    """Labelled images that neighbours are looked for in: balanced, as many as the training set has.
+
+    They are drawn from the full training split; where they are the training images, those serve.
+
+    Attributes:
+      labels: int [N].
+      shared: whether the training images serve.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int):
+        self._dataset, full = dataset, dataset.source.train
+        self._rows = balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), seed)
+        self.labels = full.labels[self._rows]
+        self.shared = np.array_equal(full.ids[self._rows], dataset.ids)
+
+    def images(self) -> np.ndarray:
+        """uint8 [N, H, W, C]."""
+        return self._dataset.train_images if self.shared else self._dataset.source.train.images(self._rows)
+
+
+def memory(job: Job, monitor: Knn | None) -> int:
+    """About how many bytes of the host a monitor takes beside the images of the run, the network's features left out.
+
+    A bank of its own, and what the neighbours of the pixels take: vectors of the bank, twice while they are scaled, and
+    of the test images, and a block of scores; that is the same for any number of images.
+    """
+    if monitor is None:
+        return 0
+    images, tests = job.dataset.train_images, job.dataset.test_images
+    width = math.prod(images.shape[1:])
+    held = [4 * width * Vectors(len(array), width, lambda rows: rows).held for array in (images, tests)]
+    own = 0 if Bank(job.dataset, job.seed).shared else images.nbytes
+    return own + 2 * held[0] + held[1] + 4 * neighbours.BLOCK * min(neighbours.TILE, len(images))
+
+
 class Representation:
     """Watches the features of a network in training: kNN accuracy, spread, and what they are compared with.
 
-    Labels and test images go to these figures only. The bank is balanced and of the size of the training set, drawn
-    from the full training split.
+    Labels and test images go to these figures only.
     """
 
     def __init__(self, job: Job, monitor: Knn, augment: Augment, net: nn.Module):
         self._job, self._monitor = job, monitor
         self._predict = compile_predict(job, features_of(net, augment))
         self._pixels = compile_predict(job, lambda _, images: evaluate_batch(augment, images).reshape(len(images), -1))
-        dataset = job.dataset
-        full = dataset.source.train
-        rows = balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), job.seed)
-        self._bank, self._bank_labels = full.images(rows), full.labels[rows]
+        bank = Bank(job.dataset, job.seed)
+        self._bank, self._bank_labels = bank.images(), bank.labels
         self._latest = once_per_step(job, self._look)
 
     def _test_and_bank(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         variables = state.variables
         return self._predict(variables, self._job.dataset.test_images), self._predict(variables, self._bank)
 
-    def _knn(self, queries: np.ndarray, bank: np.ndarray, labels: np.ndarray) -> float:
+    def _knn(self, queries: np.ndarray | Vectors, bank: np.ndarray | Vectors, labels: np.ndarray) -> float:
         dataset = self._job.dataset
         predictions = self._monitor(bank, labels, queries, dataset.num_classes)
         return float(np.mean(predictions == dataset.test_labels))
@@ -98,12 +143,22 @@ class Representation:
 
     def _pixel_accuracy(self) -> float:
         dataset = self._job.dataset
-        queries, bank = (self._pixels({}, images) for images in (dataset.test_images, self._bank))
-        labels = {"test_labels": dataset.test_labels, "bank_labels": self._bank_labels}
-        content = self._monitor, arrays_sha256({"queries": queries, "bank": bank, **labels})
+        arrays = {
+            "queries": dataset.test_images,
+            "bank": self._bank,
+            "test_labels": dataset.test_labels,
+            "bank_labels": self._bank_labels,
+            "prepared": self._pixels({}, _every_value(dataset.test_images.shape[1:])),
+        }
+        content = self._monitor, arrays_sha256(arrays)
         if content not in _PIXEL_ACCURACIES:
+            queries, bank = (self._prepared(images) for images in (dataset.test_images, self._bank))
             _PIXEL_ACCURACIES[content] = self._knn(queries, bank, self._bank_labels)
         return _PIXEL_ACCURACIES[content]
+
+    def _prepared(self, images: np.ndarray) -> Vectors:
+        """Pixels as the network gets them, which are many times as large as the images and are never all there."""
+        return Vectors(len(images), math.prod(images.shape[1:]), lambda rows: self._pixels({}, images[rows]))
 
     def figures(self, state: TrainState) -> dict[str, Any]:
         """kNN accuracy and collapse of a state on the devices."""
@@ -127,6 +182,11 @@ class Representation:
             "knn_initial": self._knn(*initial, self._bank_labels),
             "knn_pixels": self._pixel_accuracy(),
         }
+
+
+def _every_value(shape: tuple[int, ...]) -> np.ndarray:
+    """Images uint8 [256, *shape] of one value each: what the deterministic part of an augmentation does to them."""
+    return np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, *shape))
 
 
 def features_of(net: nn.Module, augment: Augment) -> Callable[[PyTree, jax.Array], PyTree]:

@@ -1,5 +1,6 @@
 """The networks of finished stages, and networks on whole image sets, in evaluation mode."""
 
+import collections
 import math
 import pathlib
 from collections.abc import Callable
@@ -18,6 +19,7 @@ T = TypeVar("T")
 PyTree = Any
 Predict = Callable[[PyTree, np.ndarray], np.ndarray]
 
+_AHEAD = 4  # batches sent to the devices before the first of them is fetched
 _MAX_IMAGES = 512  # small ones gain nothing from more
 _MAX_BYTES = 6 * 2**20  # of uint8 pixels: 512 images of 64 x 64 x 3, 41 of 224 x 224 x 3
 
@@ -38,12 +40,26 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], PyTree]) -> Pred
 
     def predict(variables: PyTree, images: np.ndarray) -> np.ndarray:
         size = evaluation_batch(images.shape[1:], job.devices.num_devices)
-        blocks = []
+        out = np.zeros((0, 0), np.float32)
+        ahead: collections.deque[tuple[int, Any]] = collections.deque()
+
+        def fetch() -> None:
+            nonlocal out
+            start, block = ahead.popleft()
+            found = job.devices.gather(block)
+            if not len(out):
+                out = np.empty((len(images), *found.shape[1:]), found.dtype)
+            out[start : start + size] = found[: len(images) - start]
+
         for start in range(0, len(images), size):
             block = images[start : start + size]
             padding = [(0, size - len(block))] + [(0, 0)] * (images.ndim - 1)
-            blocks.append(forward(variables, np.pad(block, padding)))  # dispatched ahead, fetched below
-        return np.concatenate([job.devices.gather(block) for block in blocks])[: len(images)]
+            ahead.append((start, forward(variables, np.pad(block, padding))))
+            if len(ahead) > _AHEAD:
+                fetch()
+        while ahead:
+            fetch()
+        return out
 
     return predict
 

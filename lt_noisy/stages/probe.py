@@ -14,7 +14,7 @@ from lt_noisy.evaluation.probes import LINEAR, Linear, evaluate_probes
 from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import training
 from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
-from lt_noisy.stages.features import MONITORS, Knn, encoder_features
+from lt_noisy.stages.features import NEAREST, Knn, encoder_features
 from lt_noisy.stages.rows import Rows, collapse_rows, groups_rows, percent
 
 
@@ -26,7 +26,7 @@ class Section:
     # What the probes learn on: the full split, the manifest, or another source.
     data: Part | Load = spec("full()", DATA)
     linear: Linear = spec("logistic()", LINEAR)
-    knn: Knn = spec("knn()", MONITORS)
+    knn: Knn = spec("knn()", NEAREST)
     shots: tuple[int, ...] = plain((0,))  # training images per class; 0 for all there are
     repeats: int = plain(5)  # draws of each few-shot training set
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
 from lt_noisy.precision import to_float
-from lt_noisy.stages import training
+from lt_noisy.stages import features, training
 from lt_noisy.stages.base import Job, Kind, read_arrays
 from lt_noisy.stages.features import MONITORS, Knn, Representation
 from lt_noisy.stages.rows import Rows, collapse_rows, percent
@@ -47,7 +47,17 @@ class Section(Objectives):
 
     ascent: Ascent | None = spec("none()", ASCENTS)
     ascent_weights: str = stage_ref("none()", ("density",), optional=True)
-    monitor: Knn = spec("knn()", MONITORS)
+    monitor: Knn | None = spec("knn()", MONITORS)  # none(): nothing is watched, which takes neither time nor memory
+
+
+class Watched(Protocol):
+    """Of the section of a stage without labels what its monitor needs."""
+
+    @property
+    def monitor(self) -> Knn | None: ...
+
+    @property
+    def augment(self) -> Augment: ...
 
 
 TARGET_PARTS = ("encoder", "projector")
@@ -222,16 +232,14 @@ def _weighted(order: Batches, weights: np.ndarray) -> Batches:
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
-    """Trains, watches kNN accuracy and collapse; returns the summary."""
-    ready = prepare(job, section)
-    representation = Representation(job, section.monitor, section.augment, ready.net)
-    return train_and_watch(job, ready, representation, section.objective.watch)
+    """Trains, watches kNN accuracy and collapse where it is asked to; returns the summary."""
+    return train_and_watch(job, section, prepare(job, section), section.objective.watch)
 
 
 def train_and_watch(
     job: Job,
+    section: Watched,
     ready: Prepared,
-    representation: Representation,
     watch: Callable[[Any, int], dict[str, float]] = lambda method, step: {},
 ) -> dict[str, Any]:
     """The rest of a stage without labels: trains what is `ready`, watches its representation, sums up.
@@ -239,20 +247,28 @@ def train_and_watch(
     Args:
       watch: `watch(method state on the host, step)` adds figures to the metrics file.
     """
+    watcher = section.monitor and Representation(job, section.monitor, section.augment, ready.net)
 
     def monitor(state: TrainState) -> dict[str, float]:
-        now = representation.figures(state)
+        now = watcher.figures(state) if watcher else {}
         watched = watch(job.devices.fetch(state.method), int(job.devices.fetch(state.step)))
-        return {**{k: now[k] for k in ("knn_balanced_bank", "channel_std", "effective_rank")}, **watched}
+        return {**{k: now[k] for k in ("knn_balanced_bank", "channel_std", "effective_rank") if k in now}, **watched}
 
     trained = training.run_training(job, ready, monitor)
-    results = {"representation": representation.summary(ready.state, trained.device_state)}
+    results = {"representation": watcher.summary(ready.state, trained.device_state)} if watcher else {}
     return training.summarise(job, trained, ready.plan, results)
 
 
+def memory(job: Job, section: Watched) -> int:
+    """What the monitor of a stage without labels takes, `features.memory`."""
+    return features.memory(job, section.monitor)
+
+
 def rows(summary: Mapping[str, Any]) -> Rows:
-    """kNN accuracy beside what it is compared with, and whether the representation has collapsed."""
-    figures = summary["representation"]
+    """kNN accuracy beside what it is compared with, and whether the representation has collapsed; or nothing."""
+    figures = summary.get("representation")
+    if figures is None:
+        return []
     return [
         ("kNN accuracy, balanced bank", percent(figures["knn_balanced_bank"])),
         ("  before training", percent(figures["knn_initial"])),
@@ -262,4 +278,4 @@ def rows(summary: Mapping[str, Any]) -> Rows:
     ]
 
 
-KIND = Kind(Section, run, rows, check, prepare=prepare)
+KIND = Kind(Section, run, rows, check, prepare=prepare, memory=memory)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from lt_noisy.estimate.neighbours import in_blocks, most_similar, nearest, nearest_in_set, search, unit
+from lt_noisy.estimate import neighbours
+from lt_noisy.estimate.neighbours import Vectors, in_blocks, most_similar, nearest, nearest_in_set, search, unit
 
 RNG = np.random.default_rng(0)
 SIZES = [(512, 16384), (10, 17), (53, 20), (1, 1)]  # one block and tile; padding in both; in tiles alone; one by one
@@ -35,6 +36,18 @@ def test_the_most_similar_are_those_of_float64(block, tile, k, blocks):
     # Two that rounding may swap are as similar as those that stand there.
     np.testing.assert_allclose(np.take_along_axis(exact, rows, 1), cosines, rtol=0, atol=1e-6)
     assert all(len(set(row)) == k for row in rows)
+
+
+@pytest.mark.parametrize("held", [1, 7, 1000])
+def test_vectors_made_in_portions_are_found_as_those_of_an_array(held, monkeypatch):
+    bank, queries = RNG.normal(size=(40, 5)).astype(np.float32), RNG.normal(size=(23, 5)).astype(np.float32)
+    bank[[3, 30]] = bank[17]  # ties across portions
+    expected = most_similar(queries, bank, 9)
+    monkeypatch.setattr(neighbours, "HELD", 4 * 5 * held)
+    found = most_similar(*(Vectors(len(a), 5, lambda rows, a=a: a[rows]) for a in (queries, bank)), 9)
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert found[1].dtype == np.int32
 
 
 @pytest.mark.parametrize("tile", [16384, 3, 1])

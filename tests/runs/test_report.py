@@ -21,6 +21,8 @@ def test_a_collapsed_run_says_so():
     healthy = {**COLLAPSE, "collapsed": False}
     assert "COLLAPSED" not in shown("self_supervised", **TRAINED, representation={**knn, **healthy})
 
+    assert "kNN" not in shown("self_supervised", **TRAINED)  # monitor='none()'
+
     expert = {"images": 20, "batch_size": 5, "steps": 4, "collapsed": True}
     assert "expert 0: 20 images" in (text := shown("experts", **TRAINED, experts=[expert]))
     assert "COLLAPSED" in text

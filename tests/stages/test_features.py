@@ -9,6 +9,7 @@ from lt_noisy.augment import AUGMENTS
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.sources.base import Source, Split
+from lt_noisy.estimate import neighbours
 from lt_noisy.evaluation.representation import knn_predict
 from lt_noisy.stages import features
 from lt_noisy.training import parallel
@@ -68,3 +69,38 @@ def test_the_pixels_figure_is_never_of_something_else(monitor):
 def test_two_stages_that_ask_for_the_same_monitor_have_the_same():
     one, two = (bind("knn(k=5)", features.MONITORS, "monitor") for _ in range(2))
     assert one == two != bind("knn(k=6)", features.MONITORS, "monitor") and hash(one) == hash(two)
+
+
+def test_the_bank_is_the_training_images_where_they_are_all_there_is():
+    whole = job().dataset
+    bank = features.Bank(whole, 0)
+    assert bank.shared and bank.images() is whole.train_images and bank.labels.tolist() == LABELS.tolist()
+    part = whole.rows(np.arange(0, 20, 2))
+    bank = features.Bank(part, 0)
+    assert not bank.shared and np.bincount(bank.labels).tolist() == [5, 5] and len(bank.images()) == 10
+
+
+def test_the_memory_of_a_monitor_grows_with_a_bank_of_its_own_alone(monkeypatch):
+    monkeypatch.setattr(neighbours, "HELD", 4 * 16 * 3)  # three vectors of 16 pixels at a time
+    monitor = features.Knn(k=1, temperature=0.1)
+    assert features.memory(job(), None) == 0
+    few = features.memory(job(), monitor)
+    assert few == 3 * 4 * 16 * 3 + 4 * neighbours.BLOCK * 20
+    part = job()
+    part.dataset = part.dataset.rows(np.arange(10))
+    assert features.memory(part, monitor) == 3 * 4 * 16 * 3 + 4 * neighbours.BLOCK * 10 + IMAGES[:10].nbytes
+
+
+def test_pixels_are_never_all_in_memory(monitor, monkeypatch):
+    expected = pixel_accuracy(job(), monitor)
+    monkeypatch.setattr(neighbours, "HELD", 4 * 16 * 3)
+    monkeypatch.setattr(features, "_PIXEL_ACCURACIES", {})
+    sizes, read = [], features.Representation._prepared
+
+    def recorded(self, images):
+        vectors = read(self, images)
+        return vectors._replace(read=lambda rows: (sizes.append(len(rows)), vectors.read(rows))[1])
+
+    monkeypatch.setattr(features.Representation, "_prepared", recorded)
+    assert pixel_accuracy(job(), monitor) == expected
+    assert max(sizes) == 3 and sum(sizes) == 10 + 4 * 20  # the queries in four portions, the bank for each of them
