@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 # The scripts, which all import this module before the package, run the code of the checkout that they are in.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, say
 from lt_noisy.files import user_path
 
 
@@ -68,8 +68,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", stream=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        say(f"error: {error.filename or 'writing'}: {error.strerror or error}", stream=sys.stderr)
         sys.exit(2)

@@ -25,7 +25,7 @@ from lt_noisy.data import manifest as manifests
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, say
 from lt_noisy.files import user_path, write_json
 from lt_noisy.revision import distinct
 from lt_noisy.runs.markdown import markdown
@@ -69,7 +69,7 @@ def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, Any]:
     clean = dict(zip(manifest.ids.tolist(), manifest.clean_labels.tolist(), strict=True))
     names = {name: label for label, name in enumerate(manifest.recipe["class_names"])}
     try:
-        with open(suspects, newline="") as file:
+        with open(suspects, newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = [(int(pathlib.Path(r["file"]).stem), r["label"], r["suggested"]) for r in csv.DictReader(file)]
         wrong = np.array([clean[key] != names[label] for key, label, _ in rows], bool)
         right = np.array([clean[key] == names[suggested] for key, _, suggested in rows], bool)
@@ -125,14 +125,14 @@ def main(argv: list[str]) -> None:
     given = parser.parse_args(argv[1:])
     if given.command == "make":
         made = make(given.folder, given.dataset, given.longtail, given.noise, given.seed)
-        print(f"{given.folder}: {len(made.ids)} images, {(made.clean_labels != made.observed_labels).sum()} wrong")
+        say(f"{given.folder}: {len(made.ids)} images, {(made.clean_labels != made.observed_labels).sum()} wrong")
         return
     figures = {
         "command": " ".join(["python benchmarks/messy_folder.py", *argv[1:]]),
         **score(given.folder, given.suspects),
     }
-    print(f"{figures['files']} files, {100 * figures['wrong']:.1f} % in a wrong folder, {figures['listed']} listed")
-    print(show(figures))
+    say(f"{figures['files']} files, {100 * figures['wrong']:.1f} % in a wrong folder, {figures['listed']} listed")
+    say(*show(figures).splitlines())
     if given.json is not None:
         write_json(given.json, figures)
 

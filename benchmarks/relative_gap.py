@@ -20,7 +20,7 @@ import numpy as np
 
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, say
 from lt_noisy.evaluation.probes import relative_gap
 from lt_noisy.files import user_path, write_json
 from lt_noisy.revision import distinct
@@ -144,7 +144,7 @@ def main(argv: list[str]) -> None:
     given = parser.parse_intermixed_args(argv[1:])
     probed = [one for run in given.runs for one in read_run(run)]
     rows = gaps(probed)
-    print(show(rows))
+    say(*show(rows).splitlines())
     if given.json is not None:  # with the versions of the runs, all of them where they differ
         names = sorted({name for one in probed for name in one.summary["versions"]})
         versions = {n: ", ".join(sorted({one.summary["versions"].get(n, "none") for one in probed})) for n in names}

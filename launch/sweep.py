@@ -34,7 +34,7 @@ from lt_noisy.training.interrupt import leave_on_signals
 if __name__ == "__main__":  # while libraries load; a handler that stops the cells comes with the first of them
     leave_on_signals()
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, say
 from lt_noisy.files import os_error_line, user_path
 from lt_noisy.files import show as show_text
 from lt_noisy.runs.sweeps import tables
@@ -114,10 +114,10 @@ def main(argv: list[str]) -> int:
             return 0
         return run(Options(*(getattr(chosen, name) for name in Options._fields)))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", stream=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {os_error_line(error)}", file=sys.stderr)
+        say(f"error: {os_error_line(error)}", stream=sys.stderr)
         return 2
 
 

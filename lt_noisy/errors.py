@@ -1,14 +1,41 @@
-"""The one exception that a user can cause, and the checks that several rooms raise it by."""
+"""The one exception that a user can cause, the checks that several rooms raise it by, and how a run says things."""
 
 import difflib
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 
 class UserError(ValueError):
-    """Something the user can put right. The message is one line: what, where, what would be right."""
+    """Something the user can put right. The message is one line: what, where, what would be right.
+
+    Names of files and classes stand in it as they are: `printable` makes the message one line.
+    """
+
+    def __init__(self, message: object):
+        super().__init__(printable(message))
+
+
+def printable(text: object) -> str:
+    """`text` on one line: line ends, control characters and lone surrogates are written as Python escapes them.
+
+    A surrogate is a byte of a file's name that is not UTF-8.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def say(*lines: object, stream: TextIO | None = None) -> None:
+    """Prints lines, each as `printable` has it, and escapes what the stream cannot encode.
+
+    Args:
+      stream: standard output, unless given.
+    """
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = "\n".join(map(printable, lines))
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def require(ok: bool, message: str) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from lt_noisy.errors import UserError, first_line
+from lt_noisy.errors import UserError, first_line, say
 
 MIB = 2**20
 
@@ -64,8 +64,10 @@ def replacing(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator[
 
     Args:
       path: what is replaced, in a directory that exists.
-      mode, options: as of `open`.
+      mode, options: as of `open`; text is UTF-8, whatever the locale.
     """
+    if "b" not in mode:
+        options = {"encoding": "utf-8", **options}
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with naming(path), open(temporary, mode, **options) as file:
@@ -131,6 +133,6 @@ def read_array(path: str, key: str) -> np.ndarray:
 def show(text: str) -> None:
     """Prints what the user asked to see; that a reader such as `head` has read enough is no error."""
     try:
-        print(text, flush=True)
+        say(*text.splitlines())
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit

@@ -12,7 +12,7 @@ import numpy as np
 
 
 def _number(text: str, bits: int) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[: bits // 8], "little")
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[: bits // 8], "little")
 
 
 def stream(seed: jax.Array | int, purpose: str, step: jax.Array | int = 0) -> jax.Array:

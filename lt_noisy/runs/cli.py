@@ -22,14 +22,14 @@ def main(argv: list[str]) -> int:
     import jax
 
     from lt_noisy.config.command_line import USAGE, listed, parse
-    from lt_noisy.errors import UserError
+    from lt_noisy.errors import UserError, say
     from lt_noisy.files import show
     from lt_noisy.runs.listing import listing
     from lt_noisy.runs.report import surroundings
     from lt_noisy.runs.run import run
 
     if {"-h", "--help"} & set(argv[1:]):
-        print(USAGE)
+        show(USAGE)
         return 0
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second start compiles nothing again
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -43,11 +43,11 @@ def main(argv: list[str]) -> int:
         else:
             run(*parse(argv))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", stream=sys.stderr)
         return 2
     except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:  # a full disk, a full memory
         if (line := surroundings(error)) is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        say(f"error: {line}", stream=sys.stderr)
         return 2
     return 0

@@ -17,6 +17,7 @@ from typing import Any
 from lt_noisy.config.identity import identity_sha256, of_data
 from lt_noisy.config.resolve import Resolved
 from lt_noisy.data import manifest as manifests
+from lt_noisy.errors import say
 from lt_noisy.files import write_json
 from lt_noisy.runs.jobs import Work
 from lt_noisy.runs.workdir import differences, read_json, refusal
@@ -50,9 +51,9 @@ def begin(works: Sequence[Work], resolved: Resolved, manifest: manifests.Manifes
             (directory / "manifest.json").unlink()
         for work, keys in outdated:
             name = work.stage.name
-            print(f"{name}: the data has changed ({', '.join(keys)}); the earlier one is in {place / name}", flush=True)
+            say(f"{name}: the data has changed ({', '.join(keys)}); the earlier one is in {place / name}")
         if not outdated:
-            print(f"the training set has changed; the earlier manifest is in {place}", flush=True)
+            say(f"the training set has changed; the earlier manifest is in {place}")
     record = {**before, **{work.stage.name: asked for work in works}}
     if record != before:
         write_json(directory / "data.json", record)

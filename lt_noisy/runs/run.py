@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from lt_noisy import revision
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data import manifest as manifests
+from lt_noisy.errors import say
 from lt_noisy.files import user_path, write_json
 from lt_noisy.runs import report
 from lt_noisy.runs.card import run_card
@@ -62,15 +63,15 @@ def run(config: ConfigDict, workdir: str, config_name: str = "run", store: str =
         works = place(works, run_card(resolved, manifest, devices), user_path(store) if store else None)
         if not (directory / "manifest.json").exists():
             manifests.save(manifest, directory)
-        print(report.header(config_name, resolved, manifest, dataset, works[0].job, directory), flush=True)
+        say(*report.header(config_name, resolved, manifest, dataset, works, directory).splitlines())
 
         # Stages: those that are not finished run, in order.
         summaries = {work.stage.name: _finish(work, resolved.fields.keep) for work in works}
 
         # Report.
         path = works[-1].job.directory / "summary.json"
-        print(report.final_table(resolved.stages, summaries), flush=True)
-        print(f"summary: {path}", flush=True)
+        say(*report.final_table(resolved.stages, summaries).splitlines())
+        say(f"summary: {path}")
         return path
 
 
@@ -87,13 +88,12 @@ def _finish(work: Work, keep: str) -> dict[str, Any]:
             held.enter_context(waited_for(job.directory))
             summary = finished(job.directory, identity)  # by the process that was waited for
         if summary is not None:
-            print(f"{stage.name}: finished already, skipped", flush=True)
+            say(f"{stage.name}: finished already, skipped")
             prune(job.directory, summary.get("keep", "all"))  # what a kill left, of the run that finished it
             if summary.get("sources_sha256") != job.card["sources_sha256"]:
-                print(
+                say(
                     f"note: {stage.name} was made by {revision.describe(summary.get('code'))}, and its sources or "
-                    f"what it reads have changed since; remove {job.directory} to run it again",
-                    flush=True,
+                    f"what it reads have changed since; remove {job.directory} to run it again"
                 )
             return summary
         began = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Any
 
 from lt_noisy.config.identity import identity_sha256, run_sha256
 from lt_noisy.config.resolve import Resolved, Stage
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
 from lt_noisy.models.resnet import MODELS
 from lt_noisy.revision import sources_sha256
@@ -73,7 +73,7 @@ def waited_for(directory: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{directory.name}: another process is at this stage; waiting for it", flush=True)
+            say(f"{directory.name}: another process is at this stage; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lt_noisy.errors import UserError, first_line
+from lt_noisy.errors import UserError, first_line, say
 from lt_noisy.files import MIB, write_json
 from lt_noisy.hashing import array_sha256
 from lt_noisy.training.state import flatten, unflatten
@@ -168,10 +168,7 @@ class Checkpoints:
                 return unflatten(template, flat), card
             except Exception as error:  # Orbax, TensorStore and JSON raise all kinds
                 reason = first_line(error)[:200]
-                print(
-                    f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before",
-                    flush=True,
-                )
+                say(f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before")
         if steps:
             raise UserError(f"no checkpoint in {self.directory} can be used; remove it to start from step 0")
         return None

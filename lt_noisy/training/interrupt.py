@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from lt_noisy.errors import say
+
 # A hang-up, when a terminal goes, would else leave the processes of a sweep behind.
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
@@ -100,7 +102,7 @@ class Interrupts:
                 self.before_leaving()
                 leave_now(number)
             with contextlib.suppress(OSError, ValueError):
-                print("stopping: finishing the step and saving (once more to stop at once)", flush=True)
+                say("stopping: finishing the step and saving (once more to stop at once)")
 
     def _put_off(self, number: int) -> bool:
         """Whether the signal is left to the block of `deferred`: it is the first one there."""

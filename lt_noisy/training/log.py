@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lt_noisy.errors import say
 from lt_noisy.training import parallel
 from lt_noisy.training.progress import Stopwatch
 from lt_noisy.training.writer import Writer, means, refuse_nonfinite
@@ -51,7 +52,7 @@ class Log:
         sums = self.finite(first, last, totals)
         values = {**means({name: pair for name, pair in sums.items() if name != "nonfinite"}), **evaluated}
         self._writer.write(last, {**values, "seconds": self._stopwatch.seconds()})
-        print(self._stopwatch.line(last, self._total, values), flush=True)
+        say(self._stopwatch.line(last, self._total, values))
 
     def finite(self, first: int, last: int, totals: PyTree) -> PyTree:
         """The totals of steps `first..last` on the host.

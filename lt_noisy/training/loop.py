@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from lt_noisy.data.batches import Batches, Epoch, grouped
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, say
 from lt_noisy.revision import describe
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
@@ -161,7 +161,7 @@ def train(
                         checkpoints.save(step, tree, stopwatch.seconds())
             checkpoints.wait()
             if stopping and step < plan.total:
-                print(f"{name}: saved at step {step} of {plan.total}; the same command goes on from there", flush=True)
+                say(f"{name}: saved at step {step} of {plan.total}; the same command goes on from there")
     finally:
         writer.close()
         checkpoints.close()
@@ -209,7 +209,7 @@ def _restore(
         return initial, 0, 0.0
     host, card = restored
     step = card["step"]
-    print(f"{name}: resuming from step {step} of {plan.total}", flush=True)
+    say(f"{name}: resuming from step {step} of {plan.total}")
     _warn_if_elsewhere(card, checkpoints.card)
     if step > plan.total or step % plan.steps_per_call:
         raise UserError(
@@ -224,9 +224,8 @@ def _warn_if_elsewhere(card: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if card.get("sources_sha256") != now.get("sources_sha256"):
         changed["code"] = f"{describe(card.get('code'))} -> {describe(now.get('code'))}"
     if changed:
-        print(
+        say(
             f"note: the checkpoint was written with other {' and '.join(changed)} "
             f"({', '.join(f'{name}: {what}' for name, what in changed.items())}); "
-            "the run goes on, but not bit for bit",
-            flush=True,
+            "the run goes on, but not bit for bit"
         )

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
+from lt_noisy.errors import say
+
 
 class Stopwatch:
     """Training time without evaluation, saving and the first call (which compiles)."""
@@ -22,7 +24,7 @@ class Stopwatch:
         if self.started is None:
             jax.block_until_ready(step)
             self.started = time.perf_counter()
-            print(f"{self.name}: first step done, compiled in {self.started - self.made:.1f} s", flush=True)
+            say(f"{self.name}: first step done, compiled in {self.started - self.made:.1f} s")
             self.last_line = (self.started, 0, 0, 0.0)
         elif self.counting:
             self.steps, self.images = self.steps + steps, self.images + images

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import IO, NamedTuple
 
+from lt_noisy.errors import say
 from lt_noisy.runs.sweeps.cells import Cell
 from lt_noisy.training.interrupt import Interrupts
 
@@ -48,10 +49,10 @@ class Child:
         planned.directory.mkdir(parents=True, exist_ok=True)
         self._start()
         if self.process is None:
-            print(f"{planned.cell}: still running, started by a sweep that was killed; waiting for it", flush=True)
+            say(f"{planned.cell}: still running, started by a sweep that was killed; waiting for it")
 
     def _start(self) -> None:
-        with open(_log(self.planned), "a") as log:
+        with open(_log(self.planned), "a", encoding="utf-8", errors="surrogateescape") as log:
             if not _lock(log):
                 return
             program, *arguments = self.planned.command
@@ -76,7 +77,7 @@ class Child:
 
     def error(self, status: int) -> str:
         """Why it failed: its exit status and the last line of its output, that of an error if there is one."""
-        with open(_log(self.planned), errors="replace") as log:
+        with open(_log(self.planned), encoding="utf-8", errors="replace") as log:
             log.seek(self.offset)
             lines = [line.strip() for line in log if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]

@@ -9,7 +9,7 @@ from lt_noisy.config.command_line import parse
 from lt_noisy.config.identity import identity_sha256, run_sha256
 from lt_noisy.config.python_file import errors_named, read_module
 from lt_noisy.config.resolve import resolve
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.runs.sweeps.cells import Cell, arguments, slug
@@ -87,7 +87,7 @@ def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts:
             error = child.error(status) if status else "the sources were edited after the sweep began"
             failed.append(f"{cell}: {error}")
             outcome = f"failed, {error}"
-        print(f"[{len(ended)}/{len(todo)}] {cell}: {outcome}, {seconds:.0f} s, {eta}", flush=True)
+        say(f"[{len(ended)}/{len(todo)}] {cell}: {outcome}, {seconds:.0f} s, {eta}")
 
     run_all(todo, jobs, interrupts, done)
     return failed
@@ -127,16 +127,16 @@ def run(chosen: Options) -> int:
         refuse_other(chosen.root, record)
         write(chosen.root, record)  # says whose directory it is
         todo = [cell for cell in planned if finished(cell) is None]
-        print(f"{len(planned)} cells, {len(planned) - len(todo)} finished already, {chosen.jobs} at a time", flush=True)
+        say(f"{len(planned)} cells, {len(planned) - len(todo)} finished already, {chosen.jobs} at a time")
         failed = execute(todo, chosen.jobs, sweep.figures, interrupts)
         record = make_record(sweep, planned, chosen.config, chosen.overrides, command)
         write(chosen.root, record)
         missing = [cell for cell in record["cells"] if cell["figures"] is None]
         if chosen.record is not None and not missing:
             write_json(chosen.record, record)
-        print(tables.table(record), flush=True)
+        say(*tables.table(record).splitlines())
         for line in failed:
-            print(f"failed: {line}", flush=True)
+            say(f"failed: {line}")
         if missing:
-            print(f"{len(missing)} cells are not finished; the same command runs them", flush=True)
+            say(f"{len(missing)} cells are not finished; the same command runs them")
     return 1 if failed else 0
