@@ -14,6 +14,8 @@ from lt_noisy.losses.common import at_target, log_softmax
 from lt_noisy.losses.factory import from_formula
 from lt_noisy.method import Context, Method, State
 
+_LARGEST = 2**26  # numbers of a tensor [B, C, C]
+
 
 def forward(logits: jax.Array, targets: jax.Array, log_transition: jax.Array) -> jax.Array:
     """Forward correction: l = -log( sum_c p_c T[c, y] ), T[c, y] = P(observed = y | true = c).
@@ -22,7 +24,8 @@ def forward(logits: jax.Array, targets: jax.Array, log_transition: jax.Array) ->
 
     Args:
       logits: [B, C], of any float dtype.
-      targets: int [B], or soft [B, C] (the expected loss of an observed label; builds a [B, C, C] tensor).
+      targets: int [B], or soft [B, C] (the expected loss of an observed label; builds a [B, C, C] tensor, a part
+        of it at a time where there are many classes).
       log_transition: log T, [C, C], -inf where T is 0. A label that T never produces costs 27.6, without a gradient.
 
     Returns:
@@ -35,7 +38,11 @@ def forward(logits: jax.Array, targets: jax.Array, log_transition: jax.Array) ->
     columns = jnp.asarray(log_transition, log_p.dtype).T
     if targets.ndim == 1:
         return -_log_probability(log_p, columns[targets])
-    return at_target(-_log_probability(log_p[:, None], columns[None]), targets)
+    if log_p.size * len(columns) <= _LARGEST:
+        return at_target(-_log_probability(log_p[:, None], columns[None]), targets)
+    one = jax.checkpoint(lambda column: _log_probability(log_p, column[None]))  # else the gradient keeps all parts
+    together = max(_LARGEST // log_p.size, 1)
+    return at_target(-jax.lax.map(one, columns, batch_size=together).T, targets)
 
 
 def _log_probability(log_p: jax.Array, columns: jax.Array) -> jax.Array:

@@ -73,8 +73,14 @@ def _asked(manifest: manifests.Manifest) -> dict[str, Any]:
 
 
 def _difference(a: manifests.Manifest, b: manifests.Manifest) -> str:
-    """`manifests.diff` in a few words: recipe fields in full, ids by their number."""
+    """`manifests.diff` in a few words: recipe fields, ids by their number."""
     found = manifests.diff(a, b)
-    parts = [f"{field}: {old} -> {new}" for field, (old, new) in found.pop("recipe", {}).items()]
+    parts = [f"{field}: {_brief(old)} -> {_brief(new)}" for field, (old, new) in found.pop("recipe", {}).items()]
     parts += [key if what is True else f"{key}: {len(what)}" for key, what in found.items()]
     return "; ".join(parts)
+
+
+def _brief(value: Any) -> str:
+    """A recipe field, cut where it is long, such as the names of thousands of classes."""
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:150]}..."

@@ -41,12 +41,21 @@ def planned_sources(resolved: Resolved) -> dict[str, str]:
     return sources
 
 
+def _refuse_unwritable(directory: pathlib.Path, option: str) -> None:
+    """Refuses a path that the library which writes checkpoints does not take."""
+    try:
+        str(directory.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{option}={directory}: checkpoints cannot be written to a path that is not UTF-8") from None
+
+
 @contextlib.contextmanager
 def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]:
     """Makes the directory and holds its lock; refuses, naming `option`, a directory that another process holds.
 
     The kernel drops the lock with the process, so a killed run leaves nothing to clean up.
     """
+    _refuse_unwritable(directory, option)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = open(directory / ".lock", "w")  # noqa: SIM115 (closed below, with the lock)
@@ -111,6 +120,7 @@ def link(directory: pathlib.Path, store: pathlib.Path, identity: Mapping[str, An
     """
     key = identity_sha256({"identity": identity_sha256(identity), "sources": sources})
     target = store / f"{directory.name}-{key[:16]}"
+    _refuse_unwritable(store, "--store")
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

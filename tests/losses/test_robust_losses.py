@@ -25,7 +25,7 @@ from helpers.loss_cases import (
 
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.losses import lambertw0, log_prior, superloss_weight
+from lt_noisy.losses import correction, lambertw0, log_prior, superloss_weight
 from lt_noisy.losses.table import LOSSES
 
 ONE_HOT = np.eye(C)[LABELS]
@@ -148,6 +148,23 @@ def test_forward_against_float64_with_the_matrix_of_a_stage_or_of_a_file(tmp_pat
     np.testing.assert_array_equal(
         from_file["log_transition"], bind("forward", LOSSES, "loss").init(CONTEXT)["log_transition"]
     )
+
+
+@pytest.mark.parametrize("together", [1, 40, 10**6])
+def test_forward_of_soft_targets_is_the_same_a_part_of_the_classes_at_a_time(together, monkeypatch):
+    generator = np.random.default_rng(0)
+    matrix, targets = (generator.dirichlet(np.ones(6), n).astype(np.float32) for n in (6, 4))
+    matrix[:, 2] = 0  # impossible
+    logits = generator.normal(size=(4, 6)).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        log_t = np.log(matrix)
+
+    def made():
+        return jax.value_and_grad(lambda x: correction.forward(x, targets, log_t).sum())(logits)
+
+    whole = made()
+    monkeypatch.setattr(correction, "_LARGEST", together)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), made(), whole)
 
 
 def test_forward_where_a_label_is_impossible():

@@ -17,7 +17,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.runs import run as runs
 from lt_noisy.runs.jobs import Work
-from lt_noisy.runs.workdir import claim, link, waited_for
+from lt_noisy.runs.workdir import claim, link, locked, waited_for
 
 HOLD = f"""
 import fcntl, sys, time
@@ -96,6 +96,18 @@ def test_what_other_sources_finished_is_skipped_with_a_note(tmp_path, capsys, ma
     skipped, note = capsys.readouterr().out.splitlines()
     assert skipped == "base: finished already, skipped"
     assert note.startswith(f"note: base was made by {says} and its sources") and f"remove {directory} to" in note
+
+
+def test_a_path_that_checkpoints_cannot_be_written_to_is_refused_at_once(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    identity = {"stage.kind": "supervised"}
+    for option, refused in (
+        ("--workdir", lambda: locked(path).__enter__()),
+        ("--store", lambda: link(path, path, identity, "")),
+    ):
+        with pytest.raises(UserError, match=rf"{option}=.*caf\\udce9: checkpoints cannot be written"):
+            refused()
+    assert not path.exists()
 
 
 def test_links_to_the_store(tmp_path):
