@@ -100,8 +100,8 @@ def test_four_steps_of_sam(x64, name):
             batch["ascent_weights"] = np.exp(published.normal(7, 32))[8 * k : 8 * k + 8]
 
     def step(state, data, batch):
-        def losses(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
+        def losses(params, batch_stats):
+            variables = {"params": params, "batch_stats": batch_stats}
             logits, changed = net.apply(variables, batch["x"], train=True, mutable=["batch_stats"])
             return cross_entropy(logits, batch["y"]), (changed["batch_stats"], {}, {})
 
