@@ -4,12 +4,15 @@ import errno
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
-from helpers.commands import CONFIG, ROOT, run, summary_of
+from helpers.commands import CONFIG, NO_RECIPE, ROOT, run, summary_of
 
 import main
+from lt_noisy import system
+from lt_noisy.training import parallel
 
 
 def test_a_device_that_is_not_there_is_one_line(env, tmp_path):
@@ -103,3 +106,27 @@ def test_an_error_of_jax_that_is_no_want_of_memory_keeps_its_traceback(monkeypat
     monkeypatch.chdir(ROOT)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         main.main(["main.py", *CONFIG])
+
+
+def test_images_that_no_device_holds_are_refused_before_work_starts(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(parallel, "memory_bytes", lambda: 1597 * 64 - 1)  # one byte less than the digits take
+    assert main.main(["main.py", *CONFIG, *NO_RECIPE, f"--workdir={tmp_path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: config.pretrain: its images take 0.0 GiB, the memory of one device is 0.0 GiB; ")
+    assert {file.name for file in tmp_path.iterdir()} <= {".lock"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "stats", "says"),
+    [
+        ("gpu", "NVIDIA H100", {"bytes_limit": 60 * 2**30}, "2 x NVIDIA H100 (gpu), 60.0 GiB each"),
+        ("tpu", "TPU v4", None, "2 x TPU v4 (tpu)"),
+        ("cpu", "cpu", None, "2 x cpu, 3.0 GiB of main memory free"),
+    ],
+)
+def test_the_header_says_what_a_run_is_on(monkeypatch, platform, kind, stats, says):
+    device = SimpleNamespace(platform=platform, device_kind=kind, memory_stats=lambda: stats)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device, device])
+    monkeypatch.setattr(system, "available_bytes", lambda: 3 * 2**30)
+    assert parallel.describe(2) == says
