@@ -245,5 +245,6 @@ def test_a_full_disk_in_a_thread_of_orbax(tmp_path, monkeypatch, caplog, number)
         checkpoints.save(10, _tree(10), 0.0)
         checkpoints.wait()
     checkpoints.close()
-    assert error.value.errno == number and not list(tmp_path.iterdir())
+    assert error.value.errno == number
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # a thread may still make an empty directory
     assert not [record for record in caplog.records if record.exc_info]
