@@ -24,7 +24,8 @@ def normalise(mean: tuple, std: tuple) -> Augment:
     takes colours for equal.
 
     Args:
-      mean, std: one number, or three, of the pixels in [0, 1]; std above 0.
+      mean: one number, or three, of the pixels in [0, 1].
+      std: as many, above 0.
     """
     numbers = all(isinstance(x, (int, float)) and math.isfinite(x) for x in (*mean, *std))
     if not numbers or len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:

@@ -27,7 +27,8 @@ def pair_counts(true: np.ndarray, given: np.ndarray, num_classes: int) -> list[l
     """[true class, given class, number] of every pair that comes, in order: JSON-ready, at most N of the C x C.
 
     Args:
-      true, given: int [N] in [0, num_classes).
+      true: int [N] in [0, num_classes).
+      given: as `true`.
     """
     pairs, numbers = np.unique(true.astype(np.int64) * num_classes + given, return_counts=True)
     return np.stack([pairs // num_classes, pairs % num_classes, numbers], axis=1).tolist()
