@@ -5,8 +5,8 @@
     python main.py --config=configs/cifar10_lt_moco.py:small          a CPU, minutes
 
 `published` is the CIFAR-10 demo of facebookresearch/moco (colab/moco_cifar10_demo.ipynb) on long-tailed data:
-asymmetric, with a linear head. It differs by BatchNorm over the whole batch (theirs: 8 shuffled parts) and a queue
-that starts empty.
+asymmetric, with a linear head, in float32. It differs by BatchNorm over the whole batch (theirs: 8 shuffled parts), a
+queue that starts empty, and a stem that starts as the other convolutions (theirs as PyTorch starts it).
 
 Cost: about 48 PFLOP (as SimCLR and a forward pass more a view, for the keys).
 Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
@@ -27,8 +27,9 @@ def get_config(variant: str = "") -> ConfigDict:
     c.pretrain = recipes.light("moco(temperature=0.1, queue=4096, momentum=0.99)")
     c.probe = section("probe")
     if variant == "published":
+        c.precision = "float32"
         c.pretrain = recipes.light(
-            "moco(temperature=0.1, queue=4096, momentum=0.99, symmetric=False, hidden=0, size=128)",
+            "moco(temperature=0.1, queue=4096, momentum=0.99, symmetric=False, hidden=0, size=128, init=torch)",
             length="epochs(200)",
             augment="compose(resized_crop(min_area=0.08), flip(), jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grey(), "
             f"{NORMALISE_CIFAR})",

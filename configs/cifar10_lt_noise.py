@@ -72,6 +72,6 @@ BASELINE = {"init": "scratch", "loss": "CE"}
 
 def sweep(variant: str = "") -> list[Cell]:
     """P0's grid; `twelve` and `small` keep 12 settings of it, three seeds each."""
-    sce = "symmetric_cross_entropy(alpha=0.1, beta=1.0, log_zero=-9.21)"  # as released
+    sce = "symmetric_cross_entropy(alpha=0.1, beta=1.0)"  # as released
     cells = recipes.p0_grid(lam=1.0, sce=sce, elr="elr(beta=0.7, lam=3.0)")
     return recipes.twelve(cells) if variant else cells

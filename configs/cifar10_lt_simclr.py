@@ -6,9 +6,11 @@
 
 The balanced control of the same size: --config.longtail='balanced(exponential(ratio=100, subset=conventional))'.
 
-`published` is simclr.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data. It differs by LARS
-(theirs clips its local rates, which makes them larger; optax's does not), and a ResNet stem with padding 1 (theirs 2).
-Its blur is a kernel of 13 taps, three of the largest sigma to each side.
+`published` is simclr.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data, its clipped LARS
+included. It differs by bilinear crops (theirs bicubic), both views in one pass (theirs one a view, each with BatchNorm
+statistics of its own), a ResNet stem with padding 1 that starts as the other convolutions (theirs 2, and as PyTorch
+starts it), and precision: float32, theirs float16 with loss scaling, from which bfloat16 would be farther. Its blur is
+a kernel of 13 taps, three of the largest sigma to each side.
 
 Cost: about 36 PFLOP (0.97 GFLOP a forward pass by XLA's count, three times that an image and view).
 Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
@@ -16,7 +18,7 @@ Measured: the small variant (README, results/ssl_cifar10_small.json); the full r
 
 from ml_collections import ConfigDict
 
-from lt_noisy.augment.recipes import NORMALISE_CIFAR
+from lt_noisy.augment.recipes import NORMALISE_SOLO_LEARN
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, section
 
@@ -29,13 +31,14 @@ def get_config(variant: str = "") -> ConfigDict:
     c.pretrain = recipes.light("simclr(temperature=0.5)")
     c.probe = section("probe")
     if variant == "published":
+        c.precision = "float32"
         c.pretrain = recipes.light(
-            "simclr(temperature=0.2, hidden=2048, size=256)",
+            "simclr(temperature=0.2, hidden=2048, size=256, init=torch)",
             length="epochs(1000)",
             batch_size=256,
             augment="compose(resized_crop(min_area=0.08), flip(), jitter(0.8, 0.8, 0.8, 0.2, p=0.8), grey(), "
-            f"blur(kernel=13), {NORMALISE_CIFAR})",
-            optimizer="lars(momentum=0.9, weight_decay=1e-4, trust=0.02)",
+            f"blur(kernel=13), {NORMALISE_SOLO_LEARN})",
+            optimizer="lars(momentum=0.9, weight_decay=1e-4, trust=0.02, clip=True)",
             schedule="cosine(lr=0.4, warmup=0.01)",
         )
     return recipes.small(c, "pretrain") if variant == "small" else c

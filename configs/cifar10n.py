@@ -4,6 +4,8 @@
     python main.py --config=configs/cifar10n.py:longtail   ratio 100 with human labels, LA inside SuperLoss
     python main.py --config=configs/cifar10n.py:small      the long-tailed one on a CPU, minutes
 
+The network is ELR's, ResNet-34 that starts as PyTorch starts it; the schedule is ours.
+
 Get the labels from the authors (CC BY-NC 4.0) and save them as cifar_n_labels.npz here, entry i the label of the
 training image with original index i, one array a kind: cifar10_worse_label, cifar10_aggre_label,
 cifar10_random_label1. Another place or kind: `--config.noise="human(path='x.npz', key=cifar10_aggre_label)"`. `folds`
@@ -19,6 +21,7 @@ from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant, default, section
 
 RECIPE = {
+    "head": "linear(init=torch)",
     "length": "epochs(120)",
     "batch_size": 128,
     "augment": "cifar()",
@@ -34,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c = default()
     c.dataset = "tfds(cifar10)"
     c.noise = "human(path='cifar_n_labels.npz', key=cifar10_worse_label)"
-    c.model = "resnet34(stem=cifar)"
+    c.model = "resnet34(stem=cifar, init=torch)"
     c.precision = "bfloat16"
     c.steps_per_call = 1
     c.stages = ("train", "folds")
@@ -46,5 +49,6 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "small":
         recipes.small(c, "train", "folds", lr=0.1)
         c.model = "resnet8(width=16)"
+        c.train.head = c.folds.head = "linear()"  # as measured
         c.folds.folds = 2
     return c

@@ -80,7 +80,8 @@ LOSSES = {
     "mixup": {"loss": "cross_entropy()", "mix": "mixup(alpha=0.2)"},
     "MAE": {"loss": "mae()"},
     "GCE": {"loss": "gce(q=0.5)"},
-    "SCE": {"loss": "symmetric_cross_entropy(alpha=1.0, beta=1.0)"},
+    # -4 was the default when it was chosen and recorded; log(1e-4), the released value, is now.
+    "SCE": {"loss": "symmetric_cross_entropy(alpha=1.0, beta=1.0, log_zero=-4.0)"},
     "ELR": {"loss": "elr(beta=0.7, lam=1.0)"},
     "SELC": {"loss": "selc(momentum=0.9, start=0.5)"},
     "CE+SL": {"loss": "superloss(cross_entropy(), lam=1.0)"},

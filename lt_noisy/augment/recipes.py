@@ -9,6 +9,7 @@ DIGITS_MEAN = (0.305,)  # of scikit-learn's 8x8 digits, scaled to [0, 1]
 DIGITS_STD = (0.376,)
 # As a config writes them.
 NORMALISE_CIFAR = f"normalise({CIFAR_MEAN}, {CIFAR_STD})"
+NORMALISE_SOLO_LEARN = f"normalise({CIFAR_MEAN}, (0.2470, 0.2435, 0.2616))"  # theirs for CIFAR-10
 NORMALISE_DIGITS = f"normalise({DIGITS_MEAN}, {DIGITS_STD})"
 
 

@@ -57,9 +57,9 @@ def yang_xu(**changed: object) -> dict[str, object]:
     """The supervised CIFAR-LT recipe of Yang & Xu 2020 (and Cao et al. 2019 before them) as fields of a section.
 
     200 epochs of batch 128, the last one of an epoch as short as it is; pad-4 crop and flip, SGD 0.9 with weight decay
-    2e-4 on all parameters, lr 0.02, 0.04, ... 0.1 over 5 epochs of warm-up, x0.01 after epoch 160 and 180. (In the
-    first upload of Yang & Xu's program the second drop is never reached: it asks for epoch > 160 before epoch > 180; it
-    is since b91ad29.)
+    2e-4 on all parameters, lr 0.02, 0.04, ... 0.1 over 5 epochs of warm-up, x0.01 after epoch 160 and 180. (The
+    first upload of Yang & Xu's program has batch 256, until 28e6258 in October 2020, and never reaches the second drop,
+    as it asks for epoch > 160 before epoch > 180, until b91ad29 in April 2021.)
     """
     return {
         "length": "epochs(200)",

@@ -96,6 +96,8 @@ def exponential(ratio: float, n_max: int = 0, subset: Subset = "seeded", order: 
 def step(ratio: float, n_max: int = 0, subset: Subset = "seeded", order: Order = "by_label") -> Select:
     """Step profile: n_max for the first floor(C / 2) classes, floor(n_max / ratio) for the rest.
 
+    Not that of Cao et al. (2021, HAR) on CIFAR-10, whose rare classes are 1, 3, 5 and 9: write `explicit(counts=...)`.
+
     Args:
       ratio: largest over smallest class, at least 1.
       n_max: examples of a head class; 0 means the most that leaves no class short.

@@ -139,6 +139,7 @@ def heteroskedastic(rate: float = 0.4, groups: tuple = ((1, 9), (3, 5)), draw: D
     The defaults are the authors' CIFAR-10 (automobile and truck, cat and dog: 0.6 stay, 0.4 swap). Their code's
     CIFAR-100 has the groups ((8, 13, 48, 58, 90), (41, 69, 81, 85, 89)) and 0.1 for each of the four others, which is
     rate=0.4 here. It draws independently, before the long tail: `before_longtail(heteroskedastic(draw=independent))`.
+    Its step profile has these classes, 1, 3, 5 and 9, rare: `explicit(counts=...)`, not `step(...)`.
 
     Args:
       rate: share of the examples *of the groups* whose label is wrong, 0..1.

@@ -1,7 +1,8 @@
-"""What the formulas share: log-probabilities, and reading a per-class loss at its target."""
+"""What the formulas share: log-probabilities, reading a per-class loss at its target, weights of classes."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lt_noisy.precision import to_float
 
@@ -28,3 +29,31 @@ def at_target(per_class: jax.Array, targets: jax.Array) -> jax.Array:
         targets = targets.astype(per_class.dtype)
         return jnp.where(targets == 0, 0.0, targets * per_class).sum(-1)
     return jnp.take_along_axis(per_class, targets[:, None], axis=-1)[:, 0]
+
+
+def inverse_effective_number(counts: np.ndarray, beta: float) -> np.ndarray:
+    """(1 - beta) / (1 - beta^n), what a class of n examples weighs for each, up to a constant.
+
+    Args:
+      counts: n, [C], at least 1; on the host.
+      beta: in [0, 1). 0 counts every class as one example, -> 1 is the inverse frequency.
+
+    Returns:
+      float64 [C].
+
+    References:
+      Cui et al., "Class-balanced loss based on effective number of samples" (2019).
+    """
+    counts = np.asarray(counts, np.float64)
+    # expm1 and log: 1 - beta^n cancels where beta is near 1.
+    return (1 - beta) / (-np.expm1(counts * np.log(beta)) if beta else np.ones_like(counts))
+
+
+def class_balanced_weights(counts: np.ndarray, beta: float) -> np.ndarray:
+    """Class weights by `inverse_effective_number`, summing to C over the classes that have examples: float64 [C].
+
+    A class without any has the weight of one example.
+    """
+    counts = np.asarray(counts)
+    weights = inverse_effective_number(np.maximum(counts, 1), beta)
+    return weights * len(counts) / weights[counts > 0].sum()

@@ -10,6 +10,8 @@ from lt_noisy.losses.common import at_target, log_softmax
 from lt_noisy.losses.factory import check_not_negative, check_start, first_step, from_formula
 from lt_noisy.method import Context, Method, State
 
+LOG_ZERO = math.log(1e-4)  # of symmetric cross-entropy, as released
+
 
 def mae(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Mean absolute error: l = |onehot(y) - p|_1 = 2 (1 - p_y), twice `gce` with q = 1.
@@ -62,7 +64,7 @@ def gce(
 
 
 def symmetric_cross_entropy(
-    logits: jax.Array, targets: jax.Array, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0
+    logits: jax.Array, targets: jax.Array, alpha: float = 0.1, beta: float = 1.0, log_zero: float = LOG_ZERO
 ) -> jax.Array:
     """Symmetric cross-entropy: l = alpha (-log p_y) + beta (-A) (1 - p_y).
 
@@ -73,11 +75,11 @@ def symmetric_cross_entropy(
       logits: [B, C], of any float dtype.
       targets: int [B], or soft [B, C] (the expected loss of a label drawn from t: the reverse term is linear in t, not
         log t).
-      alpha: weight of the cross-entropy, finite and at least 0. Settings of (alpha, beta) in use: (0.1, 1) on CIFAR-10,
-        (6, 0.1) on CIFAR-100.
+      alpha: weight of the cross-entropy, finite and at least 0. As released with the A below: alpha 0.1 and beta 1 on
+        CIFAR-10, 6 and 0.1 on CIFAR-100.
       beta: weight of the reverse one, likewise; not both are 0.
-      log_zero: A, finite and below 0. Values in use: -4, and log(1e-4) = -9.21, what a one-hot target clipped at 1e-4
-        gives, as in code that follows the authors'. beta and A only matter as a product.
+      log_zero: A, finite and below 0. log(1e-4) = -9.21 is what the released code has, which clips the one-hot target
+        at 1e-4. Another value in use is -4. beta and A only matter as a product.
 
     Returns:
       float32 [B].
@@ -119,7 +121,7 @@ def make_gce(q: float = 0.7, truncate: float = 0.0, start: float = 0.0) -> Metho
     return Method(init, apply)
 
 
-def make_symmetric_cross_entropy(alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0) -> Method:
+def make_symmetric_cross_entropy(alpha: float = 0.1, beta: float = 1.0, log_zero: float = LOG_ZERO) -> Method:
     """`symmetric_cross_entropy`, with its arguments; keeps nothing."""
     check_not_negative(alpha=alpha, beta=beta)
     if not alpha and not beta:

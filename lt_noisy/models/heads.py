@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
+from lt_noisy.models.initial import Init, MLPInit, bias_init, kernel_init
 from lt_noisy.models.norm import batch_norm
 from lt_noisy.precision import float_dtype, to_float
 
@@ -17,14 +18,19 @@ HeadBuilder = Callable[[int], nn.Module]  # build(num_classes) -> classifier, ca
 
 
 class Linear(nn.Module):
-    """features [B, D] -> logits float32 [B, num_classes]; Kaiming-normal fan-in weights, bias from 0."""
+    """features [B, D] -> logits float32 [B, num_classes]; `start` as `init` in `linear`."""
 
     num_classes: int
+    start: Init = "kaiming"
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-        return nn.Dense(self.num_classes, kernel_init=kernel_init, name="dense")(to_float(features))
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=kernel_init(self.start),
+            bias_init=bias_init(self.start, features.shape[-1]),
+            name="dense",
+        )(to_float(features))
 
 
 def _unit_norm(x: jax.Array, axis: int) -> jax.Array:
@@ -53,9 +59,14 @@ class Cosine(nn.Module):
         return self.scale * (_unit_norm(features, axis=-1) @ _unit_norm(kernel, axis=0))
 
 
-def linear() -> HeadBuilder:
-    """The usual linear classifier."""
-    return Linear
+def linear(init: Init = "kaiming") -> HeadBuilder:
+    """The usual linear classifier.
+
+    `kaiming`: weights N(0, 2 / D), bias 0, D the features; the LDAM code and what builds on it has these weights, and
+    the bias of `torch`. `torch`: both U(-1 / sqrt(D), 1 / sqrt(D)), as `torch.nn.Linear` starts in the programs of ELR,
+    MixNN, SELC and GCE.
+    """
+    return lambda num_classes: Linear(num_classes, init)
 
 
 def cosine(scale: float = 30.0) -> HeadBuilder:
@@ -75,7 +86,7 @@ class MLP(nn.Module):
     Published uses, for 512 features:
 
     * SimCLR's projector 512-512-128: `sizes=(512, 128)`, no norms in the paper's formula (Chen et al. 2020,
-      equation 2); its released code normalises both layers.
+      equation 2). Its released code is another network: three layers, BatchNorm on each, the last without offset.
     * SimSiam's projector on CIFAR 512-2048-2048: `sizes=(2048, 2048), norm=True, norm_last=True`.
     * SimSiam's predictor 2048-512-2048: `sizes=(512, 2048), norm=True`.
 
@@ -85,6 +96,8 @@ class MLP(nn.Module):
       dtype: of the computation. Parameters, BatchNorm statistics, normalisation and the result are float32.
       norm_axis: the axis over which BatchNorm's batch statistics are averaged; None: each device its own.
       norm_last: BatchNorm after the last layer.
+      start: how the layers start (`initial`). PyTorch programs have "torch", whose weights are 1.7 times smaller than
+        those of "lecun", what Flax and we take if nothing is said.
     """
 
     sizes: tuple[int, ...]
@@ -92,6 +105,7 @@ class MLP(nn.Module):
     dtype: DTypeLike
     norm_axis: str | None
     norm_last: bool = False
+    start: MLPInit = "lecun"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, layers: int = 0) -> jax.Array:
@@ -99,7 +113,14 @@ class MLP(nn.Module):
         for i, size in enumerate(self.sizes[: layers or None]):
             last = i == len(self.sizes) - 1
             normed = self.norm_last if last else self.norm
-            x = nn.Dense(size, use_bias=not normed, dtype=self.dtype, name=f"dense{i + 1}")(x)
+            x = nn.Dense(
+                size,
+                use_bias=not normed,
+                dtype=self.dtype,
+                kernel_init=kernel_init(self.start),
+                bias_init=bias_init(self.start, x.shape[-1]),
+                name=f"dense{i + 1}",
+            )(x)
             if normed:
                 dtype = float_dtype() if last else self.dtype
                 # E[x^2] - E[x]^2 loses digits on pooled features, whose mean is far above their spread: 2e-5 in

@@ -8,6 +8,7 @@ from lt_noisy.collectives import gather, positions
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context, Method, State
 from lt_noisy.models.heads import MLP
+from lt_noisy.models.initial import MLPInit
 from lt_noisy.objectives.base import (
     Objective,
     Outputs,
@@ -67,10 +68,12 @@ def info_nce(
     return jax.nn.logsumexp(logits, axis=-1) - logits[:, 0]
 
 
-def simclr(temperature: float = 0.5, hidden: int = 512, size: int = 128) -> Objective:
+def simclr(temperature: float = 0.5, hidden: int = 512, size: int = 128, init: MLPInit = "lecun") -> Objective:
     """SimCLR: NT-Xent on a projector features-hidden-size, ReLU, no BatchNorm in it.
 
-    Both views share one pass, so that synchronised BatchNorm sees the whole 2B, as in the authors' code.
+    Both views share one pass, so that synchronised BatchNorm sees the whole 2B, as in the authors' code (solo-learn's
+    has a pass a view). The loss is the mean over 2B anchors, equation 1's; the authors' code adds the means of the two
+    views, twice ours, and its projector has three layers, all with BatchNorm. `init`: how the projector starts (`MLP`).
 
     References:
       Chen et al. (2020).
@@ -84,7 +87,9 @@ def simclr(temperature: float = 0.5, hidden: int = 512, size: int = 128) -> Obje
 
     return Objective(
         method=stateless(loss, least=2),  # a batch of one image has no negative
-        projector=lambda dtype, norm_axis: MLP((hidden, size), norm=False, dtype=dtype, norm_axis=norm_axis),
+        projector=lambda dtype, norm_axis: MLP(
+            (hidden, size), norm=False, dtype=dtype, norm_axis=norm_axis, start=init
+        ),
         joint=True,
     )
 
@@ -96,16 +101,17 @@ def moco(
     symmetric: bool = True,
     hidden: int = 512,
     size: int = 128,
+    init: MLPInit = "lecun",
 ) -> Objective:
     """MoCo v2: `info_nce` of queries against keys of a slow network and a queue.
 
     Keys come from the target network, whose parameters follow with a constant decay `momentum`; the keys of all devices
-    enter the queue once a step, after the loss. Symmetric: each view is query and key, the loss is the mean
-    over both directions (the authors' CIFAR demo sums them) and a step queues 2B keys; else view 0 asks and view
-    1 answers. Two deviations: the queue starts empty, not with random vectors, so the first step has no negatives
-    and no gradient; and there is no shuffling of the key batch, which only BatchNorm per device needs
-    (`batch_norm='global'` sees the whole batch; the paper's is per device, shuffled). The projector is
-    features-hidden-size with a ReLU and no BatchNorm; hidden=0 is the linear one of the first MoCo.
+    enter the queue once a step, after the loss. Symmetric: each view is query and key, the loss is the mean over both
+    directions (the authors' CIFAR demo sums them) and a step queues 2B keys; else view 0 asks and view 1 answers. Two
+    deviations: the queue starts empty, not with random vectors, so the first step has no negatives and no gradient; and
+    there is no shuffling of the key batch, which only BatchNorm per device needs (`batch_norm='global'` sees the whole
+    batch; the paper's is per device, shuffled). The projector is features-hidden-size with a ReLU and no BatchNorm;
+    hidden=0 is the linear one of the first MoCo. `init`: how it starts (`MLP`).
 
     References:
       He et al. (2020); Chen et al. (2020).
@@ -116,7 +122,7 @@ def moco(
     sizes = (hidden, size) if hidden else (size,)
     per_image = 2 if symmetric else 1
 
-    def init(context: Context) -> State:
+    def empty_queue(context: Context) -> State:
         keys = per_image * context.batch_size
         if keys > queue:
             raise UserError(f"moco: queue={queue} is shorter than the {keys} keys of one step")
@@ -149,8 +155,8 @@ def moco(
 
     views_seen = (0, 1) if symmetric else (0,)
     return Objective(
-        method=Method(init, apply),
-        projector=lambda dtype, norm_axis: MLP(sizes, norm=False, dtype=dtype, norm_axis=norm_axis),
+        method=Method(empty_queue, apply),
+        projector=lambda dtype, norm_axis: MLP(sizes, norm=False, dtype=dtype, norm_axis=norm_axis, start=init),
         online=views_seen,
         target=(0, 1) if symmetric else (1,),
         decay=lambda total_steps: lambda step: momentum,

@@ -7,15 +7,17 @@ from lt_noisy.augment import image_ops
 from lt_noisy.augment.base import Augment, augment_batch
 from lt_noisy.collectives import global_size
 from lt_noisy.models.heads import MLP
+from lt_noisy.models.initial import MLPInit
 from lt_noisy.objectives.base import Objective, Outputs, Targets, stateless
 
 
-def rotation(every: bool = False) -> Objective:
+def rotation(every: bool = False, init: MLPInit = "lecun") -> Objective:
     """Rotation prediction: cross-entropy of which of four right angles an image was turned by.
 
-    The image is augmented, then turned. One rotation an image (as Yang & Xu 2020 pre-train): labels are a
-    random permutation of 0, 1, 2, 3, 0, ... over the global batch, so that all are as frequent. `every`: all
-    four of each image in one pass (as Gidaris et al. do), and the mean of the four losses. The head is linear.
+    The image is augmented, then turned. One rotation an image (as Yang & Xu 2020 pre-train): labels are a random
+    permutation of 0, 1, 2, 3, 0, ... over the global batch, so that all are as frequent. `every`: all four of each
+    image in one pass (as Gidaris et al. do), and the mean of the four losses. The head is linear and starts as `init`
+    says (`models.initial`): Yang & Xu's weights as "kaiming", where "lecun" has 0.7 times the scale.
 
     References:
       Gidaris et al. (2018); Yang & Xu, "Rethinking the Value of Labels" (2020).
@@ -40,7 +42,7 @@ def rotation(every: bool = False) -> Objective:
 
     return Objective(
         method=stateless(loss),
-        projector=lambda dtype, norm_axis: MLP((4,), norm=False, dtype=dtype, norm_axis=norm_axis),
+        projector=lambda dtype, norm_axis: MLP((4,), norm=False, dtype=dtype, norm_axis=norm_axis, start=init),
         views=turned,
         online=(0, 1, 2, 3) if every else (0,),
         joint=True,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_noisy.models.heads import MLP
+from lt_noisy.models.initial import MLPInit
 from lt_noisy.objectives.base import (
     Decay,
     Objective,
@@ -22,11 +23,13 @@ def negative_cosine(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return -jnp.sum(normalise(prediction) * jax.lax.stop_gradient(normalise(target)), axis=-1)
 
 
-def simsiam(size: int = 2048, hidden: int = 512, layers: int = 2) -> Objective:
+def simsiam(size: int = 2048, hidden: int = 512, layers: int = 2, init: MLPInit = "lecun") -> Objective:
     """SimSiam: L = (D(p1, z2) + D(p2, z1)) / 2, D the negative cosine, z without gradient.
 
-    Projector of `layers` linear layers of `size` with BatchNorm on each, the last without affine (2 layers on
-    CIFAR, 3 on ImageNet); predictor size-hidden-size with BatchNorm on the hidden layer. One pass per view.
+    Projector of `layers` linear layers of `size` with BatchNorm on each, the last without affine (2 layers on CIFAR, 3
+    on ImageNet); predictor size-hidden-size with BatchNorm on the hidden layer. One pass per view. `init`: how the
+    linear layers start (`MLP`); "torch" is that of Liu et al. 2022. Theirs have a bias before BatchNorm too, which does
+    nothing.
 
     References:
       Chen & He (2021), alg. 1.
@@ -40,17 +43,18 @@ def simsiam(size: int = 2048, hidden: int = 512, layers: int = 2) -> Objective:
     return Objective(
         method=stateless(loss),
         projector=lambda dtype, norm_axis: MLP(
-            (size,) * layers, norm=True, norm_last=True, dtype=dtype, norm_axis=norm_axis
+            (size,) * layers, norm=True, norm_last=True, dtype=dtype, norm_axis=norm_axis, start=init
         ),
-        predictor=lambda dtype, norm_axis: MLP((hidden, size), norm=True, dtype=dtype, norm_axis=norm_axis),
+        predictor=lambda dtype, norm_axis: MLP((hidden, size), norm=True, dtype=dtype, norm_axis=norm_axis, start=init),
     )
 
 
-def byol(momentum: float = 0.99, hidden: int = 1024, size: int = 256) -> Objective:
+def byol(momentum: float = 0.99, hidden: int = 1024, size: int = 256, init: MLPInit = "lecun") -> Objective:
     """BYOL: L = 2 - 2 cos(p1, z2') + 2 - 2 cos(p2, z1'), z' of the target network.
 
     The sum over both directions, as in the paper. Projector and predictor are hidden-size with BatchNorm on the hidden
-    layer. The target's decay rises from `momentum` to 1: 1 - (1 - momentum) (cos(pi k / K) + 1) / 2 at step k of K.
+    layer, and start as `init` says (`MLP`). The target's decay rises from `momentum` to 1: 1 - (1 - momentum)
+    (cos(pi k / K) + 1) / 2 at step k of K.
 
     References:
       Grill et al. (2020), eq. 2.
@@ -65,5 +69,5 @@ def byol(momentum: float = 0.99, hidden: int = 1024, size: int = 256) -> Objecti
     def decay(total_steps: int) -> Decay:
         return lambda step: 1.0 - (1.0 - momentum) * (jnp.cos(jnp.pi * to_float(step) / total_steps) + 1.0) / 2.0
 
-    head = lambda dtype, norm_axis: MLP((hidden, size), norm=True, dtype=dtype, norm_axis=norm_axis)  # noqa: E731
+    head = lambda dtype, norm_axis: MLP((hidden, size), norm=True, dtype=dtype, norm_axis=norm_axis, start=init)  # noqa: E731
     return Objective(method=stateless(loss), projector=head, predictor=head, target=(0, 1), decay=decay)

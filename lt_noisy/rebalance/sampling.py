@@ -7,12 +7,15 @@ been learnt from the data as they are. Only observed labels are read.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
+from lt_noisy.losses.common import inverse_effective_number
+
+Over = Literal["weights", "batch"]
 
 
 class Sampler(NamedTuple):
@@ -33,10 +36,12 @@ class Weighting(NamedTuple):
     Attributes:
       weights: `weights(counts int [C]) -> float64 [C]`, summing to C over the classes that have examples.
       start: the fraction of the stage from which on they hold; before it all weigh 1.
+      over: what a batch's weighted sum is divided by: the sum of its "weights", or the size of the "batch".
     """
 
     weights: Callable[[np.ndarray], np.ndarray]
     start: float = 0.0
+    over: Over = "weights"
 
 
 def uniform() -> Sampler:
@@ -73,8 +78,8 @@ def effective_number(beta: float = 0.9999) -> Sampler:
     References:
       Cui et al., "Class-balanced loss based on effective number of samples" (2019), as a sampler.
     """
-    inverse = _inverse_effective_number(beta)
-    return _by_count(lambda n: n * inverse(n))
+    _check_beta(beta)
+    return _by_count(lambda n: n * inverse_effective_number(n, beta))
 
 
 def deferred_sampler(sampler: Sampler, start: float = 0.8) -> Sampler:
@@ -98,15 +103,19 @@ def inverse_frequency(power: float = 1.0) -> Weighting:
     return _weighting(lambda n: n**-power)
 
 
-def effective_number_weighting(beta: float = 0.9999) -> Weighting:
+def effective_number_weighting(beta: float = 0.9999, over: Over = "weights") -> Weighting:
     """w_c proportional to (1 - beta) / (1 - beta^{n_c}) (class-balanced loss).
 
-    Normalised to sum to C, as there and in LDAM-DRW; the weighted mean divides by the sum of the batch's weights.
+    Normalised to sum to C, as there and in LDAM-DRW. over=weights: the weighted mean divides by the sum of the batch's
+    weights, as PyTorch's weighted cross-entropy does and so LDAM-DRW and its followers. over=batch: by the images of
+    the batch, as the softmax loss of Cui et al.'s program does; as most images weigh less than 1 its gradient is
+    smaller (about 5 times on CIFAR-10-LT at ratio 100).
 
     References:
       Cui et al., "Class-balanced loss based on effective number of samples" (2019), eq. 12.
     """
-    return _weighting(_inverse_effective_number(beta))
+    _check_beta(beta)
+    return _weighting(lambda n: inverse_effective_number(n, beta))._replace(over=over)
 
 
 def deferred_weighting(weighting: Weighting, start: float = 0.8) -> Weighting:
@@ -126,11 +135,9 @@ def _fraction(start: float) -> float:
     return start
 
 
-def _inverse_effective_number(beta: float) -> Callable[[np.ndarray], np.ndarray]:
+def _check_beta(beta: float) -> None:
     if not 0 <= beta < 1:
         raise UserError(f"beta is in [0, 1), not {beta}")
-    # expm1 and log: 1 - beta^n cancels where beta is near 1. A beta of 0 counts every class as one example.
-    return lambda n: (1 - beta) / (-np.expm1(n * np.log(beta)) if beta else np.ones_like(n))
 
 
 def _by_count(share: Callable[[np.ndarray], np.ndarray]) -> Sampler:

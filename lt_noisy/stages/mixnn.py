@@ -8,8 +8,9 @@ correct_from 60 of 300.
 
 As the authors' program does it: every step from `warmup` on sends the un-mixed batch through the network before the
 mixed one, and BatchNorm's running statistics take in both (of mixed images alone the variance would be too small for
-the un-mixed ones of the test); an epoch that corrects targets uses the corrected ones at once. Ours, unless the section
-says otherwise: the learning rate follows the step (theirs: `cosine_restarts(..., by=epoch)`), and an epoch is whole
+the un-mixed ones of the test); an epoch that corrects targets uses the corrected ones at once. Ours: the
+warm-up is shuffled (theirs reads the images in one order, of its un-augmented loader), and unless the section says
+otherwise the learning rate follows the step (theirs: `cosine_restarts(..., by=epoch)`), and an epoch is whole
 batches, the rest of a permutation is dropped (`keep_last`).
 
 References:

@@ -25,7 +25,7 @@ from lt_noisy.method import Context, Method
 from lt_noisy.mixing.mixup import MIXES, Mix
 from lt_noisy.models.heads import HEADS, HeadBuilder
 from lt_noisy.precision import to_float
-from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Sampler, Weighting
+from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Over, Sampler, Weighting
 from lt_noisy.stages import training, transition, unlabelled
 from lt_noisy.stages.base import ENCODERS, Input, Job, Kind, observed_labels
 from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, part_variables
@@ -102,6 +102,7 @@ def make_step(
     augment: Augment,
     name: str,
     mix: Mix | None = None,
+    over: Over = "weights",
 ) -> Step:
     """The per-device step `(state, data, batch) -> (state, sums)` of supervised training.
 
@@ -110,6 +111,7 @@ def make_step(
       loss: applied to (logits, targets, rows).
       name: of the stage; names its random streams.
       mix: of the augmented batch (`mixup.MIXES`); `accuracy` is then that for the heavier label.
+      over: what the weighted sum of a batch is divided by (`Weighting.over`).
     """
 
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
@@ -122,6 +124,10 @@ def make_step(
                 targets = jax.nn.one_hot(targets, net.head.num_classes)
             x, targets, weights = mix(rng.stream(state.seed, f"{name}/mix", state.step), x, targets, weights)
         labels = targets if targets.ndim == 1 else targets.argmax(-1)
+        scale = to_float(1)
+        if over == "batch":  # the mean that follows divides by the sum of the weights
+            total, images_seen = jax.lax.psum((weights.sum(), to_float(weights > 0).sum()), AXIS)
+            scale = total / images_seen
 
         def losses(params, batch_stats):
             variables = {"params": params, "batch_stats": batch_stats}
@@ -129,7 +135,7 @@ def make_step(
             per_example, method = loss.apply(state.method, logits, targets, rows, state.step)
             right = to_float(jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels)
             sums = {"accuracy": jax.lax.psum(((weights * right).sum(), weights.sum()), AXIS)}
-            return per_example, (changed["batch_stats"], method, sums)
+            return scale * per_example, (changed["batch_stats"], method, sums)
 
         return descend(state, tx, losses, weights)
 
@@ -185,7 +191,7 @@ def prepare(job: Job, section: Learning) -> Prepared:
     state = start(job, state)
     rate = 0.0 if section.freeze_encoder else section.encoder_rate
     state, tx = training.with_optimizer(state, section, plan, {} if rate == 1.0 else {"encoder": rate})
-    step = make_step(net, section.loss, tx, section.augment, job.name, section.mix)
+    step = make_step(net, section.loss, tx, section.augment, job.name, section.mix, section.reweight.over)
     order = balanced_order(job, section, train, context)
     return Prepared(net, state, (Phase(0, step),), order, plan, Resident(train.images, train.targets))
 

@@ -11,7 +11,7 @@ import optax
 from lt_noisy.collectives import AXIS, share
 from lt_noisy.config.spec import table
 from lt_noisy.errors import require
-from lt_noisy.precision import to_float
+from lt_noisy.precision import float_dtype, to_float
 from lt_noisy.training.schedules import Schedule
 from lt_noisy.training.state import TrainState
 
@@ -59,15 +59,25 @@ def adamw(weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, decay:
     return build
 
 
-def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001) -> Optimizer:
+def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001, clip: bool = False) -> Optimizer:
     """LARS; decay and trust ratio on kernels only, as SimCLR does at large batches.
+
+    A kernel p with gradient g moves by v, v <- momentum v + lr r d, where d = g + weight_decay p and r = trust |p| /
+    |d|: the form of SimCLR's authors. `clip` is solo-learn's with `clip_lr` and `exclude_bias_n_norm`: it moves by lr
+    v, v <- momentum v + min(r / lr, 1) d with r = trust |p| / (|g| + weight_decay |p| + 1e-8). So its rate is min(r,
+    lr), no longer scaled by lr; the rate of the step scales what earlier ones left in v; and a kernel without gradient,
+    or of zeros, is not decayed. While lr is below 1 that is a larger rate than lr r where r < 1, by up to 1 / lr (2.5
+    times at 0.4, more as lr falls), and a smaller one where r > 1 (|p| / |g| above 50 with trust 0.02).
 
     References:
       You et al. (2017).
     """
+    require(trust > 0, f"trust is above 0, not {trust}")
     require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
     require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
     mask = _decay_mask("kernels")
+    if clip:
+        return lambda schedule: _clipped_lars(schedule, momentum, weight_decay, trust)
     return lambda schedule: optax.lars(
         schedule,
         weight_decay,
@@ -76,6 +86,34 @@ def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001
         trust_ratio_mask=mask,
         momentum=momentum,
     )
+
+
+class _LarsState(NamedTuple):
+    step: jax.Array
+    velocity: PyTree
+
+
+def _clipped_lars(
+    schedule: Schedule, momentum: float, weight_decay: float, trust: float
+) -> optax.GradientTransformation:
+    def init(params: PyTree) -> _LarsState:
+        return _LarsState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def local(lr: jax.Array, g: jax.Array, p: jax.Array) -> jax.Array:
+        if p.ndim == 1:
+            return g
+        p_norm, g_norm = jnp.linalg.norm(p.ravel()), jnp.linalg.norm(g.ravel())
+        rate = trust * p_norm / (g_norm + weight_decay * p_norm + 1e-8)
+        return jnp.where((p_norm > 0) & (g_norm > 0), jnp.minimum(rate / lr, 1) * (g + weight_decay * p), g)
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, _LarsState]:
+        lr = jnp.asarray(schedule(state.step), float_dtype())
+        directions = jax.tree.map(lambda g, p: local(lr.astype(g.dtype), g, p), updates, params)
+        velocity = jax.tree.map(lambda v, d: momentum * v + d, state.velocity, directions)
+        moves = jax.tree.map(lambda v: -lr.astype(v.dtype) * v, velocity)
+        return moves, _LarsState(state.step + 1, velocity)
+
+    return optax.GradientTransformation(init, update)
 
 
 OPTIMIZERS = table({"sgd": sgd, "adamw": adamw, "lars": lars})

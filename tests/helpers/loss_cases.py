@@ -41,6 +41,7 @@ def linear() -> list[str]:
     return [
         *(f"{name}()" for name in LOSSES if name not in nesting()),
         "focal(gamma=0.5)",
+        "focal(gamma=2.0, beta=0.99)",
         "logit_adjusted(tau=2.0, prior=corrected)",
         "gce(truncate=0.3)",
         "label_smoothing(forward())",

@@ -24,6 +24,7 @@ from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.models.norm import batch_norm
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.precision import to_float
+from lt_noisy.rebalance.sampling import Over
 from lt_noisy.stages import distil, self_supervised, supervised, training
 from lt_noisy.training import parallel
 from lt_noisy.training.optim import ASCENTS
@@ -132,11 +133,11 @@ def objective(
     return Case(step, state, resident(), ascent is not None)
 
 
-def loss(text: str, mix: str = "none()") -> Case:
-    """The step of a supervised loss."""
+def loss(text: str, mix: str = "none()", over: Over = "weights") -> Case:
+    """The step of a supervised loss, its weighted sum divided as `over` says."""
     loss, mix, augment = bind(text, LOSSES, "loss"), bind(mix, MIXES, "mix"), bind("none()", AUGMENTS, "augment")
     net = classifier(Dense())
-    step = supervised.make_step(net, loss, recording(), augment, "finetune", mix)
+    step = supervised.make_step(net, loss, recording(), augment, "finetune", mix, over)
     return Case(step, first(net, loss.init(context())), resident())
 
 

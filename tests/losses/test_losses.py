@@ -26,7 +26,7 @@ from helpers.loss_cases import (
 from lt_noisy import collectives
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
-from lt_noisy.losses import log_prior
+from lt_noisy.losses import focal, log_prior
 from lt_noisy.losses.common import log_complement
 from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context
@@ -159,6 +159,34 @@ def test_focal_gradient_against_float64(gamma):
     np.testing.assert_allclose(gradient(f"focal(gamma={gamma})"), numeric_gradient(reference), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_with_weights_inside_is_the_published_program(gamma):
+    """F.cross_entropy(weight=w) put into (1 - exp(-ce))^gamma ce, from 0.8 of the stage on; value and gradient."""
+    weights = (1 - 0.99) / (1 - 0.99**COUNTS)
+    weights *= C / weights.sum()
+
+    def program(logits, weights=weights):
+        ce = -weights[LABELS] * at(log_p(logits))
+        return (1 - np.exp(-ce)) ** gamma * ce
+
+    text = f"focal(gamma={gamma}, beta=0.99, start=0.8)"
+    np.testing.assert_allclose(values(text, step=8), program(LOGITS), rtol=1e-5)
+    expected = numeric_gradient(program)
+    np.testing.assert_allclose(gradient(text, step=8), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(values(text, step=7), values(f"focal(gamma={gamma})"), rtol=1e-5)
+    outside = weights[LABELS] * values(f"focal(gamma={gamma})")  # what re-weighting from outside makes of it
+    assert np.allclose(outside, program(LOGITS), rtol=1e-3) == (gamma == 0)
+
+
+def test_focal_weights_keep_their_digits_where_p_is_nearly_one():
+    """1 - p = 2e-7 is two units in the last place of p; the program's float32 has no digit there."""
+    logits, weights = np.array([[16.0, 0.0, 0.0]], np.float32), np.array([0.25, 1.0, 1.75], np.float32)
+    q = 2 * math.exp(-16) / (1 + 2 * math.exp(-16))
+    ce = -0.25 * math.log1p(-q)
+    got = focal(jnp.asarray(logits), jnp.array([0]), 1.0, weights)
+    np.testing.assert_allclose(got, [-math.expm1(-ce) * ce], rtol=1e-5)
+
+
 def test_log_complement_is_exact_where_p_is_nearly_one_or_nearly_zero():
     """At 1 - p = 2e-7 the subtraction is off by a tenth, at 2e-16 it is 0."""
     logits = np.array([[0, -16, -16], [0, -37, -36], [0.1, 0.1, -50], [3, 2, 1]], np.float32)
@@ -211,6 +239,8 @@ def test_ldam_without_margin_is_cross_entropy():
             r"logit_adjusted\(prior=...\) is observed or corrected, not correct, did you mean 'corrected'",
         ),
         ("focal(gamma=-1)", "loss: focal: gamma must be a finite number, at least 0, not -1.0"),
+        ("focal(beta=1.0)", r"loss: focal: beta must be in \[0, 1\), not 1.0"),
+        ("focal(start=0.8)", "loss: focal: start=0.8 says when class weights begin, and beta=0 has none"),
         ("ldam(max_margin=-1)", "loss: ldam: max_margin must be a finite number, at least 0, not -1.0"),
         ("ldam(scale=0)", "loss: ldam: scale must be a finite number above 0, not 0.0"),
     ],

@@ -57,7 +57,9 @@ def test_truncated_gce_is_flat_below_the_cut_from_its_start_on():
 
 def test_symmetric_cross_entropy_by_hand():
     """p = (1/2, 1/4, 1/4), label 1: 0.1 log 4 + 2 * 4 * 3/4."""
-    got = values("symmetric_cross_entropy(alpha=0.1, beta=2.0)", np.log([[2.0, 1.0, 1.0]]), np.array([1]))
+    got = values(
+        "symmetric_cross_entropy(alpha=0.1, beta=2.0, log_zero=-4.0)", np.log([[2.0, 1.0, 1.0]]), np.array([1])
+    )
     np.testing.assert_allclose(got, [0.1 * math.log(4) + 6], rtol=1e-6)
 
 
@@ -68,6 +70,17 @@ def test_symmetric_cross_entropy_is_the_sum_of_both_directions():
     text = "symmetric_cross_entropy(alpha=6.0, beta=0.1, log_zero=-9.21)"
     np.testing.assert_allclose(values(text), expected, rtol=1e-5)
     np.testing.assert_allclose(values("symmetric_cross_entropy(alpha=1, beta=0)"), values("cross_entropy"), rtol=1e-6)
+
+
+def test_symmetric_cross_entropy_as_released_is_the_default():
+    """0.1 CE + RCE of a one-hot target clipped at 1e-4, value and gradient."""
+
+    def program(logits):
+        logs = log_p(logits)
+        return -0.1 * at(logs) - (np.exp(logs) * np.log(np.clip(ONE_HOT, 1e-4, 1))).sum(-1)
+
+    np.testing.assert_allclose(values("symmetric_cross_entropy()"), program(LOGITS), rtol=1e-5)
+    np.testing.assert_allclose(gradient("symmetric_cross_entropy()"), numeric_gradient(program), atol=1e-5)
 
 
 # --- other targets --------------------------------------------------------------------------------

@@ -36,6 +36,32 @@ def test_linear_starts_kaiming_normal():
     assert np.abs(kernel).max() > 2.5 * np.sqrt(2 / 100)  # a truncated normal ends at 2.3
 
 
+def is_uniform(array, bound):
+    return 0.97 * bound < np.abs(array).max() <= bound and abs(np.std(array) * np.sqrt(3) / bound - 1) < 0.06
+
+
+def test_linear_as_torch_starts_it():
+    """Weights and biases U(-b, b), b = 1 / sqrt(D)."""
+    dense = make("linear(init=torch)", 400).init(jax.random.key(0), features(size=100))["params"]["dense"]
+    assert is_uniform(dense["kernel"], 0.1) and is_uniform(dense["bias"], 0.1)
+
+
+def test_mlp_starts_as_its_argument_says():
+    x = features(size=100)
+
+    def layers(init):
+        net = MLP((400, 300), norm=False, dtype=jnp.float32, norm_axis=None, start=init)
+        params = net.init(jax.random.key(0), x, train=False)["params"]
+        return params["dense1"], params["dense2"]
+
+    for layer, fan_in in zip(layers("torch"), (100, 400), strict=True):
+        assert is_uniform(layer["kernel"], fan_in**-0.5) and is_uniform(layer["bias"], fan_in**-0.5)
+    for init, variance in (("kaiming", 2.0), ("lecun", 1.0)):
+        for layer, fan_in in zip(layers(init), (100, 400), strict=True):
+            assert abs(np.std(layer["kernel"]) / np.sqrt(variance / fan_in) - 1) < 0.02
+            assert not np.any(layer["bias"])
+
+
 def test_cosine_is_the_scaled_cosine_whatever_the_norms():
     x, head = features(), make("cosine(scale=7.0)")
     variables = head.init(jax.random.key(0), x)

@@ -179,6 +179,26 @@ def test_initialisation_is_kaiming_normal_with_the_familys_fan(projection, fan):
     assert abs(np.std(kernel) / np.sqrt(2 / fan) - 1) < 0.05
 
 
+@pytest.mark.parametrize("projection", [False, True])
+def test_initialisation_as_pytorch_starts_every_convolution(projection):
+    """U(-b, b) with b = 1 / sqrt(fan_in): what `kaiming_uniform_(a=sqrt(5))` comes to, whatever the family."""
+    net = ResNet((1, 1), 16, "cifar", projection, jnp.float32, None, start="torch")
+    params = jax.jit(lambda x: net.init(jax.random.key(0), x, train=False))(jnp.zeros((1, 8, 8, 3)))["params"]
+    kernels = {name: layer["kernel"] for name, layer in params.items() if "kernel" in layer}
+    assert ("group2_block1_shortcut_conv" in kernels) == projection
+    for name, kernel in kernels.items():
+        bound = kernel[..., 0].size ** -0.5
+        assert 0.97 * bound < np.abs(kernel).max() <= bound, name
+        assert abs(np.std(kernel) / (bound / np.sqrt(3)) - 1) < 0.06, name
+        assert abs(np.mean(kernel)) < 0.1 * bound, name
+
+
+def test_the_argument_reaches_the_network():
+    for name in MODELS:
+        builds = [make(f"{name}(width=2{init})").start for init in ("", ", init=kaiming", ", init=torch")]
+        assert builds == ["kaiming", "kaiming", "torch"], name
+
+
 def test_bfloat16_keeps_float32_parameters_statistics_and_features():
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
     half, full = small(dtype=jnp.bfloat16), small()
@@ -225,6 +245,7 @@ def test_synchronised_norm_on_eight_devices_is_one_device(x64):
         ("resnet32(width=5)", "even"),
         ("resnet8(width=0)", "even"),
         ("resnet34(stem=stl)", "is cifar or imagenet, not stl"),
+        ("resnet18(init=pytorch)", "is kaiming or torch, not pytorch"),
     ],
 )
 def test_bad_values_are_refused(text, message):

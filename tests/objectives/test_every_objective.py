@@ -28,6 +28,21 @@ def test_a_loss_for_every_image_and_a_state_that_keeps_its_structure(text):
 
 
 @pytest.mark.parametrize("text", EVERYTHING)
+def test_every_head_starts_as_the_argument_says(text):
+    """PyTorch's |w| <= 1 / sqrt(fan_in); Kaiming's and Flax's normal weights go beyond it."""
+    x = jnp.zeros((2, 64))
+    for init, inside in (("torch", True), ("kaiming", False), ("lecun", False)):
+        objective = cases.bound(f"{text.removesuffix(')')}, init={init})".replace("(, ", "("))
+        for build in filter(None, (objective.projector, objective.predictor)):
+            head = build(jnp.float32, None)
+            width = 64 if build is objective.projector else 8
+            layers = head.init(jax.random.key(0), x[:, :width], train=True)["params"]
+            kernels = [layer["kernel"] for name, layer in layers.items() if name.startswith("dense")]
+            assert kernels and head.start == init
+            assert all((np.abs(kernel).max() <= len(kernel) ** -0.5) == inside for kernel in kernels)
+
+
+@pytest.mark.parametrize("text", EVERYTHING)
 def test_the_second_step_compiles_nothing(text):
     outputs, _, state = _seen(text)
     cases.run(text, outputs, state, step=1)

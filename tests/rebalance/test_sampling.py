@@ -44,6 +44,13 @@ def test_weights_by_hand():
     np.testing.assert_array_equal(bind("none()", WEIGHTINGS, "reweight").weights(counts), np.ones(10))
 
 
+def test_what_the_weighted_sum_is_divided_by():
+    """As its stage reads it, through `deferred` too."""
+    assert bind("effective_number(beta=0.9)", WEIGHTINGS, "reweight").over == "weights"
+    for text in ("effective_number(beta=0.9, over=batch)", "deferred(effective_number(over=batch), start=0.5)"):
+        assert bind(text, WEIGHTINGS, "reweight").over == "batch"
+
+
 def test_one_size_is_no_rebalancing():
     counts = np.full(3, 7)
     for text in ("inverse_frequency(power=0.5)", "effective_number(beta=0.9)"):

@@ -188,6 +188,50 @@ def test_adamw_and_lars_leave_vectors_undecayed():
         assert np.all(after["kernel"] < params["kernel"])
 
 
+def _solo_learn_lars(params, grads, rates, momentum, weight_decay, eta):
+    """Their loop with `clip_lars_lr` and `exclude_bias_n_norm_lars`, in float64."""
+    params = {name: np.float64(p) for name, p in params.items()}
+    buffers = {}
+    for g, lr in zip(grads, rates, strict=True):
+        for name, p in params.items():
+            d = np.float64(g[name])
+            p_norm, g_norm = np.linalg.norm(p), np.linalg.norm(d)
+            if p.ndim != 1 and p_norm != 0 and g_norm != 0:
+                lars_lr = eta * p_norm / (g_norm + p_norm * weight_decay + 1e-8)
+                d = (d + weight_decay * p) * min(lars_lr / lr, 1)
+            buffers[name] = momentum * buffers[name] + d if name in buffers else d
+            params[name] = p - lr * buffers[name]
+    return params
+
+
+def test_clipped_lars_is_solo_learns(x64):
+    """Local rates below lr, above lr and above 1; a kernel of zeros, a gradient of zeros, a vector; lr falls."""
+    generator = np.random.default_rng(0)
+    scales = {"small": (1.0, 1.0), "large": (30.0, 1.0), "huge": (9.0, 1e-3), "zero": (0.0, 1.0), "still": (1.0, 0.0)}
+    params = {name: size * generator.normal(size=(3, 4)) for name, (size, _) in scales.items()}
+    params["bias"] = generator.normal(size=4)
+    grads = [
+        {name: scales.get(name, (1, 1))[1] * generator.normal(size=p.shape) for name, p in params.items()}
+        for _ in range(6)
+    ]
+    rates = 0.4 * (1 - np.arange(6) / 6)
+    text = "lars(momentum=0.9, weight_decay=0.05, trust=0.02, clip=True)"
+    tx = bind(text, OPTIMIZERS, "optimizer")(lambda step: jnp.asarray(rates)[step])
+    ours, state = params, tx.init(params)
+    for g in grads:
+        updates, state = tx.update(g, state, ours)
+        ours = optax.apply_updates(ours, updates)
+    expected = _solo_learn_lars(params, grads, rates, 0.9, 0.05, 0.02)
+    for name, p in expected.items():
+        np.testing.assert_allclose(ours[name], p, rtol=1e-12, atol=1e-12)
+    local = [0.02 * np.linalg.norm(params[n]) / np.linalg.norm(grads[0][n]) for n in ("small", "large", "huge")]
+    assert local[0] < 0.4 < local[1] < 1 < local[2]
+    plain = _steps(text.replace("True", "False"), params, grads[:1], 0.4)
+    for name, sign in (("small", 1), ("huge", -1)):  # larger below |p| / |g| = 50, smaller above
+        moved = [np.linalg.norm(p[name] - params[name]) for p in (_steps(text, params, grads[:1], 0.4), plain)]
+        assert (moved[0] - moved[1]) * sign > 0
+
+
 def _by_part(rates, steps=3):
     """Three parts before and after `steps` steps of SGD with momentum and decay."""
     params = {part: {"kernel": np.full((2, 2), 3.0, np.float32)} for part in ("encoder", "projector", "head")}
@@ -252,6 +296,7 @@ def test_ema_by_hand():
         (OPTIMIZERS, "sgd(momentum=1.0)", r"momentum is in \[0, 1\), not 1.0"),
         (OPTIMIZERS, "sgd(decay=some)", r"sgd\(decay=...\) is kernels or all, not some"),
         (OPTIMIZERS, "adamw(weight_decay=-1.0)", "weight_decay is at least 0, not -1.0"),
+        (OPTIMIZERS, "lars(trust=0.0)", "trust is above 0, not 0.0"),
         (OPTIMIZERS, "lars(momentum=2.0)", r"momentum is in \[0, 1\), not 2.0"),
         (ASCENTS, "sam(rho=-0.1)", "rho is at least 0, not -0.1"),
     ],

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import loss_cases, objective_cases, step_cases
 from helpers.step_cases import AUGMENT, CLASSES, PARTS, Dense, distance, entry
+from scipy.special import softmax
 
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
@@ -42,6 +43,7 @@ CASES = {
         for text in (*_entries(ASCENTS), "sam(rho=0.5, adaptive=True)")
     },
     **{text: functools.partial(step_cases.loss, "cross_entropy()", text) for text in _entries(MIXES)},
+    "over the batch": functools.partial(step_cases.loss, "cross_entropy()", "mixup(alpha=1.0)", "batch"),
     "mixnn transition": functools.partial(step_cases.mixnn_phase, 2, "none()"),
     **{
         f"mixnn {text}": functools.partial(step_cases.mixnn_phase, 3, text)
@@ -93,6 +95,25 @@ def test_each_loss_agrees(x64, text, weighted):
     for mode, count in OTHERS:
         for ours, theirs in zip(own(mode, count), reference, strict=True):
             assert distance(ours[0], theirs[0]) < 1e-9 and distance(ours[1], theirs[1]) < 1e-9, (mode, count)
+
+
+def test_a_weighted_sum_over_the_batch_is_the_published_class_balanced_softmax(x64):
+    """Cui et al. divide the sum of w l by the number of images that weigh anything, LDAM-DRW by the sum of w."""
+    gradients = {}
+    for over in ("weights", "batch"):
+        case, devices = step_cases.loss("cross_entropy()", over=over), parallel.make("jit", 2)
+        seen, _ = step_cases.three_steps(case, devices, devices.compile_step(case.step), True)
+        gradients[over] = seen[0]["opt_state"]["head"]["dense"]["bias"]
+    params, batch = step_cases.first(step_cases.classifier(Dense()), {}).params, step_cases.batches(True)[0]
+    images, labels = (x[batch["rows"]] for x in step_cases.resident())
+    x = (images / 255).reshape(len(images), -1) @ np.float64(params["encoder"]["Dense_0"]["kernel"])
+    x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    head = jax.tree.map(np.float64, params["head"]["dense"])
+    errors = softmax(x @ head["kernel"] + head["bias"], axis=-1) - np.eye(step_cases.CLASSES)[labels]
+    weights, total = batch["weights"], (batch["weights"][:, None] * errors).sum(0)
+    assert (weights > 0).sum() == len(images) - 1
+    np.testing.assert_allclose(gradients["batch"], total / (len(images) - 1), rtol=1e-9)
+    np.testing.assert_allclose(gradients["weights"], total / weights.sum(), rtol=1e-9)
 
 
 def test_devices_agree_in_float32():
