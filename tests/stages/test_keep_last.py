@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from helpers.step_cases import Dense, distance
+from helpers.step_cases import Dense, distance, in_precision
 
 from lt_noisy import rng
 from lt_noisy.config.fields import bind_section, new_section
@@ -20,7 +20,7 @@ from lt_noisy.training.progress import Stopwatch
 
 IMAGES, BATCH, LAST = 22, 8, 6
 TRAIN = {"length": "epochs(3)", "batch_size": BATCH, "keep_last": True, "augment": "none()", "log_every": "steps(1)"}
-PRETRAIN = {"objective": "simclr(hidden=8, size=4)", "monitor": "none()"}
+PRETRAIN = {"objective": "simclr(hidden=8, size=4)"}
 
 
 def job(directory, mode="jit", devices=2, images=IMAGES, multiple=1):
@@ -60,7 +60,10 @@ def lines(directory):
 
 def train(job, interrupted_before=None):
     """The trained state; with a signal that arrives before a step, and the rest in a second start."""
-    ready = supervised.prepare(job, section(save_every="steps(100)"))
+
+    def prepare():
+        ready = supervised.prepare(job, section(save_every="steps(100)"))
+        return ready._replace(state=in_precision(ready.state), batches=lambda step: in_precision(ready.batches(step)))
 
     def refresh(step, state):
         if step == interrupted_before:
@@ -70,9 +73,9 @@ def train(job, interrupted_before=None):
     job.directory.mkdir(exist_ok=True)
     if interrupted_before is not None:
         with pytest.raises(SystemExit):
-            training.run_training(job, ready._replace(refresh=refresh), lambda state: {})
+            training.run_training(job, prepare()._replace(refresh=refresh), lambda state: {})
         job.interrupts = Interrupts()
-    return training.run_training(job, ready, lambda state: {})
+    return training.run_training(job, prepare(), lambda state: {})
 
 
 def test_three_epochs_see_every_image_three_times(tmp_path):
@@ -139,7 +142,9 @@ def test_what_does_not_fit_is_one_line_before_work(tmp_path, kind, given, change
 def test_an_epoch_of_whole_batches_leaves_all_as_it_is(tmp_path):
     """24 images: nothing is left over, so that several steps a call are no matter either."""
     plans = [
-        supervised.prepare(job(tmp_path, images=24, multiple=2), section(keep_last=keep, length="steps(6)")).plan
+        supervised.prepare(
+            job(tmp_path, images=24, multiple=2), section(keep_last=keep, length="steps(6)", log_every="steps(2)")
+        ).plan
         for keep in (False, True)
     ]
     assert plans[0] == plans[1] and plans[0].epoch.steps == 3
