@@ -141,12 +141,9 @@ def test_what_does_not_fit_is_one_line_before_work(tmp_path, kind, given, change
 
 def test_an_epoch_of_whole_batches_leaves_all_as_it_is(tmp_path):
     """24 images: nothing is left over, so that several steps a call are no matter either."""
-    plans = [
-        supervised.prepare(
-            job(tmp_path, images=24, multiple=2), section(keep_last=keep, length="steps(6)", log_every="steps(2)")
-        ).plan
-        for keep in (False, True)
-    ]
+    fields = {"length": "steps(6)", "log_every": "steps(2)"}
+    several = job(tmp_path, images=24, multiple=2)
+    plans = [supervised.prepare(several, section(keep_last=keep, **fields)).plan for keep in (False, True)]
     assert plans[0] == plans[1] and plans[0].epoch.steps == 3
 
 
