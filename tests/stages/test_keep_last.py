@@ -62,7 +62,8 @@ def train(job, interrupted_before=None):
     """The trained state; with a signal that arrives before a step, and the rest in a second start."""
 
     def prepare():
-        ready = supervised.prepare(job, section(save_every="steps(100)"))
+        with jax.enable_x64(False):  # float32, as a run makes it
+            ready = supervised.prepare(job, section(save_every="steps(100)"))
         return ready._replace(state=in_precision(ready.state), batches=lambda step: in_precision(ready.batches(step)))
 
     def refresh(step, state):
