@@ -6,9 +6,10 @@ Everything here is a search for the largest scores q . b + offset. Of vectors of
 needed, at most `HELD` bytes. Ties go to the first row.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,8 @@ BLOCK, TILE = 512, 16384  # queries and rows of the bank whose scores are held a
 HELD = 2**27  # bytes of float32 vectors that are made at a time
 
 
-class Vectors(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Vectors:
     """N vectors that are not in memory.
 
     Attributes:

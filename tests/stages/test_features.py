@@ -1,5 +1,6 @@
 """What is watched of a representation: the pixels' figure, made once for whatever has the same pixels."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_pixels_are_never_all_in_memory(monitor, monkeypatch):
 
     def recorded(self, images):
         vectors = read(self, images)
-        return vectors._replace(read=lambda rows: (sizes.append(len(rows)), vectors.read(rows))[1])
+        return dataclasses.replace(vectors, read=lambda rows: (sizes.append(len(rows)), vectors.read(rows))[1])
 
     monkeypatch.setattr(features.Representation, "_prepared", recorded)
     assert pixel_accuracy(job(), monitor) == expected
