@@ -7,10 +7,7 @@ import pytest
 from sklearn import metrics
 
 from lt_noisy.errors import UserError
-from lt_noisy.evaluation import classification as evaluation
-from lt_noisy.evaluation import representation
 from lt_noisy.evaluation.classification import accuracies, classification, expected_calibration_error, label_noise
-from lt_noisy.evaluation.label_quality import quality
 from lt_noisy.evaluation.representation import balanced_bank, collapse, effective_rank, knn_predict
 
 RNG = np.random.default_rng(0)
@@ -52,24 +49,6 @@ def test_classification_by_hand():
         np.array([0, 0, 3, 2, 2]), np.array([0, 0, 0, 1, 2]), np.array([100, 19, 20, 5]), names(4)
     )
     assert of_predictions == {key: value for key, value in report.items() if key not in ("nll", "ece")}
-
-
-def test_figures_do_not_hang_on_the_block_they_are_made_in(monkeypatch):
-    logits, labels = RNG.normal(size=(50, 7)).astype(np.float32), RNG.integers(0, 7, 50)
-    observed, counts = (labels + (np.arange(50) % 4 == 0)) % 7, np.arange(7)
-
-    def made():
-        return (
-            classification(logits, labels, counts, names(7)),
-            label_noise(logits, observed, labels),
-            {name: array.tolist() for name, array in quality(logits, observed, 0).items()},
-            knn_predict(logits, labels, logits[:9], 7, 20).tolist(),
-        )
-
-    whole = made()
-    for module, name in ((evaluation, "_BLOCK"), (representation, "_VOTES")):
-        monkeypatch.setattr(module, name, 21)  # three rows
-    assert made() == whole
 
 
 def test_groups_at_their_boundaries():
