@@ -75,5 +75,6 @@ MOMENTS = {
 }
 
 if __name__ == "__main__":
+    signal.signal(NUMBER, signal.SIG_DFL)  # of tests under nohup a child would inherit that a hang-up is ignored
     MOMENTS[sys.argv[2]]()
     sys.exit(main.main(["main.py", *sys.argv[3:]]))
