@@ -126,8 +126,8 @@ def make_step(
         labels = targets if targets.ndim == 1 else targets.argmax(-1)
         scale = to_float(1)
         if over == "batch":  # the mean that follows divides by the sum of the weights
-            total, images_seen = jax.lax.psum((weights.sum(), to_float(weights > 0).sum()), AXIS)
-            scale = total / images_seen
+            total, count = jax.lax.psum((weights.sum(), to_float(weights > 0).sum()), AXIS)
+            scale = total / count
 
         def losses(params, batch_stats):
             variables = {"params": params, "batch_stats": batch_stats}

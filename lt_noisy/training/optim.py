@@ -67,7 +67,8 @@ def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001
     v, v <- momentum v + min(r / lr, 1) d with r = trust |p| / (|g| + weight_decay |p| + 1e-8). So its rate is min(r,
     lr), no longer scaled by lr; the rate of the step scales what earlier ones left in v; and a kernel without gradient,
     or of zeros, is not decayed. While lr is below 1 that is a larger rate than lr r where r < 1, by up to 1 / lr (2.5
-    times at 0.4, more as lr falls), and a smaller one where r > 1 (|p| / |g| above 50 with trust 0.02).
+    times at 0.4, more as lr falls), and a smaller one where r > 1 (with trust 0.02, |p| / |g| above 50 where decay is
+    small).
 
     References:
       You et al. (2017).
