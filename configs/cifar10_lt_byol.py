@@ -10,7 +10,7 @@ included. It differs by the same views on both sides (theirs solarises one in fi
 it), and precision: float32, theirs float16 with loss scaling, from which bfloat16 would be farther.
 
 Cost: about 48 PFLOP (as SimCLR and a forward pass more a view, for the target network).
-Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
+Measured: the small variant (docs/results.md, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

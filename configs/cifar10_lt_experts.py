@@ -11,7 +11,7 @@ The template is Divide and Contrast (Tian et al. 2021); of Chang & Chang 2022 on
 baseline of the same length is cifar10_lt_simclr.py, 500 epochs.
 
 Cost: about 7 PFLOP for the base, 22 for the experts and 11 for distillation (six teachers, one student).
-Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
+Measured: the small variant (docs/results.md, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

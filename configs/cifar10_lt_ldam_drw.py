@@ -15,7 +15,7 @@ as in its program. The last batch of an epoch has 118 images, which one or two d
 (`keep_last=False`).
 
 Cost: about 1 PFLOP a loss; `short` takes 35 minutes a loss on one CPU core.
-Measured: `short`, seed 0, README and results/cifar10_lt_short.json. The full run not yet, for want of a GPU.
+Measured: `short`, seed 0, docs/results.md and results/cifar10_lt_short.json. The full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,7 @@ asymmetric, with a linear head, in float32. It differs by BatchNorm over the who
 queue that starts empty, and a stem that starts as the other convolutions (theirs as PyTorch starts it).
 
 Cost: about 48 PFLOP (as SimCLR and a forward pass more a view, for the keys).
-Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
+Measured: the small variant (docs/results.md, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

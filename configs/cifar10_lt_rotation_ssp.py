@@ -11,7 +11,7 @@ first 5 epochs, x0.01 after epoch 160 and, as in the paper's supervised recipe, 
 CE + SSP 26.50.
 
 Cost: about 1 PFLOP a stage.
-Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
+Measured: the small variant (docs/results.md, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

@@ -17,7 +17,7 @@ rho 0.5 is the default of the released code and 7.0 that of its CIFAR command, w
 bandwidth are not published (ours).
 
 Cost: about 36 PFLOP for SimSiam and 72 for rwSAM, which takes every gradient twice.
-Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
+Measured: the small variant (docs/results.md, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

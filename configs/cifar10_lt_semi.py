@@ -13,7 +13,7 @@ has n_max 750 (2,096 images at ratio 50). Figures are therefore not comparable w
 25.19, with the pool 16.79).
 
 Cost: about 0.2 PFLOP for the base, 1 for the joint training.
-Measured, small variant: README, results/cifar10_lt_semi_small/. The full run not yet, for want of a GPU.
+Measured, small variant: docs/results.md, results/cifar10_lt_semi_small/. The full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ starts it), and precision: float32, theirs float16 with loss scaling, from which
 a kernel of 13 taps, three of the largest sigma to each side.
 
 Cost: about 36 PFLOP (0.97 GFLOP a forward pass by XLA's count, three times that an image and view).
-Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
+Measured: the small variant (docs/results.md, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

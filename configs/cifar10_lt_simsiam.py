@@ -10,7 +10,7 @@ for the relative gap (benchmarks/relative_gap.py): --config.longtail='balanced(e
 subset=conventional))'.
 
 Cost: about 36 PFLOP at 500 epochs.
-Measured: the small variant (README, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
+Measured: the small variant (docs/results.md, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

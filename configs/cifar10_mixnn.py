@@ -13,7 +13,7 @@ mixing, in the batch or the whole set.
 
 Cost: the full run is about 150 PFLOP (XLA counts 2.0 GFLOP a forward pass), two fifths of it un-mixed and evaluation
 passes.
-Measured, small variant: README, results/cifar10_mixnn_small.json. The full run not yet, for want of a GPU.
+Measured, small variant: docs/results.md, results/cifar10_mixnn_small.json. The full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

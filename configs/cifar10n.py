@@ -12,7 +12,7 @@ cifar10_random_label1. Another place or kind: `--config.noise="human(path='x.npz
 judges every label by a network that has not seen it; its label_quality.npz is the list of labels to look at.
 
 Cost: about 180 PFLOP with the folds (XLA counts 2.0 GFLOP a forward pass); `--config.stages="('train',)"` a fifth.
-Measured, small variant: README, results/cifar10n_small/. The full run not yet, for want of a GPU.
+Measured, small variant: docs/results.md, results/cifar10n_small/. The full run not yet, for want of a GPU.
 """
 
 from ml_collections import ConfigDict

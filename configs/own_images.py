@@ -21,7 +21,7 @@ Images that nobody has sorted can be labelled by the network and trained on too:
 Cost: 19 TFLOP an image of 64 x 64 pixels, most of it pre-training (XLA counts 4.2 GFLOP a forward pass; three times
 that an image and view, 500 epochs of two views, 100 of one, and five folds of 100 on four fifths); `small` about half a
 second of one CPU core an image.
-Measured: `small`, on a folder made of CIFAR-10 with wrong labels, README.
+Measured: `small`, on a folder made of CIFAR-10 with wrong labels, docs/results.md.
 """
 
 from ml_collections import ConfigDict
