@@ -2,7 +2,7 @@
 
     python main.py --config=configs/digits_lt_noise.py
     python main.py --config=configs/digits_lt_noise.py --config.longtail='exponential(ratio=50)'
-    python launch/sweep.py --config=configs/digits_lt_noise.py --root=runs/digits_grid --jobs=2      the grid of docs/results.md
+    python launch/sweep.py --config=configs/digits_lt_noise.py --root=runs/digits_grid --jobs=2      docs/results.md
 
 P0 of the project in miniature: SimCLR on the images alone, then logit adjustment inside SuperLoss on the
 observed labels. `sweep()` has every robust loss under two kinds of noise and two ratios.

@@ -3,9 +3,10 @@
 import difflib
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
+if TYPE_CHECKING:  # what a signal says must be there before the second that NumPy takes to load
+    import numpy as np
 
 
 class UserError(ValueError):
@@ -55,15 +56,17 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def check_finite(rows: np.ndarray, name: str) -> None:
+def check_finite(rows: "np.ndarray", name: str) -> None:
     """Raises `UserError` where a row of `rows` [N, D], called `name`, is not finite."""
+    import numpy as np
+
     finite = np.asarray(np.isfinite(rows).all(-1))
     if not finite.all():
         first = finite.argmin()
         raise UserError(f"{(~finite).sum()} of {len(finite)} rows of {name} are not finite (the first: row {first})")
 
 
-def check_range(classes: np.ndarray, num_classes: int, name: str = "labels") -> None:
+def check_range(classes: "np.ndarray", num_classes: int, name: str = "labels") -> None:
     """Raises `UserError` where one of `classes` int [N], called `name`, is outside [0, num_classes)."""
     if classes.min() < 0 or classes.max() >= num_classes:
         raise UserError(f"{name} must be in [0, {num_classes}), but they span {classes.min()} to {classes.max()}")

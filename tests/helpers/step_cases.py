@@ -23,7 +23,7 @@ from lt_noisy.mixing.mixup import MIXES
 from lt_noisy.models.heads import HEADS, MLP
 from lt_noisy.models.norm import batch_norm
 from lt_noisy.objectives import OBJECTIVES
-from lt_noisy.precision import to_float
+from lt_noisy.precision import float_dtype
 from lt_noisy.rebalance.sampling import Over
 from lt_noisy.stages import distil, self_supervised, supervised, training
 from lt_noisy.training import parallel
@@ -214,7 +214,7 @@ def batches(weighted: bool, ascent_weights: bool = False) -> list[PyTree]:
 
 def in_precision(tree: PyTree) -> PyTree:
     """The tree on the host with its floats in the precision of the mode: float64 in x64, else float32."""
-    return jax.tree.map(lambda x: np.asarray(to_float(x) if np.issubdtype(x.dtype, np.floating) else x), tree)
+    return jax.tree.map(lambda x: np.asarray(x, float_dtype() if np.issubdtype(x.dtype, np.floating) else None), tree)
 
 
 def three_steps(
