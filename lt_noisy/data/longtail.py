@@ -186,9 +186,11 @@ def _profiled(profile: Profile, n_max: int, subset: Subset, order: Order) -> Sel
         classes = _ORDERS[order](available)
         ranked = profile(num_classes, n_max or _largest_head(profile, available[classes]))
         if ranked.min() < 1:
+            small_head = available[classes[0]] < available.max()
             raise UserError(
                 f"longtail: the profile with {ranked[0]} examples in class {classes[0]} leaves class "
                 f"{classes[ranked.argmin()]} without any; lower the ratio or raise n_max"
+                + (", or set order=by_size: that class is not the largest" if small_head else "")
             )
         counts = np.empty_like(ranked)
         counts[classes] = ranked
