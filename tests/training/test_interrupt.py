@@ -82,6 +82,7 @@ def test_a_signal_while_libraries_load(env, program, name):
     """Sent by the first import of NumPy, before anything else of the program runs."""
     code = (
         "import builtins, os, runpy, signal, sys, time\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"  # tests may run under nohup
         "sys.path.insert(0, '.'); real = builtins.__import__\n"
         "def imported(name, *rest):\n"
         "    if name == 'numpy':\n"
