@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -75,6 +76,23 @@ def _restore(path: pathlib.Path) -> dict[str, np.ndarray]:
         return checkpointer.restore(path.absolute())
 
 
+def _silence_late_calls() -> None:
+    """Threads of TensorStore still call the event loop of a save that failed, which is closed: 100 lines of nothing.
+
+    They come at any time after the failure, from no code of ours that could catch them.
+    """
+    told = sys.unraisablehook
+    if getattr(told, "__name__", "") == "_without_late_calls":
+        return
+
+    def _without_late_calls(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            told(unraisable)
+
+    sys.unraisablehook = _without_late_calls
+
+
 class Checkpoints:
     """The checkpoints of one stage.
 
@@ -88,6 +106,8 @@ class Checkpoints:
         self.directory, self.card, self.keep = directory.absolute(), card, keep
         self._checkpointer = ocp.StandardCheckpointer()
         self._saving = ""  # what is being written, for an error
+        self._failed = False  # whether that was told as an error
+        _silence_late_calls()
         # Orbax's threads log with a traceback each what they raise, all of which comes up in `wait`, too.
         logging.getLogger("absl").addFilter(_says_more_than_its_traceback)
 
@@ -121,6 +141,7 @@ class Checkpoints:
         card["arrays"] = {name: array_sha256(array) for name, array in arrays.items()}
         size = sum(np.asarray(array).nbytes for array in arrays.values()) / MIB
         self._saving = f"the checkpoint of step {step} ({size:.1f} MiB) cannot be written"
+        self._failed = False
         with self._errors():
             write_json(self._path(step).with_suffix(".json"), {**card, "card_sha256": _card_sha256(card)})
             self._checkpointer.save(self._path(step), arrays)
@@ -135,9 +156,14 @@ class Checkpoints:
             self._checkpointer.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then stops the writing thread."""
-        with self._errors():
+        """Waits, then stops the writing thread. After a save that failed, which was told, nothing more is raised."""
+        if not self._failed:
+            with self._errors():
+                self._checkpointer.close()
+            return
+        with contextlib.suppress(Exception):  # what other threads of that save still run into
             self._checkpointer.close()
+        sweep(self.directory)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -145,6 +171,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # TensorStore's are ValueErrors
+            self._failed = True
             sweep(self.directory)  # half a checkpoint may hold the room that others want
             if (number := _os_error(error)) is None:
                 raise

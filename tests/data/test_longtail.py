@@ -279,7 +279,7 @@ def test_bad_arguments_are_refused_at_once(text, message):
 
 def test_bad_data_is_refused():
     labels, ids = data([10, 10])
-    with pytest.raises(UserError, match="leaves class 1 without any; lower the ratio or raise n_max$"):
+    with pytest.raises(UserError, match=r"leaves class 1 without any; lower the ratio or raise n_max$"):
         select("exponential(11)", labels, ids, 2)
     with pytest.raises(UserError, match="or set order=by_size: that class is not the largest"):
         select("exponential(11)", *data([10, 100]), 2)

@@ -54,8 +54,10 @@ def _header(longtail, sizes):
     rows = resolved.fields.longtail(labels, split.ids, 3, 0)
     manifest = SimpleNamespace(ids=split.ids[rows], clean_labels=labels[rows], observed_labels=labels[rows])
     dataset = SimpleNamespace(num_classes=3, train_images=images, test_labels=labels, source=source, validation=None)
+    dataset.test_images = images
     job = SimpleNamespace(devices=SimpleNamespace(num_devices=1), steps_per_call=1)
-    lines = report.header("x", resolved, manifest, dataset, job, "runs/x").splitlines()
+    works = [SimpleNamespace(job=job, stage=stage) for stage in resolved.stages]
+    lines = report.header("x", resolved, manifest, dataset, works, "runs/x").splitlines()
     return {line[:10].strip(): line[10:] for line in lines}
 
 

@@ -12,6 +12,7 @@ from helpers.commands import CONFIG, NO_RECIPE, ROOT, run, summary_of
 
 import main
 from lt_noisy import system
+from lt_noisy.runs import run as runs
 from lt_noisy.training import parallel
 
 
@@ -37,7 +38,7 @@ def test_a_system_without_posix_locks_is_one_line(program):
 NO_ROOM = (
     "-c",
     "import resource, sys; sys.path.insert(0, '.')\n"
-    "import main\n"
+    "import main, lt_noisy.runs.run\n"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))\n"
     "sys.exit(main.main(['main.py', *sys.argv[1:]]))",
 )
@@ -91,7 +92,7 @@ def test_what_the_machine_cannot_give_is_one_line(monkeypatch, capsys, tmp_path,
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(main, "run", fail)
+    monkeypatch.setattr(runs, "run", fail)
     monkeypatch.chdir(ROOT)
     assert main.main(["main.py", *CONFIG]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -102,7 +103,7 @@ def test_an_error_of_jax_that_is_no_want_of_memory_keeps_its_traceback(monkeypat
     def fail(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: a fault")
 
-    monkeypatch.setattr(main, "run", fail)
+    monkeypatch.setattr(runs, "run", fail)
     monkeypatch.chdir(ROOT)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         main.main(["main.py", *CONFIG])
