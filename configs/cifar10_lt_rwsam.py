@@ -9,7 +9,8 @@
 
 Published: error 14.4 with rwSAM (linear probe; ResNet-18, 1600 epochs), the best of the probe's 100 epochs *on test*,
 over the first 9,984 test images, resized to 36 pixels and cropped to 32; the probe trains on crops of 0.8 to 1 of the
-area, and flips. Ours has cached features of the images as they are, all test images, and the last epoch.
+area, and flips. Ours has cached features of the images as they are, all test images, and the last epoch; `published`
+has theirs beside it, named an oracle.
 `published` is that program's network, start of its weights (PyTorch's), float32, and BatchNorm statistics that follow
 both passes of a step (else the clean one).
 
@@ -45,4 +46,5 @@ def get_config(variant: str = "") -> ConfigDict:
         c.pretrain.optimizer = c.rwsam.optimizer = "sgd(momentum=0.9, weight_decay=5e-4, decay=all)"
         c.rwsam.ascent = "sam(rho=7.0, adaptive=True, statistics=both)"
         c.probe_plain.linear = c.probe.linear = "sgd(lr=30.0, epochs=100, batch_size=256)"
+        c.probe_plain.oracle = c.probe.oracle = "liu(lr=30.0, epochs=100, batch_size=256)"
     return recipes.small(c, "pretrain", "rwsam", lr=0.03) if variant == "small" else c

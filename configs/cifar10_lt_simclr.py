@@ -6,11 +6,11 @@
 
 The balanced control of the same size: --config.longtail='balanced(exponential(ratio=100, subset=conventional))'.
 
-`published` is simclr.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data, its clipped LARS
-included. It differs by bilinear crops (theirs bicubic), both views in one pass (theirs one a view, each with BatchNorm
-statistics of its own), a ResNet stem with padding 1 that starts as the other convolutions (theirs 2, and as PyTorch
-starts it), and precision: float32, theirs float16 with loss scaling, from which bfloat16 would be farther. Its blur is
-a kernel of 13 taps, three of the largest sigma to each side.
+`published` is simclr.yaml of vturrisi/solo-learn (scripts/pretrain/cifar) on long-tailed data, its clipped LARS and
+bicubic crops included. It differs by both views in one pass (theirs one a view, each with BatchNorm statistics of its
+own), a ResNet stem with padding 1 that starts as the other convolutions (theirs 2, and as PyTorch starts it), and
+precision: float32, theirs float16 with loss scaling, from which bfloat16 would be farther. Its blur is a kernel of 13
+taps, three of the largest sigma to each side.
 
 Cost: about 36 PFLOP (0.97 GFLOP a forward pass by XLA's count, three times that an image and view).
 Measured: the small variant (docs/results.md, results/ssl_cifar10_small.json); the full run not yet, for want of a GPU.
@@ -36,8 +36,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "simclr(temperature=0.2, hidden=2048, size=256, init=torch)",
             length="epochs(1000)",
             batch_size=256,
-            augment="compose(resized_crop(min_area=0.08), flip(), jitter(0.8, 0.8, 0.8, 0.2, p=0.8), grey(), "
-            f"blur(kernel=13), {NORMALISE_SOLO_LEARN})",
+            augment="compose(resized_crop(min_area=0.08, interpolation=bicubic), flip(), "
+            f"jitter(0.8, 0.8, 0.8, 0.2, p=0.8), grey(), blur(kernel=13), {NORMALISE_SOLO_LEARN})",
             optimizer="lars(momentum=0.9, weight_decay=1e-4, trust=0.02, clip=True)",
             schedule="cosine(lr=0.4, warmup=0.01)",
         )

@@ -1,6 +1,7 @@
 """Random image operations, each an `Augment` of its own: what draws the parameters of `image_ops`."""
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -97,11 +98,16 @@ def _draw_box(
 
 
 def resized_crop(
-    min_area: float = 0.2, max_area: float = 1.0, min_aspect: float = 3 / 4, max_aspect: float = 4 / 3
+    min_area: float = 0.2,
+    max_area: float = 1.0,
+    min_aspect: float = 3 / 4,
+    max_aspect: float = 4 / 3,
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> Augment:
-    """A random box of the image, resized to the image's own size (bilinear: `image_ops.resized_box`).
+    """A random box of the image, resized to the image's own size.
 
-    Area (a share of the image) and aspect ratio (width / height) are drawn as in torchvision: `_draw_box`.
+    Area (a share of the image) and aspect ratio (width / height) are drawn as in torchvision: `_draw_box`. What
+    `bicubic` interpolation (`image_ops.resized_box`) carries beyond [0, 1] is clipped, as by PIL.
     """
     if not 0 < min_area <= max_area <= 1:
         raise UserError(f"min_area={min_area}, max_area={max_area} must satisfy 0 < min_area <= max_area <= 1")
@@ -113,7 +119,8 @@ def resized_crop(
         box = _draw_box(
             draws[:10], draws[10], (image.shape[0], image.shape[1]), (min_area, max_area), (min_aspect, max_aspect)
         )
-        return image_ops.resized_box(image, *box)
+        resized = image_ops.resized_box(image, *box, interpolation)
+        return jnp.clip(resized, 0, 1) if interpolation == "bicubic" else resized
 
     return random_only(train)
 

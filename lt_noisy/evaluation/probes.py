@@ -1,18 +1,15 @@
 """How good a frozen representation is: linear and nearest-neighbour probes of cached features.
 
 As in Liu et al., "Self-supervised learning is more robust to dataset imbalance" (2022): a linear classifier on
-frozen features, trained on the full balanced training set. Their program's figures are of another protocol, which is
-an oracle: the best of 100 epochs by accuracy on test, of which it drops the last 16 images; it resizes test images to
-36 pixels and crops the middle 32, and trains on crops of 0.8 to 1 of the area and flips. Here the last epoch counts, on
-all test images as they are. The few-shot probes beside it are ours. Features are arrays, computed once in evaluation
-mode and without augmentation; a probe trained through the frozen encoder would see augmented images.
+frozen features, trained on the full balanced training set. The last epoch counts, on all test images as they are; the
+protocol of their program, which is an oracle, is in `oracle_probe`. The few-shot probes beside it are ours. Features
+are arrays, computed once in evaluation mode and without augmentation.
 """
 
-import functools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +24,6 @@ from lt_noisy.config.spec import table
 from lt_noisy.data.by_class import rows_by_class
 from lt_noisy.errors import UserError, check_finite, check_range
 from lt_noisy.evaluation.classification import accuracies, classification
-from lt_noisy.precision import to_float
 
 # (train_x [M, D], train_y int [M], test_x [Q, D], num_classes, seed) -> logits [Q, C], all finite
 Linear = Callable[[np.ndarray, np.ndarray, np.ndarray, int, int], np.ndarray]
@@ -58,7 +54,7 @@ def logistic(c: float = 1.0, max_steps: int = 1000) -> Linear:
         raise UserError(f"max_steps must be at least 1, not {max_steps!r}")
 
     def fit(train_x, train_y, test_x, num_classes, seed):
-        train_x, train_y, test_x = _checked(train_x, train_y, test_x, num_classes, np.float64)
+        train_x, train_y, test_x = checked(train_x, train_y, test_x, num_classes, np.float64)
         present = np.unique(train_y)
         scaler = StandardScaler().fit(train_x)
         # For two classes scikit-learn fits w = w_1 - w_0 alone. The two rows together cost |w|^2 / 2, half of
@@ -81,8 +77,9 @@ def sgd(lr: float = 30.0, epochs: int = 100, batch_size: int = 256) -> Linear:
     """Softmax regression on raw features by SGD: the optimiser of the linear probe of Liu et al. (2022).
 
     Momentum 0.9, no weight decay, lr x0.1 after 60 % and 80 % of the epochs; weights from N(0, 0.01^2), biases 0.
-    Deviations, beside the protocol (see above): cached features, so no augmentation; batches run on across the ends of
-    epochs, so that all have one size. The features keep their scale, and the lr that suits depends on it.
+    Deviations from their program (`oracle_probe` follows it): cached features, so no augmentation; batches run on
+    across the ends of epochs, so that all have one size. The features keep their scale, and the lr that suits depends
+    on it.
 
     Args:
       lr: above 0.
@@ -101,17 +98,16 @@ def sgd(lr: float = 30.0, epochs: int = 100, batch_size: int = 256) -> Linear:
         raise UserError(f"epochs and batch_size must be at least 1, not {epochs!r} and {batch_size!r}")
 
     def fit(train_x, train_y, test_x, num_classes, seed):
-        train_x, train_y, test_x = _checked(train_x, train_y, test_x, num_classes, np.float32)
+        train_x, train_y, test_x = checked(train_x, train_y, test_x, num_classes, np.float32)
         examples, batch = len(train_x), min(batch_size, len(train_x))
         shuffled = [rng.generator(seed, "probe", epoch).permutation(examples) for epoch in range(epochs)]
         steps = epochs * examples // batch
         rows = np.concatenate(shuffled, dtype=np.int32)[: steps * batch].reshape(steps, batch)
-        weights, biases = _descend(train_x, train_y, rows, rng.stream(seed, "probe"), num_classes, lr)
-        with np.errstate(all="ignore"):  # what is not finite is reported below
-            logits = test_x @ np.asarray(weights) + np.asarray(biases)
-        if not np.isfinite(logits).all():
-            raise UserError(f"the linear probe diverged to logits that are not finite at lr={lr!r}: lower lr")
-        return logits
+        rates = np.full(steps, lr, np.float32)
+        for drop in (math.ceil(3 * steps / 5), math.ceil(4 * steps / 5)):
+            rates[drop:] *= np.float32(0.1)
+        begun = start(train_x.shape[1], num_classes, rng.stream(seed, "probe"))
+        return logits_of(descend(begun, train_x, train_y, rows, rates), test_x, lr)
 
     return fit
 
@@ -119,31 +115,45 @@ def sgd(lr: float = 30.0, epochs: int = 100, batch_size: int = 256) -> Linear:
 LINEAR = table({"logistic": logistic, "sgd": sgd})
 
 
-# Compiled once for all fits of one shape: the draws of a few-shot probe share it.
-@functools.partial(jax.jit, static_argnames=("num_classes", "lr"))
-def _descend(
-    x: jax.Array, y: jax.Array, rows: jax.Array, key: jax.Array, num_classes: int, lr: float
-) -> tuple[jax.Array, jax.Array]:
-    """Weights [D, C] and biases [C] after one step for each batch of `rows` int [steps, B]."""
-    steps = len(rows)
-    drops = {math.ceil(3 * steps / 5): 0.1, math.ceil(4 * steps / 5): 0.1}
-    schedule = optax.piecewise_constant_schedule(lr, drops)
-    # In float32: it takes a sign of the step, which strict promotion does not multiply by a rate.
-    tx = optax.sgd(lambda step: schedule(to_float(step)), momentum=0.9)
+class Descent(NamedTuple):
+    """A linear classifier and its momentum: weights [D, C] and biases [C], each twice."""
+
+    params: tuple[jax.Array, jax.Array]
+    momentum: tuple[jax.Array, jax.Array]
+
+
+def start(width: int, num_classes: int, key: jax.Array) -> Descent:
+    """Weights from N(0, 0.01^2), biases 0, at rest."""
+    weights, biases = 0.01 * jax.random.normal(key, (width, num_classes)), jnp.zeros(num_classes)
+    return Descent((weights, biases), (jnp.zeros_like(weights), jnp.zeros_like(biases)))
+
+
+@jax.jit  # compiled once for all fits of one shape: the draws of a few-shot probe share it
+def descend(at: Descent, x: jax.Array, y: jax.Array, rows: jax.Array, rates: jax.Array) -> Descent:
+    """One step of SGD with momentum 0.9 for each batch of `rows` int [steps, B], at the rate of `rates` [steps]."""
 
     def loss(params, batch):
         weights, biases = params
         logits = jnp.matmul(x[batch], weights, precision="highest") + biases[None, :]
         return optax.softmax_cross_entropy_with_integer_labels(logits, y[batch]).mean()
 
-    def step(carry: Any, batch: jax.Array) -> tuple[Any, None]:
-        params, opt_state = carry
-        updates, opt_state = tx.update(jax.grad(loss)(params, batch), opt_state)
-        return (optax.apply_updates(params, updates), opt_state), None
+    def step(at: Descent, now: tuple[jax.Array, jax.Array]) -> tuple[Descent, None]:
+        batch, rate = now
+        gradient = jax.grad(loss)(at.params, batch)
+        momentum = jax.tree.map(lambda g, m: g + 0.9 * m, gradient, at.momentum)
+        return Descent(jax.tree.map(lambda p, m: p - rate * m, at.params, momentum), momentum), None
 
-    params = 0.01 * jax.random.normal(key, (x.shape[1], num_classes)), jnp.zeros(num_classes)
-    last, _ = jax.lax.scan(step, (params, tx.init(params)), rows)
-    return last[0]
+    return jax.lax.scan(step, at, (rows, rates))[0]
+
+
+def logits_of(at: Descent, x: np.ndarray, lr: float) -> np.ndarray:
+    """float32 [N, C] of features [N, D], or a `UserError` that names the rate they diverged at."""
+    weights, biases = (np.asarray(part) for part in at.params)
+    with np.errstate(all="ignore"):  # what is not finite is reported below
+        logits = x @ weights + biases
+    if not np.isfinite(logits).all():
+        raise UserError(f"the linear probe diverged to logits that are not finite at lr={lr!r}: lower lr")
+    return logits
 
 
 def few_shot(labels: np.ndarray, num_classes: int, shots: int, seed: int, draw: int) -> np.ndarray:
@@ -255,7 +265,7 @@ def _spread(runs: list[float]) -> dict:
     return {"mean": float(np.mean(runs)), "std": std, "runs": runs}
 
 
-def _checked(
+def checked(
     train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, num_classes: int, dtype: type
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features as `dtype`, labels int32, or a `UserError`."""

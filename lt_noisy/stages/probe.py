@@ -10,6 +10,7 @@ from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError
+from lt_noisy.evaluation.oracle_probe import ORACLES, Liu
 from lt_noisy.evaluation.probes import LINEAR, Linear, evaluate_probes
 from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import training
@@ -29,6 +30,7 @@ class Section:
     knn: Knn = spec("knn()", NEAREST)
     shots: tuple[int, ...] = plain((0,))  # training images per class; 0 for all there are
     repeats: int = plain(5)  # draws of each few-shot training set
+    oracle: Liu | None = spec("none()", ORACLES)  # a published protocol beside them, which selects by the test set
 
 
 def check(job: Job, section: Section) -> dict[str, int]:
@@ -43,7 +45,7 @@ def check(job: Job, section: Section) -> dict[str, int]:
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
-    """Evaluates the probes on the test set of their data; returns the summary. The test set selects nothing."""
+    """Evaluates the probes on the test set of their data; returns the summary. Only an oracle selects by it."""
     dataset = job.dataset
     features = encoder_features(job, job.inputs["init"])
     test = features(dataset.test_images)
@@ -63,12 +65,16 @@ def run(job: Job, section: Section) -> dict[str, Any]:
         dataset.class_names,
         job.seed,
     )
-    return {
+    summary = {
         "train_images": len(dataset.ids),
         "train_classes": len(np.unique(dataset.observed)),
         "probes": probes,
         "collapse": collapse(test),
     }
+    if section.oracle is not None:
+        data = dataset.train_images, dataset.observed, dataset.test_images, dataset.test_labels
+        summary["oracle"] = section.oracle(features, *data, dataset.num_classes, job.seed)
+    return summary
 
 
 def rows(summary: Mapping[str, Any]) -> Rows:
@@ -83,6 +89,9 @@ def rows(summary: Mapping[str, Any]) -> Rows:
             else:
                 spread = "" if figures["std"] is None else f" +- {100 * figures['std']:.2f}"
                 found.append((f"{probe} probe, {shots} per class", percent(figures["mean"]) + spread))
+    if "oracle" in summary:
+        oracle = summary["oracle"]
+        found.append((f"oracle: best of {len(oracle['by_epoch'])} epochs on test", percent(oracle["best_on_test"])))
     return found + collapse_rows(summary["collapse"])
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import published
+from PIL import Image
 
 from lt_noisy.augment import image_ops, operations
 from lt_noisy.errors import UserError
@@ -51,6 +52,18 @@ def test_resized_box_is_bilinear_interpolation_of_the_crop(box):
     expected = np.apply_along_axis(stretch, 1, expected, 8)
     out = jax.jit(image_ops.resized_box)(x, *(jnp.float32(v) for v in box))
     np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("box", [(0, 0, 6, 8), (1, 2, 3, 4), (5, 7, 1, 1), (2, 0, 4, 7), (0, 3, 2, 5)])
+def test_resized_box_is_pils(box, method):
+    """On float pixels, which PIL does not round, one channel at a time."""
+    (top, left, height, width), x = box, image()
+    area, resample = (left, top, left + width, top + height), getattr(Image.Resampling, method.upper())
+    channels = [Image.fromarray(x[..., c]).crop(area).resize((8, 6), resample) for c in range(3)]
+    expected = np.stack([np.asarray(channel) for channel in channels], axis=-1)
+    got = jax.jit(image_ops.resized_box, static_argnames="method")(x, *(jnp.float32(v) for v in box), method=method)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size,row,column", [(4, 3, 3), (3, 0, 7), (5, 5, 0), (1, 2, 2)])

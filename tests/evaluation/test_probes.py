@@ -112,10 +112,10 @@ def test_sgd_against_a_loop(batch_size):
 
 
 def start_of(x, seed):
-    """Where training starts: what no steps give."""
-    no_steps = np.zeros((0, 1), np.int32)
-    weights, biases = probes._descend(x, np.zeros(len(x), int), no_steps, rng.stream(seed, "probe"), 3, 1.0)
-    return [np.asarray(weights, np.float64), np.asarray(biases, np.float64)]
+    """Where training starts."""
+    begun = probes.start(x.shape[1], 3, rng.stream(seed, "probe"))
+    assert not any(momentum.any() for momentum in begun.momentum)
+    return [np.asarray(part, np.float64) for part in begun.params]
 
 
 def test_sgd_starts_small():

@@ -37,6 +37,7 @@ def get_config():
     c.experts = section("experts", objective=objective, **{**PRETRAIN, "length": "epochs(1)"})
     c.distil = section("distil", base="moco", experts="experts", hidden=16, **watched)
     c.probe = section("probe", init="distil", knn="knn(k=5)", shots=(0, 2), repeats=2)
+    c.probe.oracle = "liu(lr=1.0, epochs=2, batch_size=32)"
     c.tuned = section(
         "supervised",
         init="rwsam",
