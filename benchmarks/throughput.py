@@ -26,7 +26,7 @@ import arguments
 import jax
 import numpy as np
 
-from lt_noisy import files, rng
+from lt_noisy import files, rng, system
 from lt_noisy.augment.base import augment_batch
 from lt_noisy.collectives import positions
 from lt_noisy.config import command_line
@@ -158,6 +158,7 @@ def seconds_to_first_step(argv: list[str]) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
+    system.keep_memory()  # as the program does
     own, rest = options(argv[1:])
     config, _, name, _ = command_line.parse([argv[0], *rest])
     resolved = resolve(config)

@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
+from lt_noisy.models.convolution import convolution
 from lt_noisy.models.initial import Init, kernel_init
 from lt_noisy.models.norm import batch_norm
 from lt_noisy.precision import to_float
@@ -73,6 +74,7 @@ class ResNet(nn.Module):
                 use_bias=False,
                 kernel_init=initialiser,
                 dtype=self.dtype,
+                conv_general_dilated=convolution,
                 name=name,
             )(x)
 

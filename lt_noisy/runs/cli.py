@@ -4,12 +4,13 @@ import os
 import sys
 import warnings
 
-from lt_noisy.system import refuse_unsupported
+from lt_noisy.system import keep_memory, refuse_unsupported
 
 
 def start() -> int:
     """Runs the process's own arguments; a signal ends it at once while libraries load, `run` then saves first."""
     refuse_unsupported()
+    keep_memory()
     from lt_noisy.training.interrupt import leave_on_signals  # POSIX alone
 
     leave_on_signals()

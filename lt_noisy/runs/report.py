@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lt_noisy import system
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.config.spec import bind, parse
 from lt_noisy.data.dataset import Dataset
@@ -67,7 +68,8 @@ def _memory(dataset: Dataset, works: Iterable[Work]) -> str:
     dearest, name = max((work.stage.kind.memory(work.job, work.stage.section), work.stage.name) for work in works)
     text = f"{_size(images)} of images, {_size(dataset.train_images.nbytes)} of them on each device too"
     more = f"; {_size(dearest)} more to watch {name} (--config.{name}.monitor='none()' does without)"
-    return text + (more if dearest else "")
+    kept = f"; freed memory is kept for the next step ({system.KEEP_MEMORY}=0 gives it back)"
+    return text + (more if dearest else "") + (kept if system.keeps_memory() else "")
 
 
 def _size(number: int) -> str:

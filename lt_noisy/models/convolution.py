@@ -1,0 +1,147 @@
+"""Two-dimensional convolutions whose gradients are fast on a CPU too; elsewhere they are XLA's own.
+
+XLA's CPU backend computes the gradient of a kernel as a convolution whose window is the whole image, two to four times
+slower than the forward pass, and inside a `scan` or `while` both gradients by a naive loop (jax-ml/jax#12868). Here the
+kernel's gradient is matrix products over a few images at a time, so that the shifted copies they take stay in the
+core's cache, and the input's gradient is written in the layout that XLA hands to its fast library everywhere. The sums
+are the same; only their order differs. `benchmarks/convolutions.py` measures each form and shape.
+
+First-order reverse mode only: forward-mode and second derivatives of such a convolution raise JAX's own error.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_CACHE = 800 * 1024  # bytes of shifted copies at a time: what a core's second-level cache holds beside the rest
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
+    """`lax.conv_general_dilated` for `flax.linen.Conv(conv_general_dilated=...)`, with gradients for the backend.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, C, O].
+      strides: two numbers.
+      padding: two pairs (before, after), in pixels.
+      options: the others, as Flax gives them.
+
+    Returns:
+      [B, H', W', O].
+    """
+    dilated = any(d != 1 for name in ("lhs_dilation", "rhs_dilation") for d in options.get(name) or ())
+    plain = x.ndim == 4 and not dilated and options.get("feature_group_count", 1) == 1 and not isinstance(padding, str)
+    if not plain or jax.default_backend() != "cpu":
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    (top, bottom), (left, right) = padding
+    return _convolution(x, kernel, tuple(strides), ((top, bottom), (left, right)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolution(x, kernel, strides, padding), (x, kernel)
+
+
+def _backward(
+    strides: tuple[int, int], padding: Padding, saved: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    return (
+        input_gradient(dy, kernel, strides, padding, x.shape),
+        kernel_gradient(x, dy, kernel.shape, strides, padding).astype(kernel.dtype),
+    )
+
+
+_convolution.defvjp(_forward, _backward)
+
+
+def input_gradient(
+    dy: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding, shape: tuple[int, ...]
+) -> jax.Array:
+    """The gradient [B, H, W, C] of the input, of `shape`: a convolution of dy with the kernel turned round."""
+    turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
+    pads = []
+    for axis in (0, 1):
+        before = kernel.shape[axis] - 1 - padding[axis][0]
+        spread = (dy.shape[1 + axis] - 1) * strides[axis] + 1
+        pads.append((before, shape[1 + axis] + kernel.shape[axis] - 1 - spread - before))
+    return lax.conv_general_dilated(dy, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_LAYOUT)
+
+
+def kernel_gradient(
+    x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: tuple[int, int], padding: Padding
+) -> jax.Array:
+    """The gradient [k, k, C, O] of the kernel, of `shape`, summed in float32 at least.
+
+    Rows and columns of the window are independent shifts. At stride 1 the columns shift x and the rows shift dy the
+    other way, so that one product of [kC, pixels] by [pixels, kO] holds all k * k taps and copies only k of each; at
+    other strides all taps of x are laid side by side: [kkC, pixels] by [pixels, O].
+    """
+    rows, columns, channels, outputs = shape
+    height, width = dy.shape[1:3]
+    (top, bottom), (left, right) = padding
+
+    def taps(x: jax.Array, dy: jax.Array) -> jax.Array:
+        padded = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        down, across = strides
+        shifted = [
+            padded[:, i : i + (height - 1) * down + 1 : down, j : j + (width - 1) * across + 1 : across]
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        return _product(jnp.concatenate(shifted, axis=-1), dy)
+
+    def shifts(x: jax.Array, dy: jax.Array) -> jax.Array:
+        # dW[i, j] = sum x[h + i - top, w + j - left] dy[h, w] = sum x[h, w + j - left] dy[h - i + top, w]
+        padded_x = jnp.pad(x, ((0, 0), (0, 0), (left, right), (0, 0)))
+        padded_dy = jnp.pad(dy, ((0, 0), (rows - 1, rows - 1), (0, 0), (0, 0)))
+        begins = [rows - 1 - i + top for i in range(rows)]
+        return _product(
+            jnp.concatenate([padded_x[:, :, j : j + width] for j in range(columns)], axis=-1),
+            jnp.concatenate([padded_dy[:, b : b + x.shape[1]] for b in begins], axis=-1),
+        )
+
+    if strides == (1, 1):
+        size = x.dtype.itemsize * width * (columns * x.shape[1] * channels + rows * x.shape[1] * outputs)
+        found = _over_images(shifts, x, dy, size).reshape(columns, channels, rows, outputs)
+        return found.transpose(2, 0, 1, 3)
+    size = x.dtype.itemsize * height * width * (rows * columns * channels + outputs)
+    return _over_images(taps, x, dy, size).reshape(shape)
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The product [M, N] of [..., M] and [..., N] over all pixels."""
+    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+    wide = a.dtype if jnp.finfo(a.dtype).bits >= 32 else jnp.float32
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=wide)
+
+
+def _over_images(
+    gradient: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, dy: jax.Array, image_bytes: int
+) -> jax.Array:
+    """The sum of `gradient` over blocks of as many images as the cache holds copies of."""
+    images = len(x)
+    most = max(1, min(_CACHE // image_bytes, images))
+    block = max(size for size in range(1, most + 1) if images % size == 0)
+    if block == images:
+        return gradient(x, dy)
+    blocks = [array.reshape(images // block, block, *array.shape[1:]) for array in (x, dy)]
+    zero = jax.eval_shape(gradient, x[:block], dy[:block])
+
+    def add(total: jax.Array, pair: list[jax.Array]) -> tuple[jax.Array, None]:
+        return total + gradient(*pair), None
+
+    return lax.scan(add, jnp.zeros(zero.shape, zero.dtype), blocks)[0]
