@@ -158,7 +158,6 @@ def seconds_to_first_step(argv: list[str]) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    system.keep_memory()  # as the program does
     own, rest = options(argv[1:])
     config, _, name, _ = command_line.parse([argv[0], *rest])
     resolved = resolve(config)
@@ -206,4 +205,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    system.keep_memory()  # as the program does
     arguments.run(main)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CACHE = 800 * 1024  # bytes of shifted copies at a time: what a core's second-level cache holds beside the rest
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -46,7 +46,7 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **o
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolution(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
 
 
 def _forward(
@@ -78,7 +78,7 @@ def input_gradient(
         before = kernel.shape[axis] - 1 - padding[axis][0]
         spread = (dy.shape[1 + axis] - 1) * strides[axis] + 1
         pads.append((before, shape[1 + axis] + kernel.shape[axis] - 1 - spread - before))
-    return lax.conv_general_dilated(dy, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_LAYOUT)
+    return lax.conv_general_dilated(dy, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=LAYOUT)
 
 
 def kernel_gradient(

@@ -15,20 +15,27 @@ from lt_noisy.training import parallel
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+def versions() -> dict[str, str]:
+    """Of this package, Python and what computes."""
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"lt_noisy": __version__, "python": platform.python_version(), **packages}
+
+
+def cores() -> int | None:
+    """Processor cores that this process may use; None where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def run_card(resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap) -> dict[str, Any]:
     """What every checkpoint of a run says of itself, JSON-ready; each stage adds its own identity and sources."""
     return {
         "config": {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}},
         "code": revision.code(),
-        "versions": {
-            "lt_noisy": __version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        },
+        "versions": versions(),
         "machine": {
             "device": jax.local_devices()[0].device_kind,
             "devices": devices.num_devices,
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": cores(),
             "parallel": resolved.fields.parallel,
         },
         "manifest_sha256": manifests.digest(manifest),

@@ -8,10 +8,9 @@ import pytest
 from jax import lax
 
 from lt_noisy.models import convolution as module
-from lt_noisy.models.convolution import convolution
+from lt_noisy.models.convolution import LAYOUT, convolution
 
 RNG = np.random.default_rng(0)
-LAYOUT = ("NHWC", "HWIO", "NHWC")
 # images, height, width, channels, outputs, kernel, stride, padding
 SHAPES = [
     (6, 8, 8, 3, 4, 3, 1, 1),

@@ -2,14 +2,20 @@
 
 import importlib
 import json
+import sys
+import textwrap
 
 import arguments
+import convolutions
+import cpu_peer
+import jax
 import messy_folder
 import numpy as np
 import pytest
 import ssl_cost
 import ssl_table
 import throughput
+import turns
 from helpers.commands import CONFIG, ROOT
 from PIL import Image
 from test_relative_gap import EVEN, TAIL, TEN, add_stage, balanced, make_run
@@ -43,6 +49,79 @@ def test_the_cost_of_an_objective(monkeypatch, capsys, tmp_path):
     assert [row["name"] for row in record["rows"]] == ["supervised", "rotation"]
     assert record["rows"][0]["relative_cost"] == 1 and record["rows"][1]["relative_cost"] > 0
     assert record["code"] == [code()] and ssl_cost.show(record) in capsys.readouterr().out
+
+
+def test_the_table_of_convolutions(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(convolutions, "SHAPES", ((8, 2, 4, 3, 1), (8, 2, 4, 3, 2)))
+    convolutions.main(["convolutions.py", "--batch=2", "--rounds=1", f"--json={tmp_path / 'x.json'}"])
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert [row["shape"] for row in record["rows"]] == [f"8 x 8, 2 to 4, 3 x 3, stride {s}" for s in (1, 2)]
+    for row in record["rows"]:
+        assert list(row["milliseconds"]) == ["forward", "input, XLA", "input", "kernel, XLA", "kernel", "ceiling"]
+        assert min(row["milliseconds"].values()) > 0
+    assert record["code"] == [code()] and "| 8 x 8, 2 to 4" in capsys.readouterr().out
+
+
+def test_the_forms_of_a_convolution_are_of_one_value():
+    for shape in ((8, 2, 4, 3, 1), (8, 2, 4, 3, 2), (8, 2, 4, 1, 2)):
+        found = {name: call() for name, call in convolutions.forms(*shape, batch=3, dtype="float32").items()}
+        for name in ("input", "kernel"):
+            np.testing.assert_allclose(found[name], found[f"{name}, XLA"], rtol=1e-4, atol=1e-4)
+
+
+def test_sides_that_take_turns(tmp_path):
+    script = tmp_path / "side.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys, time
+        sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+        from turns import serve
+        serve(lambda: time.sleep(0.01), lambda out: out)
+        """)
+    )
+    side = turns.Side([sys.executable, str(script)])
+    assert side.seconds() >= 0.01 and side.seconds() >= 0.01
+    side.close()
+    assert side.process.poll() is not None
+    script.write_text("raise SystemExit(7)")
+    with pytest.raises(RuntimeError, match=r"side.py ended with 7"):
+        turns.Side([sys.executable, str(script)])
+
+
+def test_our_side_of_a_comparison_is_a_training_step():
+    once = cpu_peer.ours("resnet20", batch=4)
+    first, second = (jax.device_get(once()) for _ in range(2))
+    assert first.keys() == second.keys() and jax.tree.leaves(first) != jax.tree.leaves(second)
+
+
+def test_a_comparison_without_torch_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"--python=.*: no such interpreter"):
+        cpu_peer.main(["cpu_peer.py", f"--python={tmp_path / 'absent'}"])
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(UserError, match=r"it has no torch \(pip install torch\)"):
+        cpu_peer.main(["cpu_peer.py", f"--python={python}"])
+
+
+def test_ratios_are_theirs_to_ours(monkeypatch):
+    """PyTorch 3 s, ours 2 s: ratio 1.5."""
+
+    class Fixed:
+        def __init__(self, command):
+            self.taken = 3.0 if "torch_step.py" in command[1] else 2.0
+
+        def seconds(self):
+            return self.taken
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(cpu_peer, "Side", Fixed)
+    row = cpu_peer.compare("resnet20", 12, 3, "python")
+    assert row["ratio"] == 1.5 and row["ratios"] == [1.5] * 3
+    assert (row["torch_images_per_second"], row["ours_images_per_second"]) == (4, 6)
+    assert "| ResNet-20, supervised | 4 | 6 | 1.50 (1.50 to 1.50) |" in cpu_peer.show([row])
 
 
 def test_a_messy_folder_and_the_score_of_a_list(monkeypatch, capsys, tmp_path):

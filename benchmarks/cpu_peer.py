@@ -1,0 +1,128 @@
+"""Training steps on this CPU beside PyTorch's, in turns: what a step here costs against the same step there.
+
+    python benchmarks/cpu_peer.py [--pairs=5] [--batch=128] [--python=python] [--json=results/cpu_peer.json]
+
+`--python` is an interpreter that has torch (`pip install torch`); by default this one. Both sides are processes that
+live through all pairs and wait while the other computes: bare steps of float32 on a batch that is there, forward,
+backward and update, the images as they are. PyTorch has channels_last and as many threads as there are cores.
+A ratio is PyTorch's time divided by ours: above 1 we are the faster.
+"""
+
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+import arguments
+import jax
+import ssl_cost
+from turns import Side, serve
+
+from lt_noisy import revision, system
+from lt_noisy.config.resolve import default, resolve, section
+from lt_noisy.errors import UserError, say
+from lt_noisy.files import write_json
+from lt_noisy.runs.card import cores, versions
+from lt_noisy.runs.markdown import markdown
+from lt_noisy.training import parallel
+
+CASES = {
+    "resnet20": ("ResNet-20, supervised", "resnet20()", {}),
+    "resnet32": ("ResNet-32, supervised", "resnet32()", {}),
+    "resnet18_simclr": ("ResNet-18, SimCLR", "resnet18()", {"objective": "simclr()"}),
+}
+
+
+def ours(case: str, batch: int) -> Any:
+    """A call of the compiled step of lt_noisy."""
+    _, model, fields = CASES[case]
+    c = default()
+    c.model, c.precision = model, "float32"
+    kind = "self_supervised" if fields else "supervised"
+    c.step = section(kind, batch_size=batch, length="epochs(1000)", augment="none()", **fields)
+    c.stages = ("step",)
+    dataset = ssl_cost.random_dataset(32, 4 * batch)
+    calls, _ = ssl_cost.compiled_steps(resolve(c), dataset, parallel.make("jit", 1))
+    return calls["step"]
+
+
+def compare(case: str, batch: int, pairs: int, python: str) -> dict[str, Any]:
+    """The medians and every ratio of a case."""
+    here = pathlib.Path(__file__).resolve()
+    sides = {"torch": Side([python, str(here.with_name("torch_step.py")), case, str(batch), str(cores() or 1)])}
+    try:
+        sides["ours"] = Side([sys.executable, str(here), "--serve", f"--case={case}", f"--batch={batch}"])
+        turns = [{name: side.seconds() for name, side in sides.items()} for _ in range(pairs)]
+    finally:
+        for side in sides.values():
+            side.close()
+    ratios = [turn["torch"] / turn["ours"] for turn in turns]
+    return {
+        "case": CASES[case][0],
+        **{f"{name}_images_per_second": batch / statistics.median(t[name] for t in turns) for name in sides},
+        "ratio": statistics.median(ratios),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table."""
+    body = [
+        [
+            row["case"],
+            f"{row['torch_images_per_second']:.0f}",
+            f"{row['ours_images_per_second']:.0f}",
+            f"{row['ratio']:.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})",
+        ]
+        for row in rows
+    ]
+    return markdown([["step", "PyTorch, images/s", "lt_noisy, images/s", "ratio (smallest to largest)"], *body])
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table and writes the JSON."""
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("--pairs", type=arguments.count, default=5)
+    parser.add_argument("--batch", type=arguments.count, default=128)
+    parser.add_argument("--case", choices=CASES, help="one alone")
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--json", type=arguments.new_file)
+    parser.add_argument("--serve", action="store_true", help="our side, which this script starts")
+    given = parser.parse_args(argv[1:])
+    if given.serve:
+        system.keep_memory()
+        serve(ours(given.case, given.batch), jax.block_until_ready)
+        return
+    if shutil.which(given.python) is None:
+        raise UserError(f"--python={given.python}: no such interpreter")
+    torch = "import torch; print(torch.__version__)"
+    found = subprocess.run([given.python, "-c", torch], capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise UserError(f"--python={given.python}: it has no torch (pip install torch)")
+    cases = [given.case] if given.case else list(CASES)
+    try:
+        rows = [compare(case, given.batch, given.pairs, given.python) for case in cases]
+    except RuntimeError as error:
+        raise UserError(str(error)) from None
+    say(*show(rows).splitlines())
+    if given.json is not None:
+        record = {
+            "command": " ".join(["python benchmarks/cpu_peer.py", *argv[1:]]),
+            "rows": rows,
+            "machine": {"device": "cpu", "cores": cores(), "environment": _settings()},
+            "versions": {**versions(), "torch": found.stdout.strip()},
+            "code": [revision.code()],
+        }
+        write_json(given.json, record)
+
+
+def _settings() -> dict[str, str]:
+    """What was set that bears on speed."""
+    return {name: os.environ[name] for name in ("XLA_FLAGS", system.KEEP_MEMORY) if name in os.environ}
+
+
+if __name__ == "__main__":
+    arguments.run(main)
