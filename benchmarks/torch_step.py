@@ -6,7 +6,7 @@ Without the package, so that an interpreter serves that has torch alone.
 import sys
 from collections.abc import Callable
 
-import torch  # pyright: ignore[reportMissingImports] (the extra `peer`, or an environment of its own)
+import torch  # pyright: ignore[reportMissingImports] (an environment of its own may have it)
 import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from turns import serve

@@ -27,8 +27,8 @@ def refuse_unsupported() -> None:
 def keep_memory() -> None:
     """Has the process keep the memory that it frees, where the C library is glibc, unless `KEEP_MEMORY` is 0.
 
-    XLA takes the temporaries of every step afresh; from the system they come page by page, and on a CPU that costs a
-    step more than a tenth of its time. For the start of a program: it holds for all that comes after.
+    XLA takes the temporaries of every step afresh; from the system they come page by page, which on a CPU a step
+    feels. For the start of a program: it holds for all that comes after.
     """
     global _kept
     if os.environ.get(KEEP_MEMORY) == "0":

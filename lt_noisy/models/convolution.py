@@ -1,7 +1,7 @@
 """Two-dimensional convolutions whose gradients are fast on a CPU too; elsewhere they are XLA's own.
 
-XLA's CPU backend computes the gradient of a kernel as a convolution whose window is the whole image, two to four times
-slower than the forward pass, and inside a `scan` or `while` both gradients by a naive loop (jax-ml/jax#12868). Here the
+XLA's CPU backend computes the gradient of a kernel as a convolution whose window is the whole image, slower than the
+forward pass, and inside a `scan` or `while` both gradients by a naive loop (jax-ml/jax#12868). Here the
 kernel's gradient is matrix products over a few images at a time, so that the shifted copies they take stay in the
 core's cache, and the input's gradient is written in the layout that XLA hands to its fast library everywhere. The sums
 are the same; only their order differs. `benchmarks/convolutions.py` measures each form and shape.
