@@ -14,7 +14,9 @@ axes that share no stage, such as the seed, belong last. Cells outlive a sweep t
 waits for them, then goes on (`process_seconds` is that of a cell's last process).
 
 ROOT gets record.json, table.md and table.csv; it is for one config, variant and list of overrides. Overrides hold for
-every cell, before its own. On a GPU that several jobs share, set XLA_PYTHON_CLIENT_MEM_FRACTION.
+every cell, before its own. `--only=seed=0 --only=loss=CE --only=loss=LA` runs and tabulates those cells alone; a later
+call takes others, or all, and finds these finished. On a GPU that several jobs share, set
+XLA_PYTHON_CLIENT_MEM_FRACTION.
 """
 
 import argparse
@@ -59,6 +61,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--store", type=user_path, help="where stages go that several sweeps share (ROOT/stages)")
     parser.add_argument("--jobs", type=int, help="cells that run at the same time (default: 1)")
     parser.add_argument("--record", type=user_path, help="where the record goes once every cell is finished")
+    parser.add_argument("--only", action="append", metavar="AXIS=LABEL", help="the cells with this label; repeatable")
     parser.add_argument("--show", type=user_path, help="print the table of this record, and do nothing else")
     parser.add_argument("--csv", action="store_true", help="with --show: as CSV")
     parser.add_argument("--across", help="with --show: axes that become columns, such as noise,ratio")
@@ -68,7 +71,9 @@ def options(argv: list[str]) -> argparse.Namespace:
     found.overrides = overrides
     showing = [f"--{name}" for name in ("csv", "across", "figure") if getattr(found, name)]
     running = [
-        f"--{name}" for name in ("config", "root", "store", "jobs", "record") if getattr(found, name) is not None
+        f"--{name}"
+        for name in ("config", "root", "store", "jobs", "record", "only")
+        if getattr(found, name) is not None
     ]
     if found.show is not None:
         if running or overrides:
@@ -84,6 +89,7 @@ def options(argv: list[str]) -> argparse.Namespace:
         raise UserError("command line: --config and --root are needed (or --show)")
     if found.record is not None and not found.record.parent.is_dir():
         raise UserError(f"--record={found.record}: there is no directory {str(found.record.parent)!r}")
+    found.only = found.only or []
     found.jobs = 1 if found.jobs is None else found.jobs
     if found.jobs < 1:
         raise UserError(f"--jobs is at least 1, not {found.jobs}")

@@ -79,6 +79,28 @@ def chain(*lists: list[Cell]) -> list[Cell]:
     return list(itertools.chain(*lists))
 
 
+def only(cells: list[Cell], wanted: list[str]) -> list[Cell]:
+    """The cells that have the `AXIS=LABEL`s of `wanted`; of several for one axis, any.
+
+    Raises:
+      UserError: one that no cell has, or together none.
+    """
+    labels: dict[str, list[str]] = {}
+    for text in wanted:
+        name, equals, label = text.partition("=")
+        known = {str(cell.labels[name]) for cell in cells if name in cell.labels}
+        axes = {axis for cell in cells for axis in cell.labels}
+        if not equals or not known:
+            raise UserError(f"--only={text}: give AXIS=LABEL (axes here: {', '.join(sorted(axes))})")
+        if label not in known:
+            raise UserError(f"--only={text}: no cell has it ({name} is {' | '.join(sorted(known))})")
+        labels.setdefault(name, []).append(label)
+    found = [c for c in cells if all(str(c.labels.get(name)) in those for name, those in labels.items())]
+    if not found:
+        raise UserError(f"no cell has all of {', '.join(f'--only={text}' for text in wanted)}")
+    return found
+
+
 def _merged(cells: Iterable[Cell]) -> Cell:
     labels: dict[str, Any] = {}
     overrides: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from lt_noisy.config.resolve import resolve
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
 from lt_noisy.runs.sweeps import tables
-from lt_noisy.runs.sweeps.cells import Cell, arguments, slug
+from lt_noisy.runs.sweeps.cells import Cell, arguments, only, slug
 from lt_noisy.runs.sweeps.processes import Child, Planned, run_all
 from lt_noisy.runs.sweeps.record import ROOT, Sweep, finished, make_record, portable, refuse_other, write
 from lt_noisy.runs.workdir import locked, planned_sources
@@ -102,6 +102,7 @@ class Options(NamedTuple):
       store: where stages go that several sweeps share; None for `root/stages`.
       jobs: cells that run at the same time.
       record: where the record goes once every cell is finished; None for nowhere else than `root`.
+      only: `AXIS=LABEL`, the cells to run and tabulate (`cells.only`); all of them without one.
       overrides: `--config.FIELD=VALUE`, of every cell.
     """
 
@@ -110,16 +111,19 @@ class Options(NamedTuple):
     store: pathlib.Path | None
     jobs: int
     record: pathlib.Path | None
+    only: list[str]
     overrides: list[str]
 
 
 def run(chosen: Options) -> int:
     """Plans, runs and tabulates; returns the exit status."""
     sweep = read_sweep(chosen.config)
+    sweep = sweep._replace(cells=only(sweep.cells, chosen.only))
     store = chosen.store or chosen.root / "stages"
     planned = plan(sweep.cells, chosen.config, chosen.root, store, chosen.overrides)
     places = {"config": chosen.config, "root": chosen.root, "store": chosen.store, "record": chosen.record}
     given = [f"--{name}={portable(str(place))}" for name, place in places.items() if place is not None]
+    given += [f"--only={text}" for text in chosen.only]
     command = shlex.join(["python", "launch/sweep.py", *given, f"--jobs={chosen.jobs}", *chosen.overrides])
     interrupts = Interrupts()
     with locked(chosen.root, "--root"), interrupts.installed(), interrupts.deferred():

@@ -118,6 +118,14 @@ def test_nothing_starts_before_every_cell_binds(here):
         ([], "return 1 / 0", "grid.py: ZeroDivisionError"),
         ([], "return axis('loss', {'C_E': {}, 'C E': {}})", "cell loss=C E: the same config as cell loss=C_E"),
         ([], "return loss + axis('loss', {'plain': {}})", "cell loss=plain: the same config as cell loss=CE"),
+        (["--only=seed=0"], "return loss", "--only=seed=0: give AXIS=LABEL (axes here: loss)"),
+        (["--only=loss=LA"], "return loss", "--only=loss=LA: no cell has it (loss is CE | GCE)"),
+        (
+            ["--only=loss=CE", "--only=seed=1"],
+            "return loss + product(axis('loss', {'LA': {'base.batch_size': 9}}), axis('seed', [1]))",
+            "no cell has all of --only=loss=CE, --only=seed=1",
+        ),
+        (["--show=grid.json", "--only=a=b"], "return loss", "--show only prints: it takes no --config"),
         (["--config=absent.py"], "return loss", "no file 'absent.py'"),
         (["--config=README.md"], "return loss", "'README.md' is not a Python file"),
         (["--csv"], "return loss", "--csv goes with --show"),
@@ -206,6 +214,17 @@ def test_failed_cells_are_listed_and_run_again(here, monkeypatch, capsys):
     assert call() == 1 and "6 cells, 4 fin" in capsys.readouterr().out
     config.write_text(config.read_text().replace("    return c\n", "    c.finetune.batch_size = 8\n    return c\n"))
     assert call() == 1 and "6 cells, 0 fin" in capsys.readouterr().out
+
+
+def test_a_part_of_a_sweep_runs_first_and_the_rest_later(here, monkeypatch, capsys):
+    stand_in(monkeypatch)
+    write_config('return product(loss, axis("seed", range(3)))')
+    assert call("--only=seed=2", "--only=seed=0", "--only=loss=GCE") == 0
+    out = capsys.readouterr().out
+    assert "2 cells, 0 finished already" in out and sorted(logs()) == ["loss=GCE,seed=0", "loss=GCE,seed=2"]
+    record = json.loads(pathlib.Path("runs/grid/record.json").read_text())
+    assert "--only=seed=2 --only=seed=0 --only=loss=GCE" in record["command"] and len(record["cells"]) == 2
+    assert call() == 0 and "6 cells, 2 finished already" in capsys.readouterr().out
 
 
 def test_a_cell_that_ran_other_sources_than_were_planned_is_not_finished(here, monkeypatch, capsys):
