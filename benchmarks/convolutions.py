@@ -2,8 +2,9 @@
 
     python benchmarks/convolutions.py [--batch=128] [--rounds=5] [--dtype=float32] [--json=results/convolutions.json]
 
-Milliseconds are medians of rounds in which the forms take turns, and GFLOP/s beside them; `ceiling` is a product of two
-1024 x 1024 matrices. `taskset -c 0` measures one core.
+Milliseconds are medians of rounds in which the forms take turns, and GFLOP/s beside them, of the multiplications and
+additions that the direct sum has; `ceiling` is a product of two 1024 x 1024 matrices, which Winograd's form may exceed.
+`taskset -c 0` measures one core.
 """
 
 import statistics
@@ -20,7 +21,7 @@ from jax import lax
 from lt_noisy import revision, system
 from lt_noisy.errors import say
 from lt_noisy.files import write_json
-from lt_noisy.models.convolution import LAYOUT, Padding, input_gradient, kernel_gradient
+from lt_noisy.models.convolution import LAYOUT, Padding, forward, input_gradient, kernel_gradient
 from lt_noisy.runs.card import cores, versions
 from lt_noisy.runs.markdown import markdown
 
@@ -58,14 +59,15 @@ def forms(
     x, kernel = array(batch, side, side, channels), array(size, size, channels, outputs)
     dy = array(batch, side // stride, side // stride, outputs)
 
-    def forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
 
     def xla(argument: int) -> Callable:
-        return lambda x, kernel, dy: jax.vjp(forward, x, kernel)[1](dy)[argument]
+        return lambda x, kernel, dy: jax.vjp(plain, x, kernel)[1](dy)[argument]
 
     compiled = {
-        "forward": jax.jit(lambda x, kernel, dy: forward(x, kernel)),
+        "forward, XLA": jax.jit(lambda x, kernel, dy: plain(x, kernel)),
+        "forward": jax.jit(lambda x, kernel, dy: forward(x, kernel, strides, padding)),
         "input, XLA": jax.jit(xla(0)),
         "input": jax.jit(lambda x, kernel, dy: input_gradient(dy, kernel, strides, padding, x.shape)),
         "kernel, XLA": jax.jit(xla(1)),

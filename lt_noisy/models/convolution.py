@@ -1,24 +1,30 @@
-"""Two-dimensional convolutions whose gradients are fast on a CPU too; elsewhere they are XLA's own.
+"""Two-dimensional convolutions that are fast on a CPU too; elsewhere they are XLA's own.
 
 XLA's CPU backend computes the gradient of a kernel as a convolution whose window is the whole image, slower than the
 forward pass, and inside a `scan` or `while` both gradients by a naive loop (jax-ml/jax#12868). Here the
 kernel's gradient is matrix products over a few images at a time, so that the shifted copies they take stay in the
-core's cache, and the input's gradient is written in the layout that XLA hands to its fast library everywhere. The sums
-are the same; only their order differs. `benchmarks/convolutions.py` measures each form and shape.
+core's cache; the input's gradient is a forward convolution, in the layout that XLA hands to its fast library
+everywhere; and from some channels on both, and the forward pass, are Winograd's (`winograd`). The sums are the same,
+their order and rounding are not. `benchmarks/convolutions.py` measures each form and shape.
 
 First-order reverse mode only: forward-mode and second derivatives of such a convolution raise JAX's own error.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from lt_noisy.models import winograd
+from lt_noisy.models.image_blocks import sum_blocks
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CACHE = 800 * 1024  # bytes of shifted copies at a time: what a core's second-level cache holds beside the rest
+# The channels, of input and output, from which on Winograd's form is the faster at 3 x 3 and stride 1.
+WINOGRAD_FROM = {"forward": 32, "kernel_gradient": 64}
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -44,9 +50,23 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **o
     return _convolution(x, kernel, tuple(strides), ((top, bottom), (left, right)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolution(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
+def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
+    """The convolution [B, H', W', O] by the form that is the fastest for its shape."""
+    sides = [size + sum(pads) - 2 for size, pads in zip(x.shape[1:3], padding, strict=True)]
+    if _is_winograds("forward", kernel.shape, strides, padding, sides):
+        return winograd.forward(x, kernel, padding)
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
+
+
+def _is_winograds(
+    what: str, kernel: tuple[int, ...], strides: tuple[int, int], padding: Padding, sides: Sequence[int]
+) -> bool:
+    """Whether Winograd's form takes this convolution, whose output has `sides`, and is the faster."""
+    fits = kernel[:2] == (3, 3) and strides == (1, 1) and not any(side % 2 for side in sides)
+    return fits and min(min(pads) for pads in padding) >= 0 and min(kernel[2:]) >= WINOGRAD_FROM[what]
+
+
+_convolution = functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))(forward)
 
 
 def _forward(
@@ -73,11 +93,13 @@ def input_gradient(
 ) -> jax.Array:
     """The gradient [B, H, W, C] of the input, of `shape`: a convolution of dy with the kernel turned round."""
     turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
-    pads = []
+    pads: list[tuple[int, int]] = []
     for axis in (0, 1):
         before = kernel.shape[axis] - 1 - padding[axis][0]
         spread = (dy.shape[1 + axis] - 1) * strides[axis] + 1
         pads.append((before, shape[1 + axis] + kernel.shape[axis] - 1 - spread - before))
+    if strides == (1, 1):
+        return forward(dy, turned, strides, (pads[0], pads[1]))
     return lax.conv_general_dilated(dy, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=LAYOUT)
 
 
@@ -92,6 +114,8 @@ def kernel_gradient(
     """
     rows, columns, channels, outputs = shape
     height, width = dy.shape[1:3]
+    if _is_winograds("kernel_gradient", shape, strides, padding, (height, width)):
+        return winograd.kernel_gradient(x, dy, padding)
     (top, bottom), (left, right) = padding
 
     def taps(x: jax.Array, dy: jax.Array) -> jax.Array:
@@ -116,10 +140,10 @@ def kernel_gradient(
 
     if strides == (1, 1):
         size = x.dtype.itemsize * width * (columns * x.shape[1] * channels + rows * x.shape[1] * outputs)
-        found = _over_images(shifts, x, dy, size).reshape(columns, channels, rows, outputs)
+        found = sum_blocks(shifts, (x, dy), _CACHE // size).reshape(columns, channels, rows, outputs)
         return found.transpose(2, 0, 1, 3)
     size = x.dtype.itemsize * height * width * (rows * columns * channels + outputs)
-    return _over_images(taps, x, dy, size).reshape(shape)
+    return sum_blocks(taps, (x, dy), _CACHE // size).reshape(shape)
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -127,21 +151,3 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     wide = a.dtype if jnp.finfo(a.dtype).bits >= 32 else jnp.float32
     return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=wide)
-
-
-def _over_images(
-    gradient: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, dy: jax.Array, image_bytes: int
-) -> jax.Array:
-    """The sum of `gradient` over blocks of as many images as the cache holds copies of."""
-    images = len(x)
-    most = max(1, min(_CACHE // image_bytes, images))
-    block = max(size for size in range(1, most + 1) if images % size == 0)
-    if block == images:
-        return gradient(x, dy)
-    blocks = [array.reshape(images // block, block, *array.shape[1:]) for array in (x, dy)]
-    zero = jax.eval_shape(gradient, x[:block], dy[:block])
-
-    def add(total: jax.Array, pair: list[jax.Array]) -> tuple[jax.Array, None]:
-        return total + gradient(*pair), None
-
-    return lax.scan(add, jnp.zeros(zero.shape, zero.dtype), blocks)[0]

@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 
 from lt_noisy.models import convolution as module
+from lt_noisy.models import winograd
 from lt_noisy.models.convolution import LAYOUT, convolution
 
 RNG = np.random.default_rng(0)
@@ -24,6 +25,9 @@ SHAPES = [
     (4, 9, 6, 3, 2, 5, 1, 2),
     (4, 9, 6, 3, 2, 3, 1, 0),
     (4, 9, 6, 3, 2, 2, 1, 1),
+    (6, 6, 8, 4, 5, 3, 1, 0),
+    (3, 6, 4, 2, 2, 3, 1, 2),
+    (2, 4, 4, 2, 2, 3, 1, 3),
 ]
 
 
@@ -43,10 +47,13 @@ def pulled_back(conv, x, kernel, strides, padding, dy):
     return (out, *pull(dy))
 
 
+@pytest.mark.parametrize("channels", [1, 10**6])  # from which on Winograd's form is taken where it fits, and not
 @pytest.mark.parametrize("cache", [1, 4000, 10**9])  # an image at a time, a few, all at once
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradients_are_xlas(x64, monkeypatch, shape, cache):
+def test_gradients_are_xlas(x64, monkeypatch, shape, cache, channels):
     monkeypatch.setattr(module, "_CACHE", cache)
+    monkeypatch.setattr(winograd, "_CACHE", cache)
+    monkeypatch.setattr(module, "WINOGRAD_FROM", {"forward": channels, "kernel_gradient": channels})
     given = arrays(shape)
     dy = jnp.asarray(RNG.normal(size=xla(*given).shape))
     for got, expected in zip(pulled_back(convolution, *given, dy), pulled_back(xla, *given, dy), strict=True):
