@@ -1,10 +1,11 @@
 """Training steps on this CPU beside PyTorch's, in turns: what a step here costs against the same step there.
 
-    python benchmarks/cpu_peer.py [--pairs=5] [--batch=128] [--python=python] [--json=results/cpu_peer.json]
+    python benchmarks/cpu_peer.py [--pairs=5] [--batch=128] [--devices=1] [--python=python] [--json=FILE]
 
 `--python` is an interpreter that has torch (`pip install torch`); by default this one. Both sides are processes that
 live through all pairs and wait while the other computes: bare steps of float32 on a batch that is there, forward,
-backward and update, the images as they are. PyTorch has channels_last and as many threads as there are cores.
+backward and update, the images as they are. PyTorch has channels_last and as many threads as there are cores;
+`--devices=2` shares our batch between two CPU devices.
 A ratio is PyTorch's time divided by ours: above 1 we are the faster.
 """
 
@@ -25,7 +26,7 @@ from lt_noisy import revision, system
 from lt_noisy.config.resolve import default, resolve, section
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
-from lt_noisy.runs.card import cores, versions
+from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 from lt_noisy.training import parallel
 
@@ -36,7 +37,7 @@ CASES = {
 }
 
 
-def ours(case: str, batch: int) -> Any:
+def ours(case: str, batch: int, num_devices: int = 1) -> Any:
     """A call of the compiled step of lt_noisy."""
     _, model, fields = CASES[case]
     c = default()
@@ -44,17 +45,18 @@ def ours(case: str, batch: int) -> Any:
     kind = "self_supervised" if fields else "supervised"
     c.step = section(kind, batch_size=batch, length="epochs(1000)", augment="none()", **fields)
     c.stages = ("step",)
-    dataset = ssl_cost.random_dataset(32, 4 * batch)
-    calls, _ = ssl_cost.compiled_steps(resolve(c), dataset, parallel.make("jit", 1))
+    devices = parallel.make("jit", num_devices)
+    calls, _ = ssl_cost.compiled_steps(resolve(c), ssl_cost.random_dataset(32, 4 * batch), devices)
     return calls["step"]
 
 
-def compare(case: str, batch: int, pairs: int, python: str) -> dict[str, Any]:
+def compare(case: str, batch: int, devices: int, pairs: int, python: str) -> dict[str, Any]:
     """The medians and every ratio of a case."""
     here = pathlib.Path(__file__).resolve()
-    sides = {"torch": Side([python, str(here.with_name("torch_step.py")), case, str(batch), str(cores() or 1)])}
+    sides = {"torch": Side([python, str(here.with_name("torch_step.py")), case, str(batch), str(system.cores() or 1)])}
     try:
-        sides["ours"] = Side([sys.executable, str(here), "--serve", f"--case={case}", f"--batch={batch}"])
+        given = [f"--case={case}", f"--batch={batch}", f"--devices={devices}"]
+        sides["ours"] = Side([sys.executable, str(here), "--serve", *given])
         turns = [{name: side.seconds() for name, side in sides.items()} for _ in range(pairs)]
     finally:
         for side in sides.values():
@@ -87,6 +89,7 @@ def main(argv: list[str]) -> None:
     parser = arguments.Parser(__doc__)
     parser.add_argument("--pairs", type=arguments.count, default=5)
     parser.add_argument("--batch", type=arguments.count, default=128)
+    parser.add_argument("--devices", type=arguments.count, default=1)
     parser.add_argument("--case", choices=CASES, help="one alone")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--json", type=arguments.new_file)
@@ -94,7 +97,7 @@ def main(argv: list[str]) -> None:
     given = parser.parse_args(argv[1:])
     if given.serve:
         system.keep_memory()
-        serve(ours(given.case, given.batch), jax.block_until_ready)
+        serve(ours(given.case, given.batch, given.devices), jax.block_until_ready)
         return
     if shutil.which(given.python) is None:
         raise UserError(f"--python={given.python}: no such interpreter")
@@ -104,7 +107,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--python={given.python}: it has no torch (pip install torch)")
     cases = [given.case] if given.case else list(CASES)
     try:
-        rows = [compare(case, given.batch, given.pairs, given.python) for case in cases]
+        rows = [compare(case, given.batch, given.devices, given.pairs, given.python) for case in cases]
     except RuntimeError as error:
         raise UserError(str(error)) from None
     say(*show(rows).splitlines())
@@ -112,7 +115,7 @@ def main(argv: list[str]) -> None:
         record = {
             "command": " ".join(["python benchmarks/cpu_peer.py", *argv[1:]]),
             "rows": rows,
-            "machine": {"device": "cpu", "cores": cores(), "environment": _settings()},
+            "machine": {"device": "cpu", "cores": system.cores(), "environment": _settings()},
             "versions": {**versions(), "torch": found.stdout.strip()},
             "code": [revision.code()],
         }

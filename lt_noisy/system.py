@@ -1,4 +1,4 @@
-"""What the program needs of the machine that it runs on: an operating system with POSIX locks, and memory."""
+"""What the program needs of the machine that it runs on: an operating system with POSIX locks, memory, and cores."""
 
 import ctypes
 import os
@@ -44,6 +44,11 @@ def keep_memory() -> None:
 def keeps_memory() -> bool:
     """Whether `keep_memory` has taken effect."""
     return _kept
+
+
+def cores() -> int | None:
+    """Processor cores that this process may use; None where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def available_bytes() -> int | None:

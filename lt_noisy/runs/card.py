@@ -1,13 +1,12 @@
 """The card of a run: everything that a bit-identical resume depends on, and the code that made it."""
 
 import importlib.metadata
-import os
 import platform
 from typing import Any
 
 import jax
 
-from lt_noisy import __version__, revision
+from lt_noisy import __version__, revision, system
 from lt_noisy.config.resolve import Resolved
 from lt_noisy.data import manifest as manifests
 from lt_noisy.training import parallel
@@ -21,11 +20,6 @@ def versions() -> dict[str, str]:
     return {"lt_noisy": __version__, "python": platform.python_version(), **packages}
 
 
-def cores() -> int | None:
-    """Processor cores that this process may use; None where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def run_card(resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap) -> dict[str, Any]:
     """What every checkpoint of a run says of itself, JSON-ready; each stage adds its own identity and sources."""
     return {
@@ -35,7 +29,7 @@ def run_card(resolved: Resolved, manifest: manifests.Manifest, devices: parallel
         "machine": {
             "device": jax.local_devices()[0].device_kind,
             "devices": devices.num_devices,
-            "cores": cores(),
+            "cores": system.cores(),
             "parallel": resolved.fields.parallel,
         },
         "manifest_sha256": manifests.digest(manifest),

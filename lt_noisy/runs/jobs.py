@@ -4,8 +4,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-
 from lt_noisy.config.identity import identity_sha256, stage_identity
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.data.dataset import Dataset, choose, read_by
@@ -54,8 +52,6 @@ def make_job(
       training_set: the run's own, which `dataset` is too unless the stage chose another.
     """
     fields = resolved.fields
-    # On CPU a convolution inside scan is 18 to 50 times slower; durations keep the configured multiple.
-    on_cpu = jax.default_backend() == "cpu"
     return Job(
         name=stage.name,
         directory=workdir / stage.name,
@@ -64,11 +60,10 @@ def make_job(
         dtype=fields.precision,
         norm_axis=fields.batch_norm,
         devices=devices,
-        steps_per_call=1 if on_cpu else fields.steps_per_call,
+        steps_per_call=fields.steps_per_call,
         dataset=dataset,
         training_set=training_set,
         inputs=_inputs(resolved, stage, workdir),
-        multiple=fields.steps_per_call,
         card={},
         tensorboard=fields.tensorboard,
         interrupts=interrupts,

@@ -42,8 +42,7 @@ class Job(NamedTuple):
       dtype: of the computation.
       norm_axis: the axis name for synchronised BatchNorm, None for statistics per device.
       devices: from `parallel.make`.
-      steps_per_call: of the training loop.
-      multiple: what every duration is a multiple of: steps_per_call as configured, on a CPU too.
+      steps_per_call: of the training loop; every duration is a multiple of it.
       dataset: images, observed and clean labels, test set.
       training_set: the run's own, which `dataset` is too unless the stage chose another.
       inputs: the finished stages it reads, by the field that names them.
@@ -60,7 +59,6 @@ class Job(NamedTuple):
     norm_axis: str | None
     devices: parallel.Jit | parallel.Pmap
     steps_per_call: int
-    multiple: int
     dataset: Dataset
     training_set: Dataset
     inputs: Mapping[str, Input]

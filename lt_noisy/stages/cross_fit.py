@@ -52,7 +52,7 @@ def check(job: Job, section: Section) -> dict[str, int]:
         raise UserError(f"config.{job.name}.folds is 2 to {images}, the number of images, not {section.folds}")
     smallest = _without(job, _folds(job, section), 0)  # fold 0 holds the spare images
     training.check_epoch(job, section, images - images // section.folds)  # the largest: another last batch
-    return {**supervised.check(smallest, section), "multiple": job.multiple}
+    return {**supervised.check(smallest, section), "steps_per_call": job.steps_per_call}
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:

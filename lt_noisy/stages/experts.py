@@ -34,7 +34,7 @@ def check(job: Job, section: Section) -> dict[str, int]:
 
     Each takes a multiple of steps_per_call, which is therefore part of the identity.
     """
-    return {"steps": self_supervised.check_objective(job, section).total, "multiple": job.multiple}
+    return {"steps": self_supervised.check_objective(job, section).total, "steps_per_call": job.steps_per_call}
 
 
 def batch_size(images: int, asked: int) -> int:
@@ -69,8 +69,8 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     experts = []
     for k, (size, batch) in enumerate(zip(sizes, batches, strict=True)):
         steps = seen * size / len(clusters) / per_step[k]
-        multiples = max(round(steps / job.multiple), 1)
-        experts.append(_train(job, section, clusters, k, batch, multiples * job.multiple))
+        multiples = max(round(steps / job.steps_per_call), 1)
+        experts.append(_train(job, section, clusters, k, batch, multiples * job.steps_per_call))
     return {
         **training.summed(experts),
         "experts": experts,

@@ -88,9 +88,10 @@ def check(job: Job, section: Section) -> dict[str, int]:
     check_memory(where, len(job.dataset.ids), floats)
     if section.neighbours.k > plan.epoch.last:
         raise UserError(f"{where}.neighbours: k={section.neighbours.k}, a batch has {plan.epoch.last} examples")
-    if plan.epoch.steps % job.multiple:
+    if plan.epoch.steps % job.steps_per_call:
         raise UserError(
-            f"{where}: an epoch is {plan.epoch.steps} steps, not a multiple of config.steps_per_call={job.multiple}"
+            f"{where}: an epoch is {plan.epoch.steps} steps, not a multiple of "
+            f"config.steps_per_call={job.steps_per_call}"
         )
     return {"steps": plan.total}
 

@@ -60,10 +60,10 @@ def check_epoch(job: Job, section: Section, examples: int) -> Epoch:
     """How the section cuts an epoch of so many examples; refuses batches that the devices or a call cannot take."""
     where, size = _where(job), section.batch_size
     epoch = check_batches(examples, size, section.keep_last, job.devices.num_devices, where)
-    if epoch.last < size and job.multiple > 1:
+    if epoch.last < size and job.steps_per_call > 1:
         raise UserError(
             f"{where}.keep_last: a last batch of {epoch.last} images runs in a call of its own; set "
-            f"config.steps_per_call=1 (it is {job.multiple}) or keep_last=False"
+            f"config.steps_per_call=1 (it is {job.steps_per_call}) or keep_last=False"
         )
     return epoch
 
@@ -76,7 +76,7 @@ def make_plan(job: Job, section: Section, more: int = 0) -> Plan:
     """
     where, size = _where(job), section.batch_size
     epoch = check_epoch(job, section, len(job.dataset.observed) + more)
-    clock = Clock(epoch.steps, epoch.examples(size) / epoch.steps, 0, job.multiple)
+    clock = Clock(epoch.steps, epoch.examples(size) / epoch.steps, 0, job.steps_per_call)
     total = section.length(clock, f"{where}.length")
     clock = clock._replace(total=total)
     cadence = {

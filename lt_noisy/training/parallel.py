@@ -6,6 +6,7 @@ them to the same gradients. Every transfer between host and devices in them is a
 under `jax.transfer_guard("disallow")`.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,7 @@ def _accumulate(step: Step, steps_per_call: int) -> Callable[..., tuple[PyTree, 
         state, sums = step(state, data, batch)
         return state, jax.tree.map(jnp.add, totals, sums)
 
-    if steps_per_call == 1:  # a scan, even of length one, costs 18 to 50 times the time on CPU
+    if steps_per_call == 1:
         return once
 
     def several(state, totals, data, batches):
@@ -157,9 +158,13 @@ MODES = {"jit": Jit, "pmap": Pmap}
 
 
 def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
-    """The devices to run on: the first `num_devices` local ones, all of them for 0."""
+    """The devices to run on: the first `num_devices` local ones, all of them for 0.
+
+    A CPU is one device, unless at the first use of JAX in a process more are asked for, up to one for each core.
+    """
     if mode not in MODES:
         raise UserError(f"config.parallel: unknown mode {mode!r}{did_you_mean(mode, MODES)} (known: jit, pmap)")
+    _divide_cpu(num_devices)
     try:
         devices = jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # JAX_PLATFORMS names a platform that is not there
@@ -173,6 +178,13 @@ def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
     if not 0 <= num_devices <= len(devices):
         raise UserError(f"config.devices: {num_devices} asked for, {len(devices)} present (0 takes them all)")
     return MODES[mode](devices[:num_devices] if num_devices else devices)
+
+
+def _divide_cpu(num_devices: int) -> None:
+    divided = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if 1 < num_devices <= (system.cores() or 1) and not divided:
+        with contextlib.suppress(RuntimeError):  # JAX is in use already, with the devices that it has
+            jax.config.update("jax_num_cpu_devices", num_devices)
 
 
 def memory_bytes() -> int | None:
@@ -189,7 +201,7 @@ def describe(num_devices: int) -> str:
     if on_device is not None:
         memory = f", {on_device / system.GIB:.1f} GiB each"
     elif device.platform == "cpu" and of_host is not None:
-        memory = f", {of_host / system.GIB:.1f} GiB of main memory free"
+        memory = f" of {system.cores()} core(s), {of_host / system.GIB:.1f} GiB of main memory free"
     return f"{num_devices} x {device.device_kind}{platform}{memory}"
 
 

@@ -159,7 +159,6 @@ def job():
         dtype=np.float32,
         norm_axis=None,
         steps_per_call=1,
-        multiple=1,
     )
 
 

@@ -119,7 +119,7 @@ def test_ratios_are_theirs_to_ours(monkeypatch):
             pass
 
     monkeypatch.setattr(cpu_peer, "Side", Fixed)
-    row = cpu_peer.compare("resnet20", 12, 3, "python")
+    row = cpu_peer.compare("resnet20", 12, 1, 3, "python")
     assert row["ratio"] == 1.5 and row["ratios"] == [1.5] * 3
     assert (row["torch_images_per_second"], row["ours_images_per_second"]) == (4, 6)
     assert "| ResNet-20, supervised | 4 | 6 | 1.50 (1.50 to 1.50) |" in cpu_peer.show([row])

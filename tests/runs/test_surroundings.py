@@ -123,11 +123,12 @@ def test_images_that_no_device_holds_are_refused_before_work_starts(monkeypatch,
     [
         ("gpu", "NVIDIA H100", {"bytes_limit": 60 * 2**30}, "2 x NVIDIA H100 (gpu), 60.0 GiB each"),
         ("tpu", "TPU v4", None, "2 x TPU v4 (tpu)"),
-        ("cpu", "cpu", None, "2 x cpu, 3.0 GiB of main memory free"),
+        ("cpu", "cpu", None, "2 x cpu of 4 core(s), 3.0 GiB of main memory free"),
     ],
 )
 def test_the_header_says_what_a_run_is_on(monkeypatch, platform, kind, stats, says):
     device = SimpleNamespace(platform=platform, device_kind=kind, memory_stats=lambda: stats)
     monkeypatch.setattr(jax, "local_devices", lambda: [device, device])
     monkeypatch.setattr(system, "available_bytes", lambda: 3 * 2**30)
+    monkeypatch.setattr(system, "cores", lambda: 4)
     assert parallel.describe(2) == says

@@ -44,7 +44,6 @@ def _job(shape=(4, 4, 1), **inputs):
         norm_axis=AXIS,
         devices=parallel.make("jit", 1),
         steps_per_call=1,
-        multiple=1,
         dataset=dataset,
         training_set=dataset,
         inputs=inputs,

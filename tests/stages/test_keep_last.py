@@ -23,7 +23,7 @@ TRAIN = {"length": "epochs(3)", "batch_size": BATCH, "keep_last": True, "augment
 PRETRAIN = {"objective": "simclr(hidden=8, size=4)"}
 
 
-def job(directory, mode="jit", devices=2, images=IMAGES, multiple=1):
+def job(directory, mode="jit", devices=2, images=IMAGES, steps_per_call=1):
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (images, 4, 4, 1), dtype=np.uint8)
     labels = generator.integers(0, 3, images).astype(np.int32)
@@ -40,8 +40,7 @@ def job(directory, mode="jit", devices=2, images=IMAGES, multiple=1):
         encoder=lambda dtype, axis: Dense(),
         dtype=np.float32,
         norm_axis="data",
-        steps_per_call=1,
-        multiple=multiple,
+        steps_per_call=steps_per_call,
         card={},
         tensorboard=False,
         interrupts=Interrupts(),
@@ -130,7 +129,7 @@ def test_the_short_batch_counts_as_many_images_as_it_has_and_its_compilation_tak
     ("kind", "given", "changed", "says"),
     [
         ("supervised", {"devices": 4}, {}, "config.train.keep_last: the last batch of 22 images has 6, which do not"),
-        ("supervised", {"multiple": 2}, {}, "keep_last: a last batch of 6 images runs in a call of its own; set"),
+        ("supervised", {"steps_per_call": 2}, {}, "keep_last: a last batch of 6 images runs in a call of its own; set"),
         ("self_supervised", {"images": 17, "devices": 1}, PRETRAIN, "takes batches of at least 2 images, not 1"),
     ],
 )
@@ -143,7 +142,7 @@ def test_what_does_not_fit_is_one_line_before_work(tmp_path, kind, given, change
 def test_an_epoch_of_whole_batches_leaves_all_as_it_is(tmp_path):
     """24 images: nothing is left over, so that several steps a call are no matter either."""
     fields = {"length": "steps(6)", "log_every": "steps(2)"}
-    several = job(tmp_path, images=24, multiple=2)
+    several = job(tmp_path, images=24, steps_per_call=2)
     plans = [supervised.prepare(several, section(keep_last=keep, **fields)).plan for keep in (False, True)]
     assert plans[0] == plans[1] and plans[0].epoch.steps == 3
 

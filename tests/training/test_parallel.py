@@ -4,6 +4,9 @@ Compared in float64: in float32 the difference is rounding, and hangs on the ins
 """
 
 import functools
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -208,3 +211,31 @@ def test_larger_images_are_evaluated_in_smaller_batches():
 def test_bad_devices(mode, count, says):
     with pytest.raises(UserError, match=says):
         parallel.make(mode, count)
+
+
+@pytest.mark.parametrize(
+    ("flags", "before", "found"),
+    [
+        ("", "", "2"),  # as asked for
+        ("", "jax.devices()", "config.devices: 2 asked for, 1 present (0 takes them all)"),
+        ("--xla_force_host_platform_device_count=3", "", "2"),  # of three
+        ("", "system.cores = lambda: 1", "config.devices: 2 asked for, 1 present (0 takes them all)"),
+    ],
+)
+def test_a_cpu_is_divided_where_devices_are_asked_for(flags, before, found):
+    """Up to one for each core, and before JAX is in use."""
+    program = f"""
+import jax
+from lt_noisy import system
+from lt_noisy.errors import UserError
+from lt_noisy.training import parallel
+system.cores = lambda: 2
+{before}
+try:
+    print(parallel.make("jit", 2).num_devices)
+except UserError as error:
+    print(error)
+"""
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == found
