@@ -90,14 +90,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--pairs", type=arguments.count, default=5)
     parser.add_argument("--batch", type=arguments.count, default=128)
     parser.add_argument("--devices", type=arguments.count, default=1)
-    parser.add_argument("--case", choices=CASES, help="one alone")
+    parser.add_argument("--case", choices=CASES, action="append", help="these alone; repeatable")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--json", type=arguments.new_file)
     parser.add_argument("--serve", action="store_true", help="our side, which this script starts")
     given = parser.parse_args(argv[1:])
     if given.serve:
         system.keep_memory()
-        serve(ours(given.case, given.batch, given.devices), jax.block_until_ready)
+        serve(ours(*given.case, given.batch, given.devices), jax.block_until_ready)
         return
     if shutil.which(given.python) is None:
         raise UserError(f"--python={given.python}: no such interpreter")
@@ -105,9 +105,8 @@ def main(argv: list[str]) -> None:
     found = subprocess.run([given.python, "-c", torch], capture_output=True, text=True, check=False)
     if found.returncode:
         raise UserError(f"--python={given.python}: it has no torch (pip install torch)")
-    cases = [given.case] if given.case else list(CASES)
     try:
-        rows = [compare(case, given.batch, given.devices, given.pairs, given.python) for case in cases]
+        rows = [compare(case, given.batch, given.devices, given.pairs, given.python) for case in given.case or CASES]
     except RuntimeError as error:
         raise UserError(str(error)) from None
     say(*show(rows).splitlines())
