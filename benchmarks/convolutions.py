@@ -89,6 +89,16 @@ def milliseconds(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
     return {name: round(statistics.median(times), 2) for name, times in taken.items()}
 
 
+def show(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of milliseconds and GFLOP/s."""
+    names = list(rows[0]["milliseconds"])
+    body = [
+        [row["shape"], *(f"{row['milliseconds'][n]:.1f} ms, {row['gflop_per_second'][n]:.0f} GFLOP/s" for n in names)]
+        for row in rows
+    ]
+    return markdown([["shape", *names], *body])
+
+
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
     parser = arguments.Parser(__doc__)
@@ -108,12 +118,7 @@ def main(argv: list[str]) -> None:
         shape = f"{side} x {side}, {channels} to {outputs}, {size} x {size}, stride {stride}"
         rows.append({"shape": shape, "milliseconds": taken, "gflop_per_second": speeds})
         say(f"{shape}: " + ", ".join(f"{name} {ms} ms" for name, ms in taken.items() if name != "ceiling"))
-    names = list(rows[0]["milliseconds"])
-    body = [
-        [row["shape"], *(f"{row['milliseconds'][n]:.1f} ms, {row['gflop_per_second'][n]:.0f} GFLOP/s" for n in names)]
-        for row in rows
-    ]
-    say(*markdown([["shape", *names], *body]).splitlines())
+    say(*show(rows).splitlines())
     if given.json is not None:
         machine = {"device": jax.devices()[0].device_kind, "cores": system.cores()}
         command = " ".join(["python benchmarks/convolutions.py", *argv[1:]])

@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
     given = parser.parse_args(argv[1:])
     if given.serve:
         system.keep_memory()
-        serve(ours(*given.case, given.batch, given.devices), jax.block_until_ready)
+        serve(ours(given.case[0], given.batch, given.devices), jax.block_until_ready)
         return
     if shutil.which(given.python) is None:
         raise UserError(f"--python={given.python}: no such interpreter")

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import arguments
+import convolutions
+import cpu_peer
 import jinja2
 import messy_folder
 import relative_gap
@@ -154,6 +156,9 @@ def results() -> str:
         "across": lambda name, figure: tables.table_across(record(name), ("noise", "ratio"), figure),
         "ssl": lambda name: ssl_table.show(record(name)),
         "cost": lambda name: ssl_cost.show(record(name)),
+        "peer": lambda name: cpu_peer.show(record(name)["rows"]),
+        "forms": lambda name: convolutions.show(record(name)["rows"]),
+        "ceiling": lambda name: statistics.median(row["gflop_per_second"]["ceiling"] for row in record(name)["rows"]),
         "suspects": lambda name: messy_folder.show(record(name)),
         "gaps": lambda name: relative_gap.show(record(name)["rows"]),
     }
