@@ -5,7 +5,7 @@
 `--python` is an interpreter that has torch (`pip install torch`); by default this one. Both sides are processes that
 live through all pairs and wait while the other computes: bare steps of float32 on a batch that is there, forward,
 backward and update, the images as they are. PyTorch has channels_last and as many threads as there are cores;
-`--devices=2` shares our batch between two CPU devices.
+`--devices=2` shares our batch between two CPU devices, beside one with all the cores.
 A ratio is PyTorch's time divided by ours: above 1 we are the faster.
 """
 
@@ -55,8 +55,9 @@ def compare(case: str, batch: int, devices: int, pairs: int, python: str) -> dic
     here = pathlib.Path(__file__).resolve()
     sides = {"torch": Side([python, str(here.with_name("torch_step.py")), case, str(batch), str(system.cores() or 1)])}
     try:
-        given = [f"--case={case}", f"--batch={batch}", f"--devices={devices}"]
-        sides["ours"] = Side([sys.executable, str(here), "--serve", *given])
+        for name, count in ({"one": 1, "ours": devices} if devices > 1 else {"ours": 1}).items():
+            given = [f"--case={case}", f"--batch={batch}", f"--devices={count}"]
+            sides[name] = Side([sys.executable, str(here), "--serve", *given])
         turns = [{name: side.seconds() for name, side in sides.items()} for _ in range(pairs)]
     finally:
         for side in sides.values():
@@ -67,21 +68,29 @@ def compare(case: str, batch: int, devices: int, pairs: int, python: str) -> dic
         **{f"{name}_images_per_second": batch / statistics.median(t[name] for t in turns) for name in sides},
         "ratio": statistics.median(ratios),
         "ratios": [round(ratio, 3) for ratio in ratios],
+        **({"gains_over_one_device": [round(t["one"] / t["ours"], 3) for t in turns]} if devices > 1 else {}),
     }
 
 
 def show(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; with the gain over one device where there are several."""
+    several = "gains_over_one_device" in rows[0]
     body = [
         [
             row["case"],
             f"{row['torch_images_per_second']:.0f}",
             f"{row['ours_images_per_second']:.0f}",
-            f"{row['ratio']:.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})",
+            _spread(row["ratios"]),
+            *([_spread(row["gains_over_one_device"])] if several else []),
         ]
         for row in rows
     ]
-    return markdown([["step", "PyTorch, images/s", "lt_noisy, images/s", "ratio (smallest to largest)"], *body])
+    titles = ["step", "PyTorch, images/s", "lt_noisy, images/s", "ratio (smallest to largest)"]
+    return markdown([[*titles, *(["gain over one device"] if several else [])], *body])
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def main(argv: list[str]) -> None:

@@ -110,7 +110,7 @@ def test_ratios_are_theirs_to_ours(monkeypatch):
 
     class Fixed:
         def __init__(self, command):
-            self.taken = 3.0 if "torch_step.py" in command[1] else 2.0
+            self.taken = 3.0 if "torch_step.py" in command[1] else 5.0 if "--devices=1" in command else 2.0
 
         def seconds(self):
             return self.taken
@@ -119,10 +119,12 @@ def test_ratios_are_theirs_to_ours(monkeypatch):
             pass
 
     monkeypatch.setattr(cpu_peer, "Side", Fixed)
-    row = cpu_peer.compare("resnet20", 12, 1, 3, "python")
+    row = cpu_peer.compare("resnet20", 12, 2, 3, "python")
     assert row["ratio"] == 1.5 and row["ratios"] == [1.5] * 3
     assert (row["torch_images_per_second"], row["ours_images_per_second"]) == (4, 6)
-    assert "| ResNet-20, supervised | 4 | 6 | 1.50 (1.50 to 1.50) |" in cpu_peer.show([row])
+    assert "| ResNet-20, supervised | 4 | 6 | 1.50 (1.50 to 1.50) | 2.50 (2.50 to 2.50) |" in cpu_peer.show([row])
+    row = cpu_peer.compare("resnet20", 12, 1, 3, "python")
+    assert row["ratio"] == 0.6 and cpu_peer.show([row]).splitlines()[-1].endswith("| 0.60 (0.60 to 0.60) |")
 
 
 def test_a_messy_folder_and_the_score_of_a_list(monkeypatch, capsys, tmp_path):
