@@ -120,8 +120,9 @@ def main(argv: list[str]) -> None:
         raise UserError(str(error)) from None
     say(*show(rows).splitlines())
     if given.json is not None:
+        there = [word.replace(given.python, pathlib.Path(given.python).name) for word in argv[1:]]  # on any machine
         record = {
-            "command": " ".join(["python benchmarks/cpu_peer.py", *argv[1:]]),
+            "command": " ".join(["python benchmarks/cpu_peer.py", *there]),
             "rows": rows,
             "machine": {"device": "cpu", "cores": system.cores(), "environment": _settings()},
             "versions": {**versions(), "torch": found.stdout.strip()},

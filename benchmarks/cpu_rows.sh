@@ -1,14 +1,18 @@
 #!/bin/bash
-# The published rows at their full length on one CPU core, in order of importance; days, so it resumes: killed (SIGTERM
-# saves first), the same command goes on.
+# The published rows at their full length on one CPU core, in order of importance; days, so it resumes: SIGTERM
+# and Ctrl-C save first, and the same command goes on.
 #   nice taskset -c 1 bash benchmarks/cpu_rows.sh runs/rows
 # From a clone that stays at one commit, so that every record names one. The data: `tfds(cifar10)`.
 set -eu
 root=$1
-sweep() {
+child=
+trap 'kill -TERM "$child" || true; wait "$child" || true; exit 143' TERM INT
+sweep() { # in the background, for bash hears a signal only while it waits
     name=$1 config=$2
     shift 2
-    python launch/sweep.py --config="configs/$config" --root="$root/$name" --record="results/$name.json" "$@"
+    python launch/sweep.py --config="configs/$config" --root="$root/$name" --record="results/$name.json" "$@" &
+    child=$!
+    wait "$child"
 }
 
 rows() { # of one seed: CE, LDAM-DRW (published: 70.4, 77.0), LA; then rotation prediction and CE (73.5)

@@ -51,9 +51,7 @@ class RunFields:
     batch_norm: str | None = choice("global", NORM_AXES)  # whose images share the statistics of a batch
     stages: tuple[str, ...] = plain(())  # names of sections, in the order in which they run
     parallel: str = choice("jit", tuple(MODES), identity=False)
-    devices: int = plain(
-        0, identity=False
-    )  # 0 takes all there are; a CPU is one, or as many of its cores as are asked for
+    devices: int = plain(0, identity=False)  # 0 takes all there are; a CPU is one, or so many of its cores
     steps_per_call: int = plain(1, identity=False)  # steps of one dispatch
     tensorboard: bool = plain(False, identity=False)  # writes TensorBoard files, too
     # What finished stages keep: the last checkpoint, its weights without the optimiser's state, or the last three.
