@@ -5,7 +5,8 @@
 set -eu
 root=$1
 jobs=${2:-4}
-export XLA_PYTHON_CLIENT_MEM_FRACTION=$(python -c "print(0.9 / $jobs)")
+export XLA_PYTHON_CLIENT_MEM_FRACTION
+XLA_PYTHON_CLIENT_MEM_FRACTION=$(python -c "print(0.9 / $jobs)")
 failed=0
 sweep() {  # a failed cell stops no later sweep; Ctrl-C does
     config=$1 name=$2

@@ -20,7 +20,7 @@ from typing import Any
 import arguments
 import jax
 import ssl_cost
-from turns import Side, serve
+from turns import Side, serve, timed
 
 from lt_noisy import revision, system
 from lt_noisy.config.resolve import default, resolve, section
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
     given = parser.parse_args(argv[1:])
     if given.serve:
         system.keep_memory()
-        serve(ours(given.case[0], given.batch, given.devices), jax.block_until_ready)
+        serve(timed(ours(given.case[0], given.batch, given.devices), jax.block_until_ready))
         return
     if shutil.which(given.python) is None:
         raise UserError(f"--python={given.python}: no such interpreter")

@@ -31,6 +31,13 @@ for seed in $seeds; do
     run "rotation$seed" "$s" "--config.pretrain.objective=rotation(every=True)" \
         "--config.pretrain.augment=compose(crop(pad=3), normalise((0.305,), (0.376,)))"
 done
-dirs() { for name in "$@"; do for seed in $seeds; do echo "$root/$name$seed"; done; done; }
-"$python" benchmarks/relative_gap.py $(dirs gap gap_balanced) --json="$root/relative_gap.json"
-"$python" benchmarks/ssl_table.py $(dirs gap moco simsiam byol rwsam rotation) --json="$root/objectives.json"
+dirs() { # names: sets `dirs` to the directory of each with each seed
+    dirs=()
+    for name in "$@"; do
+        for seed in $seeds; do dirs+=("$root/$name$seed"); done
+    done
+}
+dirs gap gap_balanced
+"$python" benchmarks/relative_gap.py "${dirs[@]}" --json="$root/relative_gap.json"
+dirs gap moco simsiam byol rwsam rotation
+"$python" benchmarks/ssl_table.py "${dirs[@]}" --json="$root/objectives.json"

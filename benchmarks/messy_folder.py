@@ -1,14 +1,15 @@
 """Makes a messy folder of images whose true classes are known, and scores the list of suspects that a run makes of it.
 
     python benchmarks/messy_folder.py make photos --dataset='tfds(cifar10)' \\
-        --longtail='exponential(ratio=10, n_max=300)' --noise='symmetric(rate=0.2)' [--seed=0]
+        --longtail='exponential(ratio=10, n_max=300)' --noise='symmetric(rate=0.2)' [--seed=0] [--size=96]
     python main.py --config=configs/own_images.py:small --workdir=runs/photos
     python benchmarks/messy_folder.py score photos runs/photos/folds/suspects.csv [--json=results/own_images.json]
 
-`make` writes PNG files into the folder of their (sometimes wrong) class, and what is true into `photos.manifest`
-beside it, where no run looks. `score` tells how many of the first 25, 50, 100, ... files of the list are in a wrong
-folder, and of how many of them the suggested class is the true one; the share of wrong labels is what a list in any
-order would have.
+`make` writes PNG files into the folder of their (sometimes wrong) class (with `--size` JPEG files of that many pixels a
+side), and what is true into `photos.manifest` beside it, where no run looks. `score` tells how many of the first 25,
+50, 100, ... files of the list are in a wrong folder, and of how many of them the suggested class is the true one; the
+share of wrong labels is what a list in any order would have. `auroc` is that of the wrong probability over all files
+that the stage judged.
 """
 
 import csv
@@ -19,6 +20,7 @@ from typing import Any
 import arguments
 import numpy as np
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from lt_noisy.config.spec import bind
 from lt_noisy.data import manifest as manifests
@@ -26,7 +28,7 @@ from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError, say
-from lt_noisy.files import user_path, write_json
+from lt_noisy.files import load_arrays, user_path, write_json
 from lt_noisy.revision import distinct
 from lt_noisy.runs.markdown import markdown
 
@@ -37,8 +39,16 @@ def _truth(folder: pathlib.Path) -> pathlib.Path:
     return folder.with_name(f"{folder.name}.manifest")
 
 
-def make(folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: int) -> manifests.Manifest:
-    """Writes the images of a training set as `folder/<observed class>/<id>.png`; refuses a folder that exists."""
+def _class_folder(name: str) -> str:
+    """What the folder of a class is called: not as a split is (CIFAR-100 has trains)."""
+    return f"{name}_" if name == "train" else name
+
+
+def make(folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: int, size: int = 0) -> manifests.Manifest:
+    """Writes the images of a training set as `folder/<observed class>/<id>.png`; refuses a folder that exists.
+
+    With a `size` they are `.jpg` files of so many pixels a side.
+    """
     if folder.exists():
         raise UserError(f"{folder} exists already")
     source = bind(dataset, SOURCES, "--dataset")()
@@ -55,10 +65,14 @@ def make(folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: in
         recipe,
     )
     for name in source.class_names:
-        (folder / name).mkdir(parents=True)
+        (folder / _class_folder(name)).mkdir(parents=True)
     pixels = train.images(manifests.verify(manifest, train.labels, train.ids))
     for key, label, image in zip(manifest.ids, manifest.observed_labels, pixels, strict=True):
-        Image.fromarray(image.squeeze()).save(folder / source.class_names[label] / f"{key}.png")
+        picture, file = Image.fromarray(image.squeeze()), folder / _class_folder(source.class_names[label]) / str(key)
+        if size:
+            picture.resize((size, size), Image.Resampling.BICUBIC).save(file.with_suffix(".jpg"), quality=90)
+        else:
+            picture.save(file.with_suffix(".png"))
     manifests.save(manifest, _truth(folder))
     return manifest
 
@@ -67,9 +81,9 @@ def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, Any]:
     """How good the head of a `suspects.csv` is, and what its stage says of itself; counts of files, shares in 0..1."""
     manifest = manifests.load(_truth(folder))
     clean = dict(zip(manifest.ids.tolist(), manifest.clean_labels.tolist(), strict=True))
-    names = {name: label for label, name in enumerate(manifest.recipe["class_names"])}
+    names = {_class_folder(name): label for label, name in enumerate(manifest.recipe["class_names"])}
     try:
-        with open(suspects, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open(suspects, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = [(int(pathlib.Path(r["file"]).stem), r["label"], r["suggested"]) for r in csv.DictReader(file)]
         wrong = np.array([clean[key] != names[label] for key, label, _ in rows], bool)
         right = np.array([clean[key] == names[suggested] for key, _, suggested in rows], bool)
@@ -84,8 +98,22 @@ def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, Any]:
             {"files": n, "wrong": int(wrong[:n].sum()), "suggested_is_true": int(right[:n].sum())}
             for n in (*(n for n in LENGTHS if n < len(rows)), len(rows))
         ],
+        "auroc": _auroc(folder, suspects.with_name("label_quality.npz"), manifest),
         **_stage(suspects.with_name("summary.json")),
     }
+
+
+def _auroc(folder: pathlib.Path, quality: pathlib.Path, manifest: manifests.Manifest) -> float | None:
+    """Of the wrong probability of all judged files for those in a wrong folder; None without the stage's arrays."""
+    if not quality.exists():
+        return None
+    ids, suspicion = load_arrays(quality, "ids", "wrong_probability")
+    train = bind(f"folder(path={str(folder)!r}, size=8, test_percent=1)", SOURCES, "folder")().train
+    file = dict(zip(train.ids.tolist(), train.files, strict=True))
+    wrong = dict(zip(manifest.ids.tolist(), manifest.clean_labels != manifest.observed_labels, strict=True))
+    known = [key in file for key in ids.tolist()]  # the others are test images with that few of them
+    judged = [wrong[int(pathlib.Path(file[key]).stem)] for key in ids[known].tolist()]
+    return float(roc_auc_score(judged, suspicion[known]))
 
 
 def _stage(summary: pathlib.Path) -> dict[str, Any]:
@@ -119,12 +147,13 @@ def main(argv: list[str]) -> None:
     making.add_argument("--longtail", default="exponential(ratio=10, n_max=300)")
     making.add_argument("--noise", default="symmetric(rate=0.2)")
     making.add_argument("--seed", type=int, default=0)
+    making.add_argument("--size", type=int, default=0)
     scoring.add_argument("folder", type=user_path)
     scoring.add_argument("suspects", type=user_path)
     scoring.add_argument("--json", type=arguments.new_file)
     given = parser.parse_args(argv[1:])
     if given.command == "make":
-        made = make(given.folder, given.dataset, given.longtail, given.noise, given.seed)
+        made = make(given.folder, given.dataset, given.longtail, given.noise, given.seed, given.size)
         say(f"{given.folder}: {len(made.ids)} images, {(made.clean_labels != made.observed_labels).sum()} wrong")
         return
     figures = {

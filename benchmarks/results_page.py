@@ -1,9 +1,9 @@
-"""Writes docs/results.md, and the table of results in README.md, from the records in results/.
+"""Writes docs/results.md and docs/plan.md, and the table of results in README.md, from the records in results/.
 
     python benchmarks/results_page.py
 
-The text is docs/results.md.jinja; every figure in it is read from a record, or computed from one, while it is filled
-in. A test holds both files equal to what this script would write.
+The texts are docs/results.md.jinja and docs/plan.md.jinja; every figure in them is read from a record, or computed from
+one, while they are filled in. A test holds the files equal to what this script would write.
 """
 
 import json
@@ -15,17 +15,24 @@ from typing import Any
 import arguments
 import convolutions
 import cpu_peer
+import decode
 import jinja2
+import keep_memory
 import messy_folder
 import relative_gap
+import seeds
 import ssl_cost
 import ssl_table
+import streaming
+import weak_scaling
 
 from lt_noisy.runs.markdown import markdown, percent
+from lt_noisy.runs.planning.accelerators import ACCELERATORS
 from lt_noisy.runs.sweeps import tables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results: written by benchmarks/results_page.py -->\n", "<!-- end of results -->"
+PAGES = ("results", "plan")
 Labels = Mapping[str, Any]
 
 
@@ -140,8 +147,36 @@ def front_table() -> str:
     return markdown([head, *([*row[:3], f"[{row[3]}](results/{row[3]})"] for row in rows)])
 
 
-def results() -> str:
-    """The text of docs/results.md."""
+def accelerators() -> str:
+    """What the accelerators that can be planned for can do, and by whom."""
+    lines = [["name", "", "bfloat16, TFLOP/s", "float32", "memory, GB", "GB/s", "interconnect, GB/s", "source"]]
+    for name, one in ACCELERATORS.items():
+        peaks = [f"{number / 1e12:,.0f}" for number in (one.bfloat16, one.float32)]
+        rest = [f"{number / 1e9:,.0f}" for number in (one.memory, one.bandwidth, one.interconnect)]
+        lines.append([f"`{name}`", one.name, *peaks, *rest, one.source])
+    return markdown(lines)
+
+
+def operations(name: str, system: str) -> dict[int, tuple[float, float]]:
+    """{devices: operations of a device, counted and on paper} of a system in the record of weak scaling."""
+    rows = [row for row in record(name)["rows"] if row["system"].startswith(system)]
+    return {row["devices"]: (row["counted"]["flops"], row["paper"]["flops"]) for row in rows}
+
+
+def over(name: str, system: str) -> str:
+    """How many percent of the operations of one device are no convolutions and matrix products."""
+    counted, paper = operations(name, system)[1]
+    return f"{100 * (counted - paper) / counted:.1f}"
+
+
+def growth(name: str, system: str) -> str:
+    """How many percent more a device computes where there are the most of them than where it is alone."""
+    found = operations(name, system)
+    return f"{100 * (found[max(found)][0] / found[1][0] - 1):.2f}"
+
+
+def page(name: str) -> str:
+    """The text of docs/NAME.md."""
     functions = {
         "record": record,
         "value": value,
@@ -157,10 +192,20 @@ def results() -> str:
         "ssl": lambda name: ssl_table.show(record(name)),
         "cost": lambda name: ssl_cost.show(record(name)),
         "peer": lambda name: cpu_peer.show(record(name)["rows"]),
+        "seeds": lambda name: seeds.show(record(name)["rows"]),
+        "kept": lambda name: keep_memory.show(record(name)["rows"]),
+        "streamed": lambda name: streaming.show(record(name)["rows"]),
+        "readers": lambda name: decode.show(record(name)["rows"]),
         "forms": lambda name: convolutions.show(record(name)["rows"]),
         "ceiling": lambda name: statistics.median(row["gflop_per_second"]["ceiling"] for row in record(name)["rows"]),
         "suspects": lambda name: messy_folder.show(record(name)),
         "gaps": lambda name: relative_gap.show(record(name)["rows"]),
+        "scaling": lambda name: weak_scaling.show(record(name)["rows"]),
+        "published": lambda name: weak_scaling.show_published(record(name)["published"]),
+        "tpu": lambda name: weak_scaling.show_tpu(record(name)["tpu"]),
+        "over": over,
+        "growth": growth,
+        "accelerators": accelerators,
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROOT / "docs"),
@@ -168,7 +213,7 @@ def results() -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
-    return environment.get_template("results.md.jinja").render(functions)
+    return environment.get_template(f"{name}.md.jinja").render(functions)
 
 
 def readme(text: str) -> str:
@@ -181,9 +226,10 @@ def readme(text: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Writes both files."""
+    """Writes the files."""
     arguments.Parser(__doc__).parse_args(argv[1:])
-    (ROOT / "docs" / "results.md").write_text(results())
+    for name in PAGES:
+        (ROOT / "docs" / f"{name}.md").write_text(page(name))
     (ROOT / "README.md").write_text(readme((ROOT / "README.md").read_text()))
 
 

@@ -78,11 +78,11 @@ def measure(job, stage, seconds: float) -> dict[str, Any]:
     per_call = plan.batch_size * plan.steps_per_call
     clock = iter(range(10**9))
 
-    gather_rows = devices.compile_step(lambda state, data, batch: (state, fetch(data, batch["rows"])[0].sum()))
+    gather_rows = devices.compile_step(lambda state, data, batch: (state, fetch(data, batch)[0].sum()))
     make_views = stage.section.objective.views if stage.texts["kind"] == "self_supervised" else augment_batch
 
     def augmented(state, data, batch):
-        images, _ = fetch(data, batch["rows"])
+        images, _ = fetch(data, batch)
         out = make_views(stage.section.augment, rng.stream(0, "benchmark", 0), images, positions(len(images)))
         return state, sum(x.sum().astype(np.float32) for x in jax.tree.leaves(out))
 
@@ -130,7 +130,7 @@ def loop(job, ready) -> float:
             ready,
             job.devices,
             Checkpoints(path / "checkpoints", {}),
-            Writer(path, False),
+            Writer(path),
             lambda state: {},
             Interrupts(),
         )
@@ -159,8 +159,8 @@ def seconds_to_first_step(argv: list[str]) -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
     own, rest = options(argv[1:])
-    config, _, name, _ = command_line.parse([argv[0], *rest])
-    resolved = resolve(config)
+    command = command_line.parse([argv[0], *rest])
+    resolved = resolve(command.config)
     stages = {stage.name: stage for stage in resolved.stages}
     stage = stages.get(own.stage or resolved.stages[-1].name)
     if stage is None:
@@ -178,7 +178,7 @@ def main(argv: list[str]) -> None:
     stats = jax.local_devices()[0].memory_stats() or {}
     record = {
         "command": "python benchmarks/throughput.py " + " ".join(argv[1:]),
-        "config": name,
+        "config": command.config_name,
         "stage": stage.name,
         "batch_size": stage.section.batch_size,
         "images_per_second": {k: round(rows[k], 1) for k in ("data", "augment", "step", "loop")},
@@ -192,7 +192,7 @@ def main(argv: list[str]) -> None:
         "versions": card["versions"],
         "machine": card["machine"],
     }
-    print(f"\n{name}, stage {stage.name}, batch {stage.section.batch_size}")
+    print(f"\n{command.config_name}, stage {stage.name}, batch {stage.section.batch_size}")
     for row, value in record["images_per_second"].items():
         print(f"  {row:<10}{value:>12,.0f} images/s")
     for key in record:

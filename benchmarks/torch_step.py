@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch  # pyright: ignore[reportMissingImports] (an environment of its own may have it)
 import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
-from turns import serve
+from turns import serve, timed
 
 
 def _conv(before: int, after: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -57,7 +57,18 @@ def nt_xent(z: torch.Tensor, temperature: float = 0.5) -> torch.Tensor:
     z = F.normalize(z)
     similar = z @ z.T / temperature
     similar.fill_diagonal_(float("-inf"))
-    return F.cross_entropy(similar, torch.arange(len(z)).roll(len(z) // 2))
+    return F.cross_entropy(similar, torch.arange(len(z), device=z.device).roll(len(z) // 2))
+
+
+def network(name: str) -> nn.Module:
+    """The encoder of a case with its classifier or projection."""
+    simclr = name == "resnet18_simclr"
+    blocks = {"resnet20": (3, 3, 3), "resnet32": (5, 5, 5), "resnet18_simclr": (2, 2, 2, 2)}[name]
+    encoder, features = resnet(blocks, 64 if simclr else 16, simclr)
+    head = nn.Linear(features, 10)
+    if simclr:
+        head = nn.Sequential(nn.Linear(features, 512), nn.ReLU(), nn.Linear(512, 128))
+    return nn.Sequential(encoder, head)
 
 
 def step(name: str, batch: int, threads: int) -> Callable[[], None]:
@@ -65,14 +76,7 @@ def step(name: str, batch: int, threads: int) -> Callable[[], None]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     simclr = name == "resnet18_simclr"
-    blocks = {"resnet20": (3, 3, 3), "resnet32": (5, 5, 5), "resnet18_simclr": (2, 2, 2, 2)}[name]
-    encoder, features = resnet(blocks, 64 if simclr else 16, simclr)
-    head = nn.Linear(features, 10)
-    if simclr:
-        head = nn.Sequential(
-            nn.Linear(features, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 128, bias=False)
-        )
-    net = nn.Sequential(encoder, head).to(memory_format=torch.channels_last)
+    net = network(name).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     x = torch.randn(2 * batch if simclr else batch, 3, 32, 32).to(memory_format=torch.channels_last)
     y = torch.arange(batch) % 10
@@ -88,4 +92,4 @@ def step(name: str, batch: int, threads: int) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    serve(step(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])), lambda out: out)
+    serve(timed(step(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])), lambda out: out))

@@ -1,25 +1,35 @@
 """Processes that measure in turns: each waits for a line, computes, answers, and is quiet while another computes."""
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 STEPS = 3  # of a turn
 
 
-def serve(once: Callable[[], Any], wait: Callable[[Any], Any]) -> None:
-    """The body of a `Side`: for each line of its input the seconds of a step; `wait(once())` is one whole step."""
+def timed(once: Callable[[], Any], wait: Callable[[Any], Any], steps: int = STEPS) -> Callable[[], float]:
+    """A function that gives the seconds of a step, over so many; `wait(once())` is a whole one, and compiles here."""
     for _ in range(2):  # compiles, warms
         wait(once())
-    print("ready", flush=True)
-    for _ in sys.stdin:
+
+    def seconds() -> float:
         began, out = time.perf_counter(), None
-        for _ in range(STEPS):
+        for _ in range(steps):
             out = once()
         wait(out)
-        print((time.perf_counter() - began) / STEPS, flush=True)
+        return (time.perf_counter() - began) / steps
+
+    return seconds
+
+
+def serve(seconds: Callable[[], float]) -> None:
+    """The body of a `Side`: measures for each line of its input."""
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(seconds(), flush=True)
 
 
 class Side:
@@ -29,9 +39,11 @@ class Side:
       RuntimeError: it ended by itself.
     """
 
-    def __init__(self, command: list[str]):
+    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None):
+        """`environment`: what it has beside this process's own."""
         self.command = command
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        env = {**os.environ, **(environment or {})}
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._line()
 
     def _line(self) -> str:

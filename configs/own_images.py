@@ -27,40 +27,11 @@ Measured: `small`, on a folder made of CIFAR-10 with wrong labels, docs/results.
 from ml_collections import ConfigDict
 
 from lt_noisy.config import recipes
-from lt_noisy.config.resolve import check_variant, default, section
-
-RECIPE = {
-    "init": "pretrain",
-    "batch_size": 64,
-    "augment": "cifar()",
-    "optimizer": "sgd(momentum=0.9, weight_decay=5e-4)",
-    "schedule": "cosine(lr=0.05, warmup=0.02)",
-    "length": "epochs(100)",
-    "log_every": "percent(5)",
-    "eval_every": "percent(20)",
-}
+from lt_noisy.config.resolve import check_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment; variant `small` is ResNet-8, fewer epochs and four folds."""
     check_variant(variant)
-    c = default()
-    c.dataset = "folder(path='photos', size=64)"
-    c.model = "resnet18(stem=cifar)"
-    c.precision = "bfloat16"
-    c.stages = ("pretrain", "finetune", "folds")
-    c.pretrain = recipes.light("simclr(temperature=0.2)", batch_size=128, schedule="cosine(lr=0.06, warmup=0.02)")
-    c.finetune = section("supervised", loss="superloss(logit_adjusted(tau=1.0), lam=1.0)", **RECIPE)
-    c.folds = section("cross_fit", folds=5, loss="cross_entropy()", **RECIPE)
-    # Not in `stages`: the unsorted images.
-    c.labels = section("pseudo_label", init="finetune", pool="images(path='unsorted', size=64)", times=0.0)
-    c.joint = section("supervised", pseudo="labels", loss=c.finetune.loss, **RECIPE)
-    if variant == "small":
-        c.dataset = "folder(path='photos', size=32)"
-        c.labels.pool = "images(path='unsorted', size=32)"
-        c.model = "resnet8(width=16)"
-        c.precision = "float32"
-        c.pretrain.length = "epochs(50)"
-        c.finetune.length = c.folds.length = c.joint.length = "epochs(30)"
-        c.folds.folds = 4
-    return c
+    size = 32 if variant == "small" else 64
+    return recipes.own(f"folder(path='photos', size={size})", size, variant == "small")

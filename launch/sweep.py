@@ -1,6 +1,8 @@
 """Runs every cell of a config file's `sweep(variant)`, several at a time, and makes one table of them.
 
     python launch/sweep.py --config=configs/x.py[:VARIANT] --root=runs/x [--jobs=2] [--config.FIELD=VALUE ...]
+    python launch/sweep.py ... --backend=submitit --slurm.time=60 [--slurm.partition=gpu ...]    as jobs of Slurm
+    python launch/sweep.py ... --backend=print                              a command a cell, for any other engine
     python launch/sweep.py --show=results/x.json [--csv | --across=AXES]    prints the table of a record
 
 Each cell is `python main.py --config=... --workdir=ROOT/cells/CELL --store=ROOT/stages --config.FIELD=VALUE ...`, a
@@ -12,6 +14,12 @@ with it is not. A finished cell holds `cell.json`, written here after exit 0; da
 unchanged config goes unseen. Cells run in their order, and one that needs a stage which another is at waits for it:
 axes that share no stage, such as the seed, belong last. Cells outlive a sweep that is killed outright: the same command
 waits for them, then goes on (`process_seconds` is that of a cell's last process).
+
+With `--backend=submitit` cells are jobs of Slurm, in arrays: `--slurm.KEY=VALUE` is any option of sbatch, `time` in
+minutes; with several tasks (`nodes`, `ntasks_per_node`) a cell is a run of so many processes. Where the time is over it
+is saved and goes on in the queue. This program only waits: killed or stopped, it is started again by the same command,
+which submits nothing twice. Docs: docs/slurm.md. With `--backend=print` the commands of what is not finished go to
+standard output, all else to standard error; once they ran, the same command, or any backend's, tabulates.
 
 ROOT gets record.json, table.md and table.csv; it is for one config, variant and list of overrides. Overrides hold for
 every cell, before its own. `--only=seed=0 --only=loss=CE --only=loss=LA` runs and tabulates those cells alone; a later
@@ -36,12 +44,13 @@ from lt_noisy.training.interrupt import leave_on_signals
 if __name__ == "__main__":  # while libraries load; a handler that stops the cells comes with the first of them
     leave_on_signals()
 
-from lt_noisy.errors import UserError, say
-from lt_noisy.files import os_error_line, user_path
+from lt_noisy.errors import UserError
+from lt_noisy.files import exit_status, user_path
 from lt_noisy.files import show as show_text
 from lt_noisy.runs.sweeps import tables
+from lt_noisy.runs.sweeps.cluster import CLUSTERS
 from lt_noisy.runs.sweeps.record import read_record
-from lt_noisy.runs.sweeps.run import Options, run
+from lt_noisy.runs.sweeps.run import BACKENDS, Options, run
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,15 +75,19 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--csv", action="store_true", help="with --show: as CSV")
     parser.add_argument("--across", help="with --show: axes that become columns, such as noise,ratio")
     parser.add_argument("--figure", help="with --across: which figure, such as gain (default: the first)")
+    parser.add_argument("--backend", choices=BACKENDS, help="what runs the cells (default: processes here)")
+    parser.add_argument("--cluster", choices=CLUSTERS, help="with --backend=submitit: slurm, or local to try it out")
     overrides = [argument for argument in argv if argument.startswith("--config.")]
-    found = parser.parse_args([argument for argument in argv if not argument.startswith("--config.")])
+    slurm = [argument for argument in argv if argument.startswith("--slurm.")]
+    found = parser.parse_args([argument for argument in argv if argument not in {*overrides, *slurm}])
     found.overrides = overrides
+    found.slurm = dict(map(_setting, slurm))
     showing = [f"--{name}" for name in ("csv", "across", "figure") if getattr(found, name)]
     running = [
         f"--{name}"
-        for name in ("config", "root", "store", "jobs", "record", "only")
+        for name in ("config", "root", "store", "jobs", "record", "only", "backend", "cluster")
         if getattr(found, name) is not None
-    ]
+    ] + slurm
     if found.show is not None:
         if running or overrides:
             raise UserError(f"command line: --show only prints: it takes no {[*running, *overrides][0]}")
@@ -90,10 +103,21 @@ def options(argv: list[str]) -> argparse.Namespace:
     if found.record is not None and not found.record.parent.is_dir():
         raise UserError(f"--record={found.record}: there is no directory {str(found.record.parent)!r}")
     found.only = found.only or []
-    found.jobs = 1 if found.jobs is None else found.jobs
-    if found.jobs < 1:
+    if found.jobs is not None and found.jobs < 1:
         raise UserError(f"--jobs is at least 1, not {found.jobs}")
+    found.backend = found.backend or "local"
+    if found.backend != "submitit" and (found.cluster or slurm):
+        raise UserError(f"command line: {(slurm or ['--cluster'])[0]} goes with --backend=submitit")
+    if found.backend == "print" and found.jobs is not None:
+        raise UserError("command line: --jobs goes with a backend that runs the cells, not with print")
+    found.cluster = found.cluster or "slurm"
     return found
+
+
+def _setting(argument: str) -> tuple[str, str | int]:
+    """`--slurm.KEY=VALUE`, or `--slurm.KEY` for an option without a value."""
+    name, equals, value = argument.removeprefix("--slurm.").partition("=")
+    return name.replace("-", "_"), (int(value) if value.isdigit() else value) if equals else True
 
 
 def show(chosen: argparse.Namespace) -> None:
@@ -113,18 +137,15 @@ def show(chosen: argparse.Namespace) -> None:
 
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0 all finished, 1 failed cells, 2 wrong input (143, 130 and 129 leave as SystemExit)."""
-    try:
-        chosen = options(argv[1:])
-        if chosen.show is not None:
-            show(chosen)
-            return 0
-        return run(Options(*(getattr(chosen, name) for name in Options._fields)))
-    except UserError as error:
-        say(f"error: {error}", stream=sys.stderr)
-        return 2
-    except OSError as error:
-        say(f"error: {os_error_line(error)}", stream=sys.stderr)
-        return 2
+    return exit_status(lambda: _sweep(argv[1:]))
+
+
+def _sweep(argv: list[str]) -> int:
+    chosen = options(argv)
+    if chosen.show is not None:
+        show(chosen)
+        return 0
+    return run(Options(*(getattr(chosen, name) for name in Options._fields)))
 
 
 if __name__ == "__main__":

@@ -4,22 +4,26 @@ And the paths that users write.
 """
 
 import contextlib
+import csv
 import errno
 import json
 import os
 import pathlib
 import shutil
 import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 
+from lt_noisy import processes
 from lt_noisy.errors import UserError, first_line, say
 
 MIB = 2**20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet computes, or may
 
 
 @contextlib.contextmanager
@@ -45,6 +49,17 @@ def os_error_line(error: OSError) -> str:
     return f"{line} ({free:.1f} MiB free there); make room, and the same command goes on from the last checkpoint"
 
 
+def exit_status(command: Callable[[], int]) -> int:
+    """The exit status of a command: what it returns, or 2 after one line that says what its user or the system did."""
+    try:
+        return command()
+    except UserError as error:
+        say(f"error: {error}", stream=sys.stderr)
+    except OSError as error:
+        say(f"error: {os_error_line(error)}", stream=sys.stderr)
+    return 2
+
+
 def user_path(text: str) -> pathlib.Path:
     """The path that a user wrote in a spec or a flag, in which no shell has turned `~` into the home directory.
 
@@ -62,12 +77,19 @@ def user_path(text: str) -> pathlib.Path:
 def replacing(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
     """A file that takes the place of `path` at the end of the block: whole and on the disk, or not at all.
 
+    Of several processes the first alone does it; what the others write is lost.
+
     Args:
       path: what is replaced, in a directory that exists.
-      mode, options: as of `open`; text is UTF-8, whatever the locale.
+      mode: as of `open`; text is UTF-8, whatever the locale.
+      options: as of `open`.
     """
     if "b" not in mode:
         options = {"encoding": "utf-8", **options}
+    if not processes.first():
+        with tempfile.TemporaryFile(mode, **options) as file:
+            yield file
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with naming(path), open(temporary, mode, **options) as file:
@@ -92,6 +114,18 @@ def write_json(path: pathlib.Path, content: Any) -> None:
         file.write("\n")
 
 
+def write_table(path: pathlib.Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV for people, see `replacing`: what spreadsheets show right and compute nothing of.
+
+    UTF-8 with the mark by which they know it (`utf-8-sig`); text that begins as a formula does has an apostrophe before
+    it. A file's name need not be text: what is not is written as the bytes that it was.
+    """
+    with replacing(path, "w", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heading)
+        writer.writerows([f"'{c}" if isinstance(c, str) and c[:1] in _FORMULA else c for c in row] for row in rows)
+
+
 def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Writes an `.npz`, see `replacing`."""
     with replacing(path) as file:
@@ -99,11 +133,15 @@ def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
 
 
 def load_arrays(path: pathlib.Path, *names: str) -> list[np.ndarray]:
-    """These arrays of a finished stage's `.npz`.
+    """These arrays of a finished stage's `.npz`; of several processes the first reads.
 
     Raises:
       UserError: the file is missing or damaged, or has no such array.
     """
+    return processes.once(lambda: _load_arrays(path, names))
+
+
+def _load_arrays(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
     try:
         with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file of its own open
             return [arrays[name] for name in names]

@@ -51,6 +51,13 @@ def cores() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def device_bytes() -> int | None:
+    """The memory that JAX may take of one device; None where it does not say, as on a CPU."""
+    import jax  # not for the start of a program
+
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
 def available_bytes() -> int | None:
     """Main memory that this process may still take, swap left out; None where the system does not say.
 
@@ -59,6 +66,12 @@ def available_bytes() -> int | None:
     """
     known = [_machine(), _address_space(), *_control_groups()]
     return min((left for left in known if left is not None), default=None)
+
+
+def resident_bytes() -> int | None:
+    """Main memory that this process takes; None where the system does not say."""
+    pages = _read("/proc/self/statm").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else None
 
 
 def _read(path: str) -> str:

@@ -10,6 +10,12 @@ os.environ.update(JAX_PLATFORMS="cpu", JAX_NUMPY_DTYPE_PROMOTION="strict", JAX_N
 os.environ["XLA_FLAGS"] = xla_flags(8)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """No test reads or leaves decoded images in the user's cache."""
+    os.environ["LT_NOISY_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "decoded")
+
+
 @pytest.fixture
 def x64():
     """Everything is built, traced and run in float64: what is compared then hangs on no CPU's rounding."""

@@ -1,5 +1,6 @@
 """Paths that users write: `~` is the home directory, wherever a spec or a flag takes a path."""
 
+import csv
 import pathlib
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import sweep
 from PIL import Image
 
+from lt_noisy import files
 from lt_noisy.config.python_file import read_module
-from lt_noisy.data.manifest import MANIFESTS
+from lt_noisy.data.given import MANIFESTS
 from lt_noisy.data.noise import human, transition
 from lt_noisy.data.pools import POOLS
 from lt_noisy.data.sources import SOURCES
@@ -26,6 +28,15 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path / "elsewhere")
     return home
+
+
+def test_a_table_that_a_spreadsheet_shows_right_and_does_not_compute(tmp_path):
+    cells = ["=1+1", "-x", "+1", "@a", "\tb", "猫", "a=b", -0.5, "caf\udce9", 'a "b", c']
+    files.write_table(tmp_path / "x.csv", ["a"], [[cell] for cell in cells])
+    assert (tmp_path / "x.csv").read_bytes().startswith(b"\xef\xbb\xbfa\n'=1+1\n'-x\n")
+    with open(tmp_path / "x.csv", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        read = [row[0] for row in csv.reader(file)]
+    assert read == ["a", "'=1+1", "'-x", "'+1", "'@a", "'\tb", "猫", "a=b", "-0.5", "caf\udce9", 'a "b", c']
 
 
 def test_the_home_directory(home):
@@ -55,7 +66,8 @@ def test_every_spec_that_takes_a_path(home):
     np.save(home / "t.npy", np.eye(2)[::-1])
     assert transition(path="~/t.npy").corrupt(rows, rows, 2, 0).tolist() == [1, 0]
     assert LOSSES["forward"](path="~/t.npy").content
-    assert MANIFESTS["file"]("~/run") == str(home / "run")
+    with pytest.raises(UserError, match=f"{home}/run/manifest.npz is missing"):
+        MANIFESTS["file"]("~/run")(rows, rows, "ab")
     (home / "config.py").write_text("here = 1\n")
     assert read_module("~/config.py").here == 1
 

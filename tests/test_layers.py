@@ -8,7 +8,19 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "lt_noisy"
 
-GROUND = ("errors", "files", "hashing", "rng", "collectives", "method", "precision", "revision", "system")
+GROUND = (
+    "errors",
+    "processes",
+    "files",
+    "hashing",
+    "rng",
+    "collectives",
+    "method",
+    "precision",
+    "progress",
+    "revision",
+    "system",
+)
 PACKAGES = (
     "config",
     "data",

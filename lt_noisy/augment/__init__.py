@@ -1,7 +1,21 @@
-"""Augmentation on the device, in pure JAX: the table of recipes and operations."""
+"""Augmentation on the device, in pure JAX, but for what is cut as it is read: the table of recipes and operations."""
 
 from lt_noisy.augment.base import compose, none
-from lt_noisy.augment.operations import blur, crop, cutout, flip, grey, jitter, normalise, resized_crop, rotate90
+from lt_noisy.augment.operations import (
+    blur,
+    crop,
+    cutout,
+    dropout,
+    flip,
+    grey,
+    jitter,
+    noise,
+    normalise,
+    resized_crop,
+    rotate90,
+    whole_crop,
+    whole_window,
+)
 from lt_noisy.augment.recipes import cifar, digits, simclr_cifar, simclr_digits
 from lt_noisy.config.spec import table
 
@@ -13,11 +27,15 @@ AUGMENTS = table(
         "crop": crop,
         "flip": flip,
         "resized_crop": resized_crop,
+        "whole_crop": whole_crop,
+        "whole_window": whole_window,
         "jitter": jitter,
         "grey": grey,
         "blur": blur,
         "rotate90": rotate90,
         "cutout": cutout,
+        "noise": noise,
+        "dropout": dropout,
         "cifar": cifar,
         "simclr_cifar": simclr_cifar,
         "digits": digits,

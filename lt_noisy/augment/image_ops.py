@@ -45,8 +45,8 @@ def flip(image: jax.Array) -> jax.Array:
 
 def rot90(image: jax.Array, k: jax.Array | int) -> jax.Array:
     """Rotates a square image by `k` (int [], may be traced) quarter turns, anti-clockwise as `np.rot90`."""
-    if image.shape[0] != image.shape[1]:
-        raise UserError(f"rotation by 90 degrees needs square images, not {image.shape[0]} x {image.shape[1]}")
+    if image.ndim != 3 or image.shape[0] != image.shape[1]:
+        raise UserError(f"rotation by 90 degrees needs square images, not {' x '.join(map(str, image.shape[:2]))}")
     k = k % 4
     image = jnp.where(k % 2 == 1, image.swapaxes(0, 1), image)
     image = jnp.where((k == 1) | (k == 2), image[::-1], image)

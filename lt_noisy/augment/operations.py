@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from lt_noisy.augment import image_ops
-from lt_noisy.augment.base import Augment, random_only
+from lt_noisy.augment.base import Augment, check_image, images_only, random_only
+from lt_noisy.data import boxes
+from lt_noisy.data.boxes import Cut, draw_box
 from lt_noisy.errors import UserError
 from lt_noisy.precision import to_float
 
@@ -22,7 +24,7 @@ def normalise(mean: tuple, std: tuple) -> Augment:
     """``(image - mean) / std`` per channel, in training and evaluation alike.
 
     Of images in colour one number serves all channels; of grey ones three numbers are weighted as their luma is, which
-    takes colours for equal.
+    takes colours for equal. Of vectors one number serves all entries, and three are refused.
 
     Args:
       mean: one number, or three, of the pixels in [0, 1].
@@ -33,8 +35,11 @@ def normalise(mean: tuple, std: tuple) -> Augment:
         raise UserError(f"mean={mean} and std={std} must be one number each, or one per colour channel, std above 0")
 
     def apply(image: jax.Array) -> jax.Array:
+        if len(mean) == 3:
+            check_image(image)
         mean_here, std_here = (to_float(_per_channel(numbers, image.shape[-1])) for numbers in (mean, std))
-        return (image - mean_here[None, None]) / std_here[None, None]
+        leading = (None,) * (image.ndim - 1)
+        return (image - mean_here[leading]) / std_here[leading]
 
     return Augment(lambda key, image: apply(image), apply)
 
@@ -60,41 +65,13 @@ def crop(pad: int = 4) -> Augment:
         down, right = jax.random.randint(key, (2,), -pad, pad + 1)
         return image_ops.translate(image, down, right)
 
-    return random_only(train)
+    return images_only(train)
 
 
 def flip(p: float = 0.5) -> Augment:
     """Mirrors left and right with probability `p`."""
     check_probability(p)
-    return random_only(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.flip(image), image))
-
-
-def _draw_box(
-    shapes: jax.Array,
-    place: jax.Array,
-    size: tuple[int, int],
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """(top, left, height, width) from uniform draws: shapes [10, 2] (area, aspect), place [2] (top, left).
-
-    torchvision's `RandomResizedCrop.get_params`: area uniform, aspect (width / height) log-uniform, the first
-    of ten candidates that fits, else the largest centred box whose aspect is allowed.
-    """
-    full_height, full_width = size
-    areas = (area[0] + (area[1] - area[0]) * shapes[:, 0]) * (full_height * full_width)
-    ratios = jnp.exp(math.log(aspect[0]) + (math.log(aspect[1]) - math.log(aspect[0])) * shapes[:, 1])
-    widths, heights = jnp.round(jnp.sqrt(areas * ratios)), jnp.round(jnp.sqrt(areas / ratios))
-    fits = (widths > 0) & (widths <= full_width) & (heights > 0) & (heights <= full_height)
-    first, any_fits = jnp.argmax(fits), fits.any()
-
-    centred_width = min(full_width, max(1, round(full_height * aspect[1])))
-    centred_height = min(full_height, max(1, round(full_width / aspect[0])))
-    height = jnp.where(any_fits, heights[first], centred_height)
-    width = jnp.where(any_fits, widths[first], centred_width)
-    top = jnp.where(any_fits, jnp.floor(place[0] * (full_height - height + 1)), (full_height - centred_height) // 2)
-    left = jnp.where(any_fits, jnp.floor(place[1] * (full_width - width + 1)), (full_width - centred_width) // 2)
-    return top, left, height, width
+    return images_only(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.flip(image), image))
 
 
 def resized_crop(
@@ -106,23 +83,54 @@ def resized_crop(
 ) -> Augment:
     """A random box of the image, resized to the image's own size.
 
-    Area (a share of the image) and aspect ratio (width / height) are drawn as in torchvision: `_draw_box`. What
-    `bicubic` interpolation (`image_ops.resized_box`) carries beyond [0, 1] is clipped, as by PIL.
+    Area (a share of the image) and aspect ratio (width / height) are drawn as in torchvision (`data.boxes.draw_box`).
+    What `bicubic` interpolation (`image_ops.resized_box`) carries beyond [0, 1] is clipped, as by PIL.
     """
+    _check_boxes(min_area, max_area, min_aspect, max_aspect)
+
+    def train(key: jax.Array, image: jax.Array) -> jax.Array:
+        draws = jax.random.uniform(key, (11, 2))
+        size, area, aspect = image.shape[:2], (min_area, max_area), (min_aspect, max_aspect)
+        box = draw_box(draws[:10], draws[10], (size[0], size[1]), area, aspect, jnp)
+        resized = image_ops.resized_box(image, *box, interpolation)
+        return jnp.clip(resized, 0, 1) if interpolation == "bicubic" else resized
+
+    return images_only(train)
+
+
+def _check_boxes(min_area: float, max_area: float, min_aspect: float, max_aspect: float) -> None:
     if not 0 < min_area <= max_area <= 1:
         raise UserError(f"min_area={min_area}, max_area={max_area} must satisfy 0 < min_area <= max_area <= 1")
     if not 0 < min_aspect <= max_aspect < math.inf:
         raise UserError(f"min_aspect={min_aspect}, max_aspect={max_aspect} must satisfy 0 < min_aspect <= max_aspect")
 
-    def train(key: jax.Array, image: jax.Array) -> jax.Array:
-        draws = jax.random.uniform(key, (11, 2))
-        box = _draw_box(
-            draws[:10], draws[10], (image.shape[0], image.shape[1]), (min_area, max_area), (min_aspect, max_aspect)
-        )
-        resized = image_ops.resized_box(image, *box, interpolation)
-        return jnp.clip(resized, 0, 1) if interpolation == "bicubic" else resized
 
-    return random_only(train)
+def whole_crop(
+    min_area: float = 0.08, max_area: float = 1.0, min_aspect: float = 3 / 4, max_aspect: float = 4 / 3
+) -> Augment:
+    """A random box of the whole picture, cut out of its file as it is read and resized (bilinear) to the image's size.
+
+    What `resized_crop` is to an image that is square and small already: torchvision's `RandomResizedCrop` as ImageNet's
+    recipes have it, drawn afresh for each step, position and view. It comes first, and takes streamed picture files.
+    Deviation: a box of more than twice the size is decoded at a smaller scale where the file is a JPEG.
+    """
+    _check_boxes(min_area, max_area, min_aspect, max_aspect)
+    return _on_the_host(boxes.random_area((min_area, max_area), (min_aspect, max_aspect)))
+
+
+def whole_window(resize: int = 256) -> Augment:
+    """A window at a random place of the whole picture, whose shorter side is resized to `resize` pixels.
+
+    torchvision's `Resize` and `RandomCrop`, as the programs for Clothing1M have them (256, windows of 224). It comes
+    first, and takes streamed picture files.
+    """
+    if resize < 1:
+        raise UserError(f"resize={resize} must be a number of pixels, 1 or more")
+    return _on_the_host(boxes.random_window(resize))
+
+
+def _on_the_host(cut: Cut) -> Augment:
+    return images_only(lambda key, image: image)._replace(cut=cut)
 
 
 def _jitter(
@@ -173,13 +181,13 @@ def jitter(brightness: float, contrast: float, saturation: float, hue: float, p:
         turns = jnp.where(chosen, hue * (2 * draws[3] - 1), 0.0)
         return _jitter(image, factors, jnp.argsort(draws[4:7]), turns, jnp.floor(4 * draws[7]))
 
-    return random_only(train)
+    return images_only(train)
 
 
 def grey(p: float = 0.2) -> Augment:
     """Replaces colour by luma (0.299, 0.587, 0.114) with probability `p`; identity on one channel."""
     check_probability(p)
-    return random_only(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.grey(image), image))
+    return images_only(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.grey(image), image))
 
 
 def blur(sigma_min: float = 0.1, sigma_max: float = 2.0, p: float = 0.5, kernel: int = 23) -> Augment:
@@ -195,12 +203,12 @@ def blur(sigma_min: float = 0.1, sigma_max: float = 2.0, p: float = 0.5, kernel:
         sigma = sigma_min + (sigma_max - sigma_min) * position
         return jnp.where(apply < p, image_ops.gaussian_blur(image, sigma, kernel), image)
 
-    return random_only(train)
+    return images_only(train)
 
 
 def rotate90() -> Augment:
     """Rotates a square image by 0, 90, 180 or 270 degrees, equally likely."""
-    return random_only(lambda key, image: image_ops.rot90(image, jax.random.randint(key, (), 0, 4)))
+    return images_only(lambda key, image: image_ops.rot90(image, jax.random.randint(key, (), 0, 4)))
 
 
 def cutout(size: int) -> Augment:
@@ -219,4 +227,17 @@ def cutout(size: int) -> Augment:
         row, column = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
         return image_ops.hole(image, row, column, size)
 
-    return random_only(train)
+    return images_only(train)
+
+
+def noise(sigma: float = 0.1) -> Augment:
+    """Adds N(0, sigma^2) to every number, of a vector or of an image in [0, 1]."""
+    if not 0 <= sigma < math.inf:
+        raise UserError(f"sigma={sigma} must be 0 or more")
+    return random_only(lambda key, x: x + sigma * jax.random.normal(key, x.shape, x.dtype))
+
+
+def dropout(p: float = 0.2) -> Augment:
+    """Sets each number to 0 with probability `p`, of a vector or of an image; the others stay as they are."""
+    check_probability(p)
+    return random_only(lambda key, x: jnp.where(jax.random.bernoulli(key, p, x.shape), 0, x))

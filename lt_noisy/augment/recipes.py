@@ -5,11 +5,14 @@ from lt_noisy.augment.operations import crop, cutout, flip, grey, jitter, normal
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 DIGITS_MEAN = (0.305,)  # of scikit-learn's 8x8 digits, scaled to [0, 1]
 DIGITS_STD = (0.376,)
 # As a config writes them.
 NORMALISE_CIFAR = f"normalise({CIFAR_MEAN}, {CIFAR_STD})"
 NORMALISE_SOLO_LEARN = f"normalise({CIFAR_MEAN}, (0.2470, 0.2435, 0.2616))"  # theirs for CIFAR-10
+NORMALISE_IMAGENET = f"normalise({IMAGENET_MEAN}, {IMAGENET_STD})"
 NORMALISE_DIGITS = f"normalise({DIGITS_MEAN}, {DIGITS_STD})"
 
 

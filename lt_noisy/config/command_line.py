@@ -2,23 +2,37 @@
 
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lt_noisy.config.python_file import errors_named, read_module
 from lt_noisy.errors import UserError, did_you_mean
+from lt_noisy.training import profile
 
 USAGE = """\
-python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] [--config.FIELD=VALUE ...]
+python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] [--distributed=off|auto|env]
+               [--profile=[STAGE/]FIRST:LAST] [--config.FIELD=VALUE ...]
+python main.py --config=... --plan --devices=N --accelerator=NAME [--examples=N --classes=C] [--json=FILE] [...]
 python main.py --list [NAME]
+python main.py check SPEC [--json=FILE] [--png=FILE]
 
   --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
   --workdir   where the run goes (default: runs/NAME-HASH; the same command goes on where it stopped).
   --store     where stages go that runs of the same code share: the workdir gets links to them.
+  --distributed
+              whether this is one of several processes that train together: off; env: as JAX_COORDINATOR_ADDRESS,
+              JAX_NUM_PROCESSES and JAX_PROCESS_ID say; auto: as JAX finds out from Slurm or a TPU.
+  --profile   traces these steps of the first training stage, or of STAGE, into the workdir, such as 100:110.
   --config.x  any field of the config, such as --config.seed=1 or --config.finetune.loss='gce(q=0.7)'.
+  --plan      what the run would take on N devices that need not be there, such as h100 or v5e: operations, memory,
+              bytes sent, time. Trains nothing. --examples and --classes stand for data that are not there; docs/plan.md
+              has its other flags: --shape, --network, --decode_rate, --efficiency, --compiler.
   --list      what a config can name; with a NAME, such as losses or supervised, all of that.
+
+  check       looks at a data set, such as "folder(path='photos', size=64)", and reports all that is wrong with it;
+              trains nothing. Exit status 1 where something is. --json writes the whole report, --png a histogram.
 
 Where the package is installed `lt-noisy` is the same program.
 """
@@ -96,8 +110,28 @@ def _wrong_type(config: ConfigDict, override: str) -> str:
     return f"{flag} takes {type(value).__name__}, not {text!r}"
 
 
-def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
-    """Flags to what `run` takes: config, workdir, name of the config, store; `UserError` (one line) if one is wrong."""
+class Command(NamedTuple):
+    """What the command line asks for.
+
+    Attributes:
+      config: of the config file, overrides applied.
+      workdir: see `USAGE`, as the others.
+      config_name: for the default workdir.
+      store: where shared stages go.
+      distributed: one of `processes.MODES`.
+      profiled: steps to trace.
+    """
+
+    config: ConfigDict
+    workdir: str
+    config_name: str
+    store: str
+    distributed: str
+    profiled: profile.Steps | None
+
+
+def parse(argv: list[str]) -> Command:
+    """Flags to what they ask for; `UserError` (one line) if one is wrong."""
     argv = _joined(argv)
     files = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
     if not files or not files[-1]:
@@ -112,6 +146,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "where the run goes", flag_values=values)
     flags.DEFINE_string("store", "", "where shared stages go", flag_values=values)
+    flags.DEFINE_string("distributed", "off", "how this process finds the others", flag_values=values)
+    flags.DEFINE_string("profile", "", "steps to trace", flag_values=values)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         rest = values(argv)[1:]
@@ -123,4 +159,4 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str, str, str]:
     if rest:
         raise UserError(f"left-over argument {rest[0]!r} (overrides look like --config.seed=1)")
     name = pathlib.Path(path).stem + (f"-{variant}" if variant else "")
-    return config, values.workdir, name, values.store
+    return Command(config, values.workdir, name, values.store, values.distributed, profile.parse(values.profile))

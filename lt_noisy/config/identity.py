@@ -76,7 +76,10 @@ def identity_sha256(identity: Mapping[str, Any]) -> str:
 
 
 def run_sha256(resolved: Resolved) -> str:
-    """The hash of everything in a config that changes what its stages compute (logging and cadence do not)."""
-    content = identity_texts(resolved.texts, RunFields)
+    """The hash of everything in a config that changes what its stages compute (logging and cadence do not).
+
+    Which seeds `config.seeds` names is left out, as is what a part of them has done: more of them go to the same place.
+    """
+    content = identity_texts(resolved.texts, RunFields) | ({"seeds": "each"} if resolved.fields.seeds else {})
     content |= {s.name: section_identity(s) for s in resolved.stages}
     return identity_sha256(content)

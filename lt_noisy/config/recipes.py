@@ -126,3 +126,39 @@ def twelve(cells: list[Cell], ratio: int = 100, noise: float = 0.4) -> list[Cell
         for cell in cells
         if wanted.items() <= cell.labels.items() and cell.labels["loss"] in ("CE", "LA", "LA+SL", "LDAM-DRW")
     ]
+
+
+def own(dataset: str, size: int, small: bool) -> ConfigDict:
+    """Pre-training, a classifier and the suspect list of one's own images (`configs/own_images.py`, `own_table.py`).
+
+    Not among its stages: `labels` and `joint`, for unsorted images of `size` pixels.
+
+    Args:
+      small: for a CPU: ResNet-8, fewer epochs, four folds.
+    """
+    recipe = {
+        "init": "pretrain",
+        "batch_size": 64,
+        "augment": "cifar()",
+        "optimizer": "sgd(momentum=0.9, weight_decay=5e-4)",
+        "schedule": "cosine(lr=0.05, warmup=0.02)",
+        "length": "epochs(30)" if small else "epochs(100)",
+        "log_every": "percent(5)",
+        "eval_every": "percent(20)",
+    }
+    c = default()
+    c.dataset = dataset
+    c.model = "resnet8(width=16)" if small else "resnet18(stem=cifar)"
+    c.precision = "float32" if small else "bfloat16"
+    c.stages = ("pretrain", "finetune", "folds")
+    c.pretrain = light(
+        "simclr(temperature=0.2)",
+        length="epochs(50)" if small else "epochs(500)",
+        batch_size=128,
+        schedule="cosine(lr=0.06, warmup=0.02)",
+    )
+    c.finetune = section("supervised", loss="superloss(logit_adjusted(tau=1.0), lam=1.0)", **recipe)
+    c.folds = section("cross_fit", folds=4 if small else 5, loss="cross_entropy()", **recipe)
+    c.labels = section("pseudo_label", init="finetune", pool=f"images(path='unsorted', size={size})", times=0.0)
+    c.joint = section("supervised", pseudo="labels", loss=c.finetune.loss, **recipe)
+    return c

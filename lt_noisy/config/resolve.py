@@ -16,21 +16,24 @@ from ml_collections import ConfigDict
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.fields import NO_STAGE, bind_section, choice, fields_of, new_section, plain, spec
 from lt_noisy.config.spec import parse
+from lt_noisy.data.feed import FEEDS, Feed
+from lt_noisy.data.given import MANIFESTS, Given
 from lt_noisy.data.longtail import LONGTAILS, Select
-from lt_noisy.data.manifest import MANIFESTS
 from lt_noisy.data.noise import NOISES, Noise
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError, did_you_mean
-from lt_noisy.models.resnet import MODELS, EncoderBuilder
+from lt_noisy.models.base import EncoderBuilder
+from lt_noisy.models.table import MODELS
 from lt_noisy.stages import STAGES
 from lt_noisy.stages.base import Kind
 from lt_noisy.training.parallel import MODES
 from lt_noisy.training.prune import KEEPS
+from lt_noisy.training.trackers import TRACKERS, Trackers
 
-# What no stage can be called: the first parts of keys that an identity has beside those of its stage, and the directory
-# of earlier rounds, which stands where those of the stages do.
-RESERVED = ("data", "inputs", "earlier")
+# What no stage can be called: the first parts of keys that an identity has beside those of its stage, and directories
+# that stand where those of the stages do: of earlier rounds, of logs and traces.
+RESERVED = ("data", "inputs", "earlier", "log", "profile")
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 NORM_AXES = {"global": AXIS, "device": None}
 
@@ -40,10 +43,11 @@ class RunFields:
     """The fields of a run beside its stages."""
 
     seed: int = plain(0)
+    seeds: tuple[int, ...] = plain((), identity=False)  # one run of each, trained together; (): of `seed` alone
     dataset: Load = spec("digits()", SOURCES)
     longtail: Select = spec("none()", LONGTAILS)
     noise: Noise = spec("none()", NOISES)
-    manifest: str | None = spec("none()", MANIFESTS)
+    manifest: Given | None = spec("none()", MANIFESTS)
     validation: float = plain(0.0)  # share of the manifest held out, noisy as it is, to stop early or to tune by
     model: EncoderBuilder = spec("resnet18()", MODELS)
     # Of the computation; parameters, statistics and losses stay float32.
@@ -53,8 +57,11 @@ class RunFields:
     parallel: str = choice("jit", tuple(MODES), identity=False)
     devices: int = plain(0, identity=False)  # 0 takes all there are; a CPU is one, or so many of its cores
     steps_per_call: int = plain(1, identity=False)  # steps of one dispatch
-    tensorboard: bool = plain(False, identity=False)  # writes TensorBoard files, too
-    # What finished stages keep: the last checkpoint, its weights without the optimiser's state, or the last three.
+    feed: Feed = spec("auto()", FEEDS, identity=False)  # whether images stay in memory or are read step by step
+    heartbeat: float = plain(30.0, identity=False)  # seconds after which one of several processes is held for lost
+    trackers: Trackers = spec("none()", TRACKERS, identity=False)  # where metrics go beside `metrics.jsonl`
+    # What finished stages keep: the last checkpoint and those of `keep_every`, the last one's weights without the
+    # optimiser's state and nothing else, or all that were kept in training.
     keep: str = choice("last", KEEPS, identity=False)
 
 
@@ -113,6 +120,7 @@ def resolve(config: ConfigDict) -> Resolved:
     values = {name: value for name, value in config.items() if name not in sections}
     fields, texts = bind_section(values, RunFields, "config")
     _check_numbers(fields)
+    _check_seeds(fields)
     _check_subset(texts)
     _check_names(fields.stages, sections)
     bound = {name: _bind_stage(name, section) for name, section in sections.items()}  # those that do not run, too
@@ -128,6 +136,18 @@ def _check_numbers(fields: RunFields) -> None:
             raise UserError(f"config.{name} is at least {least} and below 2**32, not {number}")
     if not 0 <= fields.validation < 1:
         raise UserError(f"config.validation is a share of the training set in [0, 1), not {fields.validation}")
+
+
+def _check_seeds(fields: RunFields) -> None:
+    for seed in fields.seeds:
+        if type(seed) is not int or not 0 <= seed < 2**32:
+            raise UserError(
+                f"config.seeds: whole numbers of at least 0 and below 2**32, such as (0, 1, 2), not {seed!r}"
+            )
+    if len(set(fields.seeds)) < len(fields.seeds):
+        raise UserError(f"config.seeds: {fields.seeds} names a seed twice")
+    if fields.seeds and fields.seed:
+        raise UserError(f"config.seed={fields.seed} and config.seeds={fields.seeds}: set one of them")
 
 
 # Of the sets that have a conventional subset: its classes from head to tail.

@@ -1,27 +1,35 @@
 """Which rows a step sees, and the images it sees them through.
 
 Batch order is a function of the step (Philox of seed and epoch), so there is no iterator to save: a resumed
-run asks for the next step's rows. Data is resident: uint8 images in device memory, gathered by row.
+run asks for the next step's rows. Images are uint8 in device memory, gathered by row, or come with the batch (`feed`).
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_noisy import rng
+from lt_noisy import processes, rng
 from lt_noisy.errors import UserError
 
 Batches = Callable[[int], dict[str, np.ndarray]]
 
 
 class Resident(NamedTuple):
-    """Images and integer labels in memory: uint8 [N, H, W, C] and int32 [N]."""
+    """What stays in the devices' memory.
 
-    images: np.ndarray | jax.Array
+    Attributes:
+      images: uint8 [N, H, W, C]; None where batches bring them.
+      labels: [N, ...].
+      rows: int32 [N], where the image of each example is in `images`, if those are of several seeds; None: at its row.
+    """
+
+    images: np.ndarray | jax.Array | None
     labels: np.ndarray | jax.Array
+    rows: np.ndarray | jax.Array | None = None
 
 
 class Epoch(NamedTuple):
@@ -89,26 +97,53 @@ def batches(
     """
     epoch_steps = cut(num_examples, batch_size, keep_last).steps
     weights = np.ones(batch_size, np.float32)
-    current = (-1, np.zeros(0, np.int32))
+
+    @functools.lru_cache(maxsize=2)  # several threads ask at once, around the end of an epoch for both
+    def order(epoch: int) -> np.ndarray:
+        return epoch_order(num_examples, probabilities, seed, purpose, epoch)
 
     def batch_of(step: int) -> dict[str, np.ndarray]:
-        nonlocal current
         epoch, position = divmod(step, epoch_steps)
-        if epoch != current[0]:
-            current = epoch, epoch_order(num_examples, probabilities, seed, purpose, epoch)
-        rows = current[1][position * batch_size :][:batch_size]
+        rows = order(epoch)[position * batch_size :][:batch_size]
         return {"rows": rows, "weights": weights[: len(rows)]}
 
     return batch_of
 
 
+def part(size: int) -> slice:
+    """This process's part of a batch of so many examples, over all devices."""
+    own = size // processes.count()
+    return slice(processes.index() * own, (processes.index() + 1) * own)
+
+
+def own(batch_of: Batches) -> Batches:
+    """Of every batch this process's part, in the order of the processes; leaves [B / P, ...]."""
+    if processes.count() == 1:
+        return batch_of
+
+    def own_of(step: int) -> dict[str, np.ndarray]:
+        batch = batch_of(step)
+        return {name: values[part(len(values))] for name, values in batch.items()}
+
+    return own_of
+
+
 def grouped(batch_of: Batches, step: int, steps_per_call: int) -> dict[str, np.ndarray]:
-    """The batches of one call: leaves [B, ...], or [steps_per_call, B, ...] where it takes several steps."""
+    """The batches of one call, or this process's parts of them: leaves [B, ...], of several steps [steps, B, ...]."""
     if steps_per_call == 1:
         return batch_of(step)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *[batch_of(step + i) for i in range(steps_per_call)])
 
 
-def fetch(data: Resident, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Images uint8 [B, H, W, C] and labels int32 [B] of `rows`, inside the compiled step."""
-    return jnp.take(data.images, rows, axis=0), jnp.take(data.labels, rows, axis=0)
+def fetch(data: Resident, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Images uint8 [B, H, W, C] and labels [B, ...] of the batch's rows, inside the compiled step."""
+    return fetch_images(data, batch["rows"], batch.get("images")), jnp.take(data.labels, batch["rows"], axis=0)
+
+
+def fetch_images(data: Resident, rows: jax.Array, given: jax.Array | None = None) -> jax.Array:
+    """Images uint8 [B, H, W, C] of `rows`: those `given` with the batch, or gathered."""
+    if given is not None:
+        return given
+    if data.images is None:
+        raise ValueError("images are neither in memory nor with the batch")
+    return jnp.take(data.images, rows if data.rows is None else jnp.take(data.rows, rows), axis=0)

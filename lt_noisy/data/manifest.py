@@ -13,6 +13,7 @@ The JSON is a function of the arrays and the recipe, so `load` works it out agai
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy.config.spec import table
 from lt_noisy.data.by_class import pair_counts
 from lt_noisy.data.longtail import Select
 from lt_noisy.data.noise import Noise, transition_matrix
-from lt_noisy.errors import UserError
-from lt_noisy.files import user_path, write_arrays, write_json
+from lt_noisy.errors import UserError, say
+from lt_noisy.files import exit_status, replacing, user_path, write_arrays, write_json
 
 FORMAT = 2
 _DTYPES = {"ids": "<i8", "clean_labels": "<i4", "observed_labels": "<i4"}
@@ -61,11 +61,12 @@ def build(
     noise: Noise,
     seed: int,
     recipe_text: Mapping[str, Any],
+    clean: np.ndarray | None = None,
 ) -> Manifest:
     """Applies long tail and noise, in the order that the noise asks for.
 
     Args:
-      labels: int [M], the full training split's, clean.
+      labels: int [M], the full training split's, clean unless `clean` is given.
       ids: int64 [M].
       num_classes: C.
       class_names: C names.
@@ -73,6 +74,7 @@ def build(
       noise: from `noise.NOISES`.
       seed: of both draws.
       recipe_text: JSON-ready, e.g. the specs in canonical form; kept in the recipe as it is.
+      clean: int [M], the true labels where `labels` are noisy already; the long tail and further noise are of `labels`.
     """
     seen = noise.corrupt(labels, ids, num_classes, seed) if noise.before_longtail else labels
     rows = longtail(seen, ids, num_classes, seed)
@@ -86,7 +88,8 @@ def build(
         "noise_before_longtail": noise.before_longtail,
     }
     recipe = json.loads(json.dumps(recipe, allow_nan=False))  # as `load` will give it back: tuples are lists
-    arrays = (ids[rows].astype(np.int64), labels[rows].astype(np.int32), observed.astype(np.int32))
+    true = labels if clean is None else clean
+    arrays = (ids[rows].astype(np.int64), true[rows].astype(np.int32), observed.astype(np.int32))
     return Manifest(*arrays, recipe)
 
 
@@ -259,14 +262,38 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def none() -> None:
-    """The training set is built from the recipe."""
-    return None
+def export(manifest: Manifest, directory: Path) -> None:
+    """Writes what other codebases read: `indices.npy`, `labels.json`, `clean_labels.json`, `img_num_list.txt`.
+
+    Entry i of both label lists is of the example with id `indices[i]`, by rising id: where the manifest has all
+    examples that is DivideMix's form. `img_num_list.txt` has the number of examples of each observed class, as LDAM's
+    list of that name. `import_labels(path='labels.json', ids='indices.npy')` reads them back.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    order = np.argsort(manifest.ids)
+    with replacing(directory / "indices.npy") as file:
+        np.save(file, manifest.ids[order])
+    write_json(directory / "labels.json", manifest.observed_labels[order].tolist())
+    write_json(directory / "clean_labels.json", manifest.clean_labels[order].tolist())
+    counts = np.bincount(manifest.observed_labels, minlength=manifest.num_classes)
+    with replacing(directory / "img_num_list.txt", "w") as file:
+        file.write("".join(f"{count}\n" for count in counts))
 
 
-def file(path: str) -> str:
-    """The training set is the manifest at `path` (a directory that holds one, or its .npz or .json file)."""
-    return str(user_path(path))
+def main(argv: Sequence[str]) -> int:
+    """The command `python -m lt_noisy.data.manifest export FROM TO`; returns the exit status."""
+    if len(argv) != 3 or argv[0] != "export":
+        say("usage: python -m lt_noisy.data.manifest export RUN_OR_MANIFEST DIRECTORY", stream=sys.stderr)
+        return 2
+    return exit_status(lambda: _export(argv[1], argv[2]))
 
 
-MANIFESTS = table({"none": none, "file": file})
+def _export(given: str, directory: str) -> int:
+    found = load(user_path(given))
+    export(found, user_path(directory))
+    say(f"{directory}: indices.npy, labels.json, clean_labels.json, img_num_list.txt of {len(found.ids)} examples")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

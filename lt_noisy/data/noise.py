@@ -21,6 +21,7 @@ import numpy as np
 from lt_noisy import rng
 from lt_noisy.config.spec import table
 from lt_noisy.data.by_class import rows_by_class, shuffled_by_class
+from lt_noisy.data.label_files import read_numbers
 from lt_noisy.errors import UserError
 from lt_noisy.files import read_array
 
@@ -206,16 +207,13 @@ def human(path: str, key: str = "") -> Noise:
     """Labels people gave, by id: CIFAR-N and the like. The seed is not used.
 
     Args:
-      path: an `.npz` file with an integer array `key` [full N], or an `.npy` file: entry i is the label
-        of the example with id i (the original index, not TFDS's row).
-      key: the array's name; none for an `.npy` file.
+      path: labels as `label_files.read_numbers` reads them: entry i is the label of the example with id i (the original
+        index, not TFDS's row). For a file in another order see `manifest`'s `import_labels`.
+      key: the name of the labels in the file; none where it holds one list.
     """
 
     def corrupt(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
-        table = read_array(path, key)
-        where = f"{path}, {key}" if key else path
-        if table.ndim != 1 or table.dtype.kind not in "iu":
-            raise UserError(f"human: {where} is {table.dtype} {list(table.shape)}; it must be integer [N]")
+        table, where = read_numbers(path, key), f"{path}, {key}" if key else path
         if ids.min() < 0 or ids.max() >= len(table):
             bad = ids[(ids < 0) | (ids >= len(table))][0]
             raise UserError(f"human: {where} has labels for ids 0..{len(table) - 1}, the data has id {bad}")

@@ -17,8 +17,8 @@ from lt_noisy.data.by_class import shuffled_by_class
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.longtail import unlabelled_counts
 from lt_noisy.data.sources import SOURCES
-from lt_noisy.data.sources.base import Load, Source, Split
-from lt_noisy.data.sources.channels import split_in
+from lt_noisy.data.sources.base import Load, Source, Split, selected
+from lt_noisy.data.sources.channels import split_like
 from lt_noisy.data.sources.folder import images_under
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
@@ -102,8 +102,9 @@ def draw(
       seed: of the run. With one seed a smaller pool is part of a larger one.
 
     Returns:
-      A split: ids int64 [M], unique, relevant images first and by rising id; labels int32 [M], the true ones,
-      NOT_OF_ANY_CLASS where irrelevant, UNKNOWN throughout `images(...)`; images, a function of positions in the
+      A split: ids int64 [M], unique, relevant images first and by rising id; labels int32 [M], the true ones (where
+      the source knows its labels to be noisy the clean ones), NOT_OF_ANY_CLASS where irrelevant, UNKNOWN throughout
+      `images(...)`; images, a function of positions in the
       pool, in the run's channels. The id of an irrelevant image is -1 - its own.
 
     Raises:
@@ -114,7 +115,7 @@ def draw(
     if isinstance(pool, Unlabelled) and ratio != 1:
         raise UserError(f"ratio={ratio:g} shapes a pool by its true labels, and images(...) has none; set ratio=1.0")
     split, rows = _candidates(pool, dataset)
-    split = split_in(split, dataset.train_images.shape[-1])
+    split = split_like(split, dataset.train_images.shape[1:])
     total = round(times * len(dataset.ids))
     num_irrelevant = round(irrelevant * total) if times else round(len(rows) * irrelevant / (1 - irrelevant))
     if times and isinstance(pool, Unlabelled):
@@ -128,7 +129,7 @@ def draw(
     if irrelevant and split.ids[rows].min() < 0:
         raise UserError("ids of the pool are below 0, which is for irrelevant images; number its images from 0")
     _check_shape(split, "pool", dataset)
-    relevant = Split(split.ids[rows], split.labels[rows], lambda positions: split.images(rows[positions]))
+    relevant = selected(split, rows)
     if irrelevant_source is None or not num_irrelevant:
         return relevant
     return _mixed(relevant, irrelevant_source, num_irrelevant, dataset, seed)
@@ -173,6 +174,7 @@ def _candidates(pool: Own | Unlabelled | Load, dataset: Dataset) -> tuple[Split,
                 f"the pool's classes are {', '.join(theirs[:3])}, ..., the run's {', '.join(ours[:3])}, ..."
             )
         split, rows = source.train, np.arange(len(source.train.ids))
+    split = split._replace(labels=split.best_labels)
     return split, rows[np.argsort(split.ids[rows])]
 
 
@@ -198,7 +200,7 @@ def _any(rows: np.ndarray, wanted: int, seed: int) -> np.ndarray:
 
 def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: int) -> Split:
     """The relevant images, then `number` irrelevant ones of another source."""
-    other, size = split_in(_loaded(source).train, dataset.train_images.shape[-1]), len(relevant.ids)
+    other, size = split_like(_loaded(source).train, dataset.train_images.shape[1:]), len(relevant.ids)
     if len(other.ids) < number:
         raise UserError(
             f"{number} irrelevant images wanted, irrelevant_source has {len(other.ids)}; lower irrelevant or times"
@@ -211,7 +213,7 @@ def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: i
         raise UserError("ids of irrelevant_source are below 0; number its images from 0")
 
     def images(positions: np.ndarray) -> np.ndarray:
-        out = np.empty((len(positions), *dataset.train_images.shape[1:]), np.uint8)
+        out = np.empty((len(positions), *dataset.train_images.shape[1:]), dataset.train_images.dtype)
         is_relevant = positions < size
         out[is_relevant] = relevant.images(positions[is_relevant])
         out[~is_relevant] = other.images(rows[positions[~is_relevant] - size])

@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.preprocessing import normalize
 
+from lt_noisy import processes
+from lt_noisy.progress import Progress
+
 PyTree = Any
 Best = tuple[jax.Array, jax.Array]  # scores float32 [Q, k], largest first, and their rows int32 [Q, k]
 BLOCK, TILE = 512, 16384  # queries and rows of the bank whose scores are held at once: 32 MiB
@@ -183,15 +186,23 @@ def in_blocks(function: Callable[[np.ndarray], PyTree], size: int) -> PyTree:
     """`function(rows int32 [B]) -> leaves [B, ...]` of the rows 0..size-1 in blocks: leaves [size, ...], on the host.
 
     Every block has the same size, so that one program does; the last repeats the last row. Each is fetched before the
-    next starts, so that no two are in memory.
+    next starts, so that no two are in memory. Several processes share the blocks out, and all get the whole.
     """
-    block = min(BLOCK, size)
-    starts = range(0, size, block)
-    blocks = [
-        jax.device_get(function(np.minimum(np.arange(start, start + block, dtype=np.int32), size - 1)))
-        for start in starts
-    ]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:size], *blocks)
+    block, count = min(BLOCK, size), processes.shares()
+    blocks, progress = [], Progress("comparing all with all", size)
+    for start in range(0, size, count * block):
+        first = start + block * (processes.index() if count > 1 else 0)
+        rows = np.minimum(np.arange(first, first + block, dtype=np.int32), size - 1)
+        blocks.append(jax.device_get(function(rows)))
+        progress.add(count * block)
+        processes.poll()
+    each = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)  # [blocks of this process, block, ...]
+
+    def in_order(leaf: np.ndarray) -> np.ndarray:
+        of_all = processes.gather(leaf) if count > 1 else leaf[None]
+        return np.swapaxes(of_all, 0, 1).reshape(-1, *leaf.shape[2:])[:size]
+
+    return jax.tree.map(in_order, each)
 
 
 def unit(features: np.ndarray) -> np.ndarray:

@@ -135,6 +135,31 @@ def score(arrays: Arrays, observed: np.ndarray, clean: np.ndarray, class_counts_
     }
 
 
+def against_flags(arrays: Arrays, flags: np.ndarray) -> dict[str, Any]:
+    """How well the suspicion agrees with what the publisher of a data set says of its labels.
+
+    For sets of which it is known that a label is wrong, and not what would be right.
+
+    Args:
+      arrays: from `quality`.
+      flags: int [N], 1 where the label is wrong, 0 where it is right, -1 where nobody says.
+
+    Returns:
+      JSON-ready, over the images with a flag: `images` and `wrong_labels`, their numbers; auroc and average_precision
+      of `wrong_probability`, None unless there are both kinds; `precision_at`, {k: share of wrong ones} of the k most
+      suspicious, for k of 25, 50, 100 that are there.
+    """
+    known = np.flatnonzero(flags >= 0)
+    wrong = flags[known] == 1
+    order = np.lexsort((-arrays["loss"][known], -arrays["wrong_probability"][known]))
+    return {
+        "images": len(known),
+        "wrong_labels": int(wrong.sum()),
+        **_detection(arrays["wrong_probability"][known], wrong),
+        "precision_at": {str(k): float(wrong[order[:k]].mean()) for k in (25, 50, 100) if k <= len(known)},
+    }
+
+
 def confident_learning(arrays: Arrays, observed: np.ndarray, clean: np.ndarray) -> dict[str, Any] | None:
     """The same of cleanlab's confident learning on the same probabilities, to compare with.
 

@@ -34,6 +34,11 @@ class Liu:
     epochs: int
     batch_size: int
 
+    @staticmethod
+    def shown(image: jax.Array) -> jax.Array:
+        """An image [H, W, C] as training shows it; refuses vectors."""
+        return _TRAIN.train(jax.random.key(0), image)
+
     def __call__(
         self,
         features: Features,

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from lt_noisy import system
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context, Method, State
 
-_LARGEST_MEMORY = 2**31  # bytes, on every device
+_SHARE = 0.5  # of free memory that what a loss remembers may take: a save and a step hold some of it twice
 
 
 def from_formula(
@@ -63,10 +64,14 @@ def check_proportion(**arguments: float) -> None:
 
 
 def check_memory(name: str, examples: int, numbers: int) -> None:
-    """Refuses a memory of so many numbers of 4 bytes for each example that is too large for a device."""
+    """Refuses a memory of so many numbers of 4 bytes for each example that takes more than half of what is free.
+
+    On a device, and on the host, which holds it to save it (and as the device, on a CPU).
+    """
     size = 4 * examples * numbers
-    if size > _LARGEST_MEMORY:
-        raise UserError(
-            f"{name}: a memory of {examples} examples x {numbers} numbers takes {size / 2**30:.1f} GiB on each "
-            f"device, over the limit of {_LARGEST_MEMORY // 2**30}"
-        )
+    for where, free in (("a device", system.device_bytes()), ("the host", system.available_bytes())):
+        if free is not None and size > _SHARE * free:
+            raise UserError(
+                f"{name}: a memory of {examples} examples x {numbers} numbers takes {size / system.GIB:.1f} GiB, and "
+                f"{where} has {free / system.GIB:.1f} GiB free, of which it may take half"
+            )

@@ -10,8 +10,9 @@ their order and rounding are not. `benchmarks/convolutions.py` measures each for
 First-order reverse mode only: forward-mode and second derivatives of such a convolution raise JAX's own error.
 """
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +28,18 @@ _CACHE = 800 * 1024  # bytes of shifted copies at a time: what a core's second-l
 WINOGRAD_FROM = {"forward": 32, "kernel_gradient": 64}
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+_own = True
+
+
+@contextlib.contextmanager
+def as_elsewhere() -> Iterator[None]:
+    """Within it what is traced on a CPU has XLA's own convolutions, as on an accelerator whose program is planned."""
+    global _own
+    _own, before = False, _own
+    try:
+        yield
+    finally:
+        _own = before
 
 
 def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
@@ -44,12 +57,14 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **o
     """
     dilated = any(d != 1 for name in ("lhs_dilation", "rhs_dilation") for d in options.get(name) or ())
     plain = x.ndim == 4 and not dilated and options.get("feature_group_count", 1) == 1 and not isinstance(padding, str)
-    if not plain or jax.default_backend() != "cpu":
+    if not plain or not _own or jax.default_backend() != "cpu":
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     (top, bottom), (left, right) = padding
     return _convolution(x, kernel, tuple(strides), ((top, bottom), (left, right)))
 
 
+# Each form is a program of its own, so that layers of equal shape are traced and lowered once.
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
     """The convolution [B, H', W', O] by the form that is the fastest for its shape."""
     sides = [size + sum(pads) - 2 for size, pads in zip(x.shape[1:3], padding, strict=True)]
@@ -88,6 +103,7 @@ def _backward(
 _convolution.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def input_gradient(
     dy: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding, shape: tuple[int, ...]
 ) -> jax.Array:
@@ -103,6 +119,7 @@ def input_gradient(
     return lax.conv_general_dilated(dy, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=LAYOUT)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def kernel_gradient(
     x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: tuple[int, int], padding: Padding
 ) -> jax.Array:

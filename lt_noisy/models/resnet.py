@@ -1,7 +1,8 @@
 """Residual encoders: image batches [B, H, W, C] to features float32 [B, D]. No classifier (see `heads`).
 
-Two families. `resnet18` and `resnet34` are torchvision's (He et al. 2016): four groups of basic blocks, 1x1
-convolutions with BatchNorm where a shortcut changes shape, Kaiming-normal fan-out initialisation as in torchvision.
+Two families. `resnet18`, `resnet34`, `resnet50` and `resnet101` are torchvision's (He et al. 2016): four groups of
+basic blocks, or of bottlenecks with the stride in the 3x3 convolution, 1x1 convolutions with BatchNorm where a shortcut
+changes shape, Kaiming-normal fan-out initialisation as in torchvision.
 `resnet8` to `resnet56` are the CIFAR networks of the same paper: three groups, parameter-free shortcuts (its option A),
 Kaiming-normal fan-in, `kaiming_normal_` as the LDAM code calls it. With `init=torch` every layer starts as PyTorch
 starts it: so do the ResNet-18 and ResNet-34 in the programs of Liu et al. (2022, rwSAM), ELR, MixNN, SELC and GCE,
@@ -13,7 +14,6 @@ one side only); BatchNorm's running variance is the biased one (there: unbiased)
 called 0.1 there.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -21,16 +21,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
+from lt_noisy.models.base import Encoder, EncoderBuilder
 from lt_noisy.models.convolution import convolution
 from lt_noisy.models.initial import Init, kernel_init
 from lt_noisy.models.norm import batch_norm
 from lt_noisy.precision import to_float
 
 Stem = Literal["cifar", "imagenet"]
-# build(dtype, norm_axis) -> encoder; the encoder is called as encoder(x, train).
-EncoderBuilder = Callable[[DTypeLike, str | None], nn.Module]
 
 
 def _pad_shortcut(x: jax.Array, channels: int, stride: int) -> jax.Array:
@@ -39,8 +37,8 @@ def _pad_shortcut(x: jax.Array, channels: int, stride: int) -> jax.Array:
     return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (half, half)))
 
 
-class ResNet(nn.Module):
-    """A residual network of basic blocks.
+class ResNet(Encoder):
+    """A residual network of basic blocks or bottlenecks.
 
     Attributes:
       blocks: blocks in each group; every group but the first halves the image and doubles the channels.
@@ -50,6 +48,7 @@ class ResNet(nn.Module):
       dtype: of the computation. Parameters, BatchNorm statistics, normalisation and features are float32.
       norm_axis: the axis over which BatchNorm's batch statistics are averaged; None: each device its own.
       start: how convolutions start (`initial`); "kaiming" has fan_out with `projection`, else fan_in.
+      bottleneck: blocks of 1x1, 3x3 and 1x1 convolutions, the last with four times the channels; else of two 3x3.
     """
 
     blocks: tuple[int, ...]
@@ -59,6 +58,9 @@ class ResNet(nn.Module):
     dtype: DTypeLike
     norm_axis: str | None
     start: Init = "kaiming"  # (`init` is a method of every module)
+    bottleneck: bool = False
+
+    takes = "images"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -89,9 +91,15 @@ class ResNet(nn.Module):
             return norm(conv(x, channels, 1, stride, f"{name}_shortcut_conv"), f"{name}_shortcut_norm")
 
         def block(x: jax.Array, channels: int, stride: int, name: str) -> jax.Array:
-            y = nn.relu(norm(conv(x, channels, 3, stride, f"{name}_conv1"), f"{name}_norm1"))
-            y = norm(conv(y, channels, 3, 1, f"{name}_conv2"), f"{name}_norm2")
-            return nn.relu(y + shortcut(x, channels, stride, name))
+            # (kernel size, stride, channels) of each convolution
+            layers = [(3, stride, channels), (3, 1, channels)]
+            if self.bottleneck:
+                layers = [(1, 1, channels), (3, stride, channels), (1, 1, 4 * channels)]
+            y = x
+            for at, (size, step, width) in enumerate(layers, 1):
+                y = norm(conv(y, width, size, step, f"{name}_conv{at}"), f"{name}_norm{at}")
+                y = nn.relu(y) if at < len(layers) else y
+            return nn.relu(y + shortcut(x, y.shape[-1], stride, name))
 
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = conv(x.astype(self.dtype), self.width, size, stride, "stem_conv")
@@ -105,10 +113,12 @@ class ResNet(nn.Module):
         return to_float(x).mean(axis=(1, 2))
 
 
-def _projecting(blocks: tuple[int, ...], stem: Stem, width: int, init: Init) -> EncoderBuilder:
+def _projecting(
+    blocks: tuple[int, ...], stem: Stem, width: int, init: Init, bottleneck: bool = False
+) -> EncoderBuilder:
     if width < 1:
         raise UserError(f"width={width} must be 1 or more channels")
-    return lambda dtype, norm_axis: ResNet(blocks, width, stem, True, dtype, norm_axis, init)
+    return lambda dtype, norm_axis: ResNet(blocks, width, stem, True, dtype, norm_axis, init, bottleneck)
 
 
 def _padding(blocks_per_group: int, width: int, init: Init) -> EncoderBuilder:
@@ -125,6 +135,16 @@ def resnet18(stem: Stem = "cifar", width: int = 64, init: Init = "kaiming") -> E
 def resnet34(stem: Stem = "cifar", width: int = 64, init: Init = "kaiming") -> EncoderBuilder:
     """ResNet-34, 512 features at width 64; stems and init as in `resnet18`."""
     return _projecting((3, 4, 6, 3), stem, width, init)
+
+
+def resnet50(stem: Stem = "imagenet", width: int = 64, init: Init = "kaiming") -> EncoderBuilder:
+    """ResNet-50, 2,048 features at width 64, bottlenecks with the stride in the 3x3; stem and init as in `resnet18`."""
+    return _projecting((3, 4, 6, 3), stem, width, init, bottleneck=True)
+
+
+def resnet101(stem: Stem = "imagenet", width: int = 64, init: Init = "kaiming") -> EncoderBuilder:
+    """ResNet-101, 2,048 features at width 64, as `resnet50`."""
+    return _projecting((3, 4, 23, 3), stem, width, init, bottleneck=True)
 
 
 def resnet8(width: int = 16, init: Init = "kaiming") -> EncoderBuilder:
@@ -150,16 +170,3 @@ def resnet44(width: int = 16, init: Init = "kaiming") -> EncoderBuilder:
 def resnet56(width: int = 16, init: Init = "kaiming") -> EncoderBuilder:
     """CIFAR ResNet-56, 64 features at width 16."""
     return _padding(9, width, init)
-
-
-MODELS = table(
-    {
-        "resnet18": resnet18,
-        "resnet34": resnet34,
-        "resnet8": resnet8,
-        "resnet20": resnet20,
-        "resnet32": resnet32,
-        "resnet44": resnet44,
-        "resnet56": resnet56,
-    }
-)

@@ -56,6 +56,7 @@ class Objective(NamedTuple):
       projector: builds the head on the encoder's features.
       predictor: builds the head on the projection, or None.
       views: makes the views of a batch, and targets where the task has some.
+      draws: how many of them are augmented from the image on their own; the others are made of those.
       online: which views go through the network.
       joint: they go in one pass, sharing BatchNorm statistics; else one by one.
       target: which views go through the target network, one by one; empty where there is none. It trains by no
@@ -68,6 +69,7 @@ class Objective(NamedTuple):
     projector: Build
     predictor: Build | None = None
     views: Views = two_views
+    draws: int = 2
     online: tuple[int, ...] = (0, 1)
     joint: bool = False
     target: tuple[int, ...] = ()

@@ -44,6 +44,7 @@ def rotation(every: bool = False, init: MLPInit = "lecun") -> Objective:
         method=stateless(loss),
         projector=lambda dtype, norm_axis: MLP((4,), norm=False, dtype=dtype, norm_axis=norm_axis, start=init),
         views=turned,
+        draws=1,
         online=(0, 1, 2, 3) if every else (0,),
         joint=True,
     )

@@ -1,7 +1,7 @@
 """The program: `python main.py` in a checkout, `lt-noisy` where the package is installed."""
 
-import os
 import sys
+import traceback
 import warnings
 
 from lt_noisy.system import keep_memory, refuse_unsupported
@@ -18,37 +18,50 @@ def start() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit status: 0 finished, 2 wrong input or no room (143, 130 and 129 leave as SystemExit)."""
-    # Here and not above, so that `start` is there before the seconds that they take.
-    import jax
+    """Returns the exit status: 0 finished, 1 `check` found errors, 2 wrong input or no room.
 
+    143, 130 and 129 leave as SystemExit.
+    """
+    # Here and not above, so that `start` is there before the seconds that they take.
+    from lt_noisy import processes
     from lt_noisy.config.command_line import USAGE, listed, parse
-    from lt_noisy.errors import UserError, say
+    from lt_noisy.errors import UserError, first_line
     from lt_noisy.files import show
-    from lt_noisy.runs.listing import listing
-    from lt_noisy.runs.report import surroundings
-    from lt_noisy.runs.run import run
 
     if {"-h", "--help"} & set(argv[1:]):
         show(USAGE)
         return 0
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second start compiles nothing again
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "lt_noisy", "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # Where it cannot be written a later start compiles again: no reason for two lines of every program.
-    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
+    # At twice as many pixels it is an error, which names the file.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit", Warning)
+    if argv[1:2] == ["check"]:
+        from lt_noisy.runs.check import check
+
+        return check(argv[2:])
+    if "--plan" in argv:
+        from lt_noisy.runs.planning.plan import plan
+
+        return plan(argv)
+    import jax
+
+    from lt_noisy.runs.compiled import keep_programs
+    from lt_noisy.runs.listing import listing
+    from lt_noisy.runs.report import surroundings
+    from lt_noisy.runs.run import run
+
+    keep_programs()
     try:
         if (name := listed(argv)) is not None:
             show(listing(name))
         else:
             run(*parse(argv))
     except UserError as error:
-        say(f"error: {error}", stream=sys.stderr)
-        return 2
-    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:  # a full disk, a full memory
+        return processes.failed(str(error), 2)
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:  # a full disk, a full memory, a lost process
         if (line := surroundings(error)) is None:
+            processes.broken(error)
             raise
-        say(f"error: {line}", stream=sys.stderr)
-        return 2
+        return processes.failed(line, 2)
+    except Exception as error:
+        traceback.print_exc()
+        return processes.failed(f"{type(error).__name__}: {first_line(error)}", 1)
     return 0

@@ -4,11 +4,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lt_noisy import processes
 from lt_noisy.config.identity import identity_sha256, stage_identity
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.data.dataset import Dataset, choose, read_by
+from lt_noisy.data.images import described, kind_of
+from lt_noisy.errors import UserError
 from lt_noisy.stages.base import Input, Job
-from lt_noisy.training import parallel
+from lt_noisy.training import parallel, profile
 from lt_noisy.training.interrupt import Interrupts
 
 
@@ -28,13 +31,39 @@ def make_jobs(
     devices: parallel.Jit | parallel.Pmap,
     interrupts: Interrupts,
 ) -> list[Job]:
-    """One job a stage, in order; a stage that asks for other data than the run's `dataset` gets that."""
-    chosen = {stage.texts["data"]: stage.section.data for stage in resolved.stages if "data" in stage.texts}
-    datasets = {text: choose(data, dataset) for text, data in chosen.items()}
+    """One job a stage, in order; a stage that asks for other data than the run's `dataset` gets that.
+
+    Raises:
+      UserError: a stage that learns from labels, on images of one class; a model of something else than the data.
+    """
+    _check_model(resolved, dataset.train_images.shape[1:])
+    for stage in resolved.stages:
+        if dataset.num_classes < 2 and stage.kind.labels(stage.section):
+            raise UserError(f"config.{stage.name}: it learns from labels, and the images are all of one class")
+    chosen = {stage.texts["data"]: stage for stage in resolved.stages if "data" in stage.texts}
+    datasets = {text: _chosen(stage, dataset) for text, stage in chosen.items()}
     return [
         make_job(resolved, stage, workdir, datasets.get(stage.texts.get("data"), dataset), dataset, devices, interrupts)
         for stage in resolved.stages
     ]
+
+
+def _chosen(stage: Stage, dataset: Dataset) -> Dataset:
+    """What a stage's `data` means in a run on `dataset`."""
+    try:
+        return choose(stage.section.data, dataset)
+    except UserError as error:
+        raise UserError(f"config.{stage.name}.data: {error}") from None
+
+
+def _check_model(resolved: Resolved, shape: tuple[int, ...]) -> None:
+    """Refuses an encoder of images for vectors, and of vectors for images."""
+    takes = resolved.fields.model(resolved.fields.precision, resolved.fields.batch_norm).takes
+    if takes != kind_of(shape):
+        instead = "identity() or mlp()" if takes == "images" else "a resnet"
+        raise UserError(
+            f"config.model: {resolved.texts['model']} takes {takes}, and the data are {described(shape)}; set {instead}"
+        )
 
 
 def make_job(
@@ -65,9 +94,21 @@ def make_job(
         training_set=training_set,
         inputs=_inputs(resolved, stage, workdir),
         card={},
-        tensorboard=fields.tensorboard,
         interrupts=interrupts,
+        workers=fields.feed.workers,
+        trackers=fields.trackers,
     )
+
+
+def traced(works: list[Work], steps: profile.Steps, workdir: pathlib.Path) -> list[Work]:
+    """The same works, one of which traces steps of its training into `profile/` in the workdir.
+
+    Raises:
+      UserError: there are no such steps.
+    """
+    steps = profile.placed(steps, {w.stage.name: w.measured["steps"] for w in works if "steps" in w.measured})
+    trace = profile.Trace(steps, workdir.absolute() / profile.DIRECTORY / f"process_{processes.index()}")
+    return [w._replace(job=w.job._replace(trace=trace)) if w.stage.name == steps.stage else w for w in works]
 
 
 def _inputs(resolved: Resolved, stage: Stage, workdir: pathlib.Path) -> dict[str, Input]:

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lt_noisy import system
+from lt_noisy import processes, system
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.config.spec import bind, parse
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.images import Stored, kind_of
 from lt_noisy.data.longtail import LONGTAILS, by_size
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.data.sources.base import Source
@@ -18,7 +20,7 @@ from lt_noisy.errors import UserError, first_line, printable
 from lt_noisy.files import os_error_line
 from lt_noisy.runs.jobs import Work
 from lt_noisy.stages.rows import counts
-from lt_noisy.training import parallel
+from lt_noisy.training import parallel, parameters
 
 
 def header(
@@ -35,7 +37,8 @@ def header(
     clean = np.bincount(manifest.clean_labels, minlength=classes)
     observed = np.bincount(manifest.observed_labels, minlength=classes)
     wrong = float(np.mean(manifest.clean_labels != manifest.observed_labels))
-    shape = "x".join(str(n) for n in dataset.train_images.shape[1:])
+    shape = dataset.train_images.shape[1:]
+    kind = kind_of(shape)
     held = 0 if dataset.validation is None else len(dataset.validation.ids)
     recipe = f"{texts['longtail']}, noise {texts['noise']}"
     if resolved.fields.manifest is not None:
@@ -43,30 +46,44 @@ def header(
     rows = {
         "config": f"{config_name}, seed {texts['seed']}",
         "data": f"{texts['dataset']}: {len(dataset.source.train.labels)} training and {len(dataset.test_labels)} "
-        f"test images {shape}, {classes} classes",
-        "train set": f"{len(manifest.ids)} images{f' ({held} of them held out)' if held else ''}: {recipe}",
-        "clean": f"{counts(clean)} images per class",
+        f"test {kind} {'x'.join(map(str, shape))}, {classes} classes",
+        "train set": f"{len(manifest.ids)} {kind}{f' ({held} of them held out)' if held else ''}: {recipe}",
+        "clean": f"{counts(clean)} {kind} per class",
         "observed": f"{counts(observed)}",
         **_order_note(resolved, dataset.source, len(manifest.ids)),
         "wrong": f"{100 * wrong:.1f} % of the labels ({round(wrong * len(manifest.ids))})",
         "model": f"{texts['model']}, BatchNorm over {texts['batch_norm']} batch",
-        "devices": f"{parallel.describe(job.devices.num_devices)}, {texts['parallel']}, {texts['precision']}, "
-        f"{job.steps_per_call} step(s) per call",
-        "memory": _memory(dataset, works),
+        "": _encoder(resolved, dataset),
+        "devices": f"{parallel.describe(job.devices.num_devices)}{processes.describe()}, {texts['parallel']}, "
+        f"{texts['precision']}, {job.steps_per_call} step(s) per call",
+        "memory": _memory(dataset, works, resolved.fields.feed.workers),
         "stages": " -> ".join(stage.name for stage in resolved.stages),
         "workdir": str(workdir),
     }
     return "\n".join(f"{name:<10}{printable(value)}" for name, value in rows.items())
 
 
-def _memory(dataset: Dataset, works: Iterable[Work]) -> str:
+def _encoder(resolved: Resolved, dataset: Dataset) -> str:
+    """Parameters of the encoder by part; those of heads and projectors each stage says when it starts."""
+    image = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), jnp.float32)
+    net = resolved.fields.model(resolved.fields.precision, resolved.fields.batch_norm)
+    variables = jax.eval_shape(lambda key, x: net.init(key, x, train=False), jax.random.key(0), image)
+    return parameters.line(dict(variables.get("params", {})))
+
+
+def _memory(dataset: Dataset, works: Iterable[Work], workers: int) -> str:
     """What the images take, on the host and again on each device, and beside them the dearest monitor."""
     held = dataset.validation
     images = sum(
         a.nbytes for a in (dataset.train_images, dataset.test_images, *([] if held is None else [held.images]))
     )
+    kind = kind_of(dataset.train_images.shape[1:])
+    if isinstance(dataset.train_images, Stored):
+        readers = workers or system.cores() or 1
+        text = f"{_size(images)} of {kind}, read from their source step by step by {readers} thread(s) (config.feed)"
+    else:
+        text = f"{_size(images)} of {kind}, {_size(dataset.train_images.nbytes)} of them on each device too"
     dearest, name = max((work.stage.kind.memory(work.job, work.stage.section), work.stage.name) for work in works)
-    text = f"{_size(images)} of images, {_size(dataset.train_images.nbytes)} of them on each device too"
     more = f"; {_size(dearest)} more to watch {name} (--config.{name}.monitor='none()' does without)"
     kept = f"; freed memory is kept for the next step ({system.KEEP_MEMORY}=0 gives it back)"
     return text + (more if dearest else "") + (kept if system.keeps_memory() else "")

@@ -5,14 +5,17 @@ import fcntl
 import json
 import os
 import pathlib
+import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lt_noisy import processes
 from lt_noisy.config.identity import identity_sha256, run_sha256
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
-from lt_noisy.models.resnet import MODELS
+from lt_noisy.models.table import MODELS
 from lt_noisy.revision import sources_sha256
 from lt_noisy.runs.jobs import Work
 
@@ -29,7 +32,7 @@ def stage_sources(stage: Stage, inputs: Mapping[str, str | None]) -> str:
       inputs: the same of the stages it reads, by name; None for one that was made before summaries held it.
     """
     models = (builder.__module__ for builder in MODELS.values())  # a stage is given its model, so it imports none
-    own = sources_sha256(stage.kind.run.__module__, *models)
+    own = sources_sha256(stage.kind.module, *models)
     return identity_sha256({"own": own, "inputs": dict(inputs)})
 
 
@@ -53,8 +56,12 @@ def _refuse_unwritable(directory: pathlib.Path, option: str) -> None:
 def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]:
     """Makes the directory and holds its lock; refuses, naming `option`, a directory that another process holds.
 
-    The kernel drops the lock with the process, so a killed run leaves nothing to clean up.
+    The kernel drops the lock with the process, so a killed run leaves nothing to clean up. Of several processes of a
+    run the first holds it.
     """
+    if not processes.first():
+        yield
+        return
     _refuse_unwritable(directory, option)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -72,11 +79,48 @@ def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]
 
 
 @contextlib.contextmanager
+def shared(directory: pathlib.Path) -> Iterator[None]:
+    """Refuses a directory that several processes do not have in common, by a file that the first writes there."""
+    if processes.count() > 1:
+        token = directory / f".shared-{processes.once(lambda: _write_token(directory))}"
+        seen = processes.gather(_appears(token)).tolist()
+        processes.once(lambda: token.unlink(missing_ok=True))
+        if not all(seen):
+            blind = processes.name(seen.index(False))
+            raise UserError(
+                f"--workdir={directory}: {blind} does not see what {processes.name(0)} writes there; give a "
+                "directory that all processes share"
+            )
+    yield
+
+
+def _write_token(directory: pathlib.Path) -> str:
+    name = secrets.token_hex(8)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f".shared-{name}").touch()
+    except OSError as error:
+        raise UserError(f"--workdir={directory}: cannot be written ({error.strerror})") from None
+    return name
+
+
+def _appears(path: pathlib.Path, seconds: float = 10.0) -> bool:
+    """Whether the file is there, or comes within so many seconds: a network's file system may tell of it late."""
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    return path.exists()
+
+
+@contextlib.contextmanager
 def waited_for(directory: pathlib.Path) -> Iterator[None]:
     """Makes the directory of a stage and holds its lock; waits, and says so, while another process holds it.
 
     As with `locked` the kernel drops the lock with the process: whoever waits goes on where a killed one stopped.
     """
+    if not processes.first():
+        yield
+        return
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / ".lock", "w") as lock:
         try:

@@ -13,8 +13,12 @@ from lt_noisy.errors import UserError
 from lt_noisy.files import load_arrays
 from lt_noisy.stages.rows import Rows
 from lt_noisy.training import parallel
+from lt_noisy.training.host_log import HostLog
 from lt_noisy.training.interrupt import Interrupts
-from lt_noisy.training.loop import Prepared
+from lt_noisy.training.loop import Prepared, Trained
+from lt_noisy.training.profile import Trace
+from lt_noisy.training.state import TrainState
+from lt_noisy.training.trackers import Trackers, none
 
 S = TypeVar("S")
 
@@ -47,8 +51,11 @@ class Job(NamedTuple):
       training_set: the run's own, which `dataset` is too unless the stage chose another.
       inputs: the finished stages it reads, by the field that names them.
       card: what every checkpoint of the run says of itself.
-      tensorboard: whether to write TensorBoard files.
       interrupts: signals seen.
+      workers: threads that read images where those are streamed; 0: one a core.
+      trackers: where metrics go beside `metrics.jsonl`.
+      host_log: of this process.
+      trace: where steps of the stage are to be traced.
     """
 
     name: str
@@ -63,8 +70,11 @@ class Job(NamedTuple):
     training_set: Dataset
     inputs: Mapping[str, Input]
     card: Mapping[str, Any]
-    tensorboard: bool
     interrupts: Interrupts
+    workers: int = 0
+    trackers: Trackers = none()
+    host_log: HostLog = HostLog()
+    trace: Trace | None = None
 
 
 def made_elsewhere(stage: Input) -> str:
@@ -105,31 +115,65 @@ def no_memory(job: Job, section: Any) -> int:
     return 0
 
 
+class Followed(NamedTuple):
+    """What a stage makes of its network beside training it.
+
+    Attributes:
+      monitor: state on the devices -> numbers for the metrics file, while the network is trained.
+      finish: what the loop returned -> the summary; writes the stage's artefacts.
+    """
+
+    monitor: Callable[[TrainState], dict[str, float]]
+    finish: Callable[[Trained], dict[str, Any]]
+
+
+class Training(NamedTuple, Generic[S]):
+    """What a stage does whose work is to train one network: the loop is not its own (`training.run`).
+
+    So the loop can train it beside the same network of other seeds. `prepare` builds nothing into the step that depends
+    on the seed: that is all in the state, the data and the batches.
+
+    Attributes:
+      prepare: `prepare(job, section)`, what the loop trains; benchmarks time it alone.
+      follow: `follow(job, section, ready)`, what becomes of that.
+    """
+
+    prepare: Callable[[Job, S], Prepared]
+    follow: Callable[[Job, S, Prepared], Followed]
+
+
 class Kind(NamedTuple, Generic[S]):
     """One kind of stage: each is the `KIND` at the end of its file.
 
     Attributes:
       section: the class of its config section.
-      run: `run(job, section) -> summary`.
+      run: `run(job, section) -> summary`, or how its one network is trained.
       rows: `rows(summary) -> Rows`: what the table at the end of a run shows of it.
       check: `check(job, section)` raises `UserError` on what only the data can tell, before any stage runs, and returns
         what the identity needs of it, such as {"steps": 1000}.
       labels: those of the training set that a section reads, `observed` and `clean`: part of its identity.
-      prepare: `prepare(job, section) -> Prepared`, what `run` trains, where that is one network; benchmarks time it
-        alone.
       memory: `memory(job, section)`, about how many bytes of the host its monitor takes beside the images of the run.
       revision: raised when a change of the code makes of every unchanged config of the kind another computation: what
         finished before is then another stage. (A store tells all changes of sources apart; a workdir says of them.)
     """
 
     section: type[S]
-    run: Callable[[Job, S], dict[str, Any]]
+    run: Callable[[Job, S], dict[str, Any]] | Training[S]
     rows: Callable[[Mapping[str, Any]], Rows]
     check: Callable[[Job, S], dict[str, Any]] = nothing_to_check
     labels: Callable[[S], tuple[str, ...]] = no_labels
-    prepare: Callable[[Job, S], Prepared] | None = None
     memory: Callable[[Job, S], int] = no_memory
     revision: int = 1
+
+    @property
+    def prepare(self) -> Callable[[Job, S], Prepared] | None:
+        """What makes the one network of such a kind ready for the loop."""
+        return self.run.prepare if isinstance(self.run, Training) else None
+
+    @property
+    def module(self) -> str:
+        """The module that the kind is in."""
+        return (self.run.prepare if isinstance(self.run, Training) else self.run).__module__
 
     @property
     def inputs(self) -> dict[str, Reference]:

@@ -7,7 +7,9 @@ from typing import Any, cast
 import numpy as np
 from sklearn.preprocessing import normalize
 
+from lt_noisy import processes
 from lt_noisy.config.fields import spec, stage_ref
+from lt_noisy.data.dataset import Dataset
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.classification import classification, label_noise
 from lt_noisy.evaluation.selection import balanced_accuracy
@@ -54,24 +56,31 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     test_features, train_features = features(dataset.test_images), features(dataset.train_images)
     clean_counts = transition.read(job.inputs["transition"].directory)[1] if "transition" in job.inputs else None
     known = Known(read_head(job, base), train_features, dataset.observed, clean_counts)
+    held_out = dataset.validation if section.method.with_tau is not None else None
+    held_features = None if held_out is None else features(held_out.images)
+    return processes.once(lambda: _rebalanced(dataset, section.method, known, test_features, held_features))
+
+
+def _rebalanced(
+    dataset: Dataset, method: Rebalancing, known: Known, test_features: np.ndarray, held_features: np.ndarray | None
+) -> dict[str, Any]:
+    """The summary; `held_features` are those of the held-out images to choose tau by, None where none is chosen."""
     groups = np.bincount(dataset.clean, minlength=dataset.num_classes)
 
     def on_test(logits: np.ndarray) -> dict[str, Any]:
         return classification(logits, dataset.test_labels, groups, dataset.class_names)
 
-    rebalanced, before = section.method.fit(known), on_test(known.head.logits(test_features))
+    rebalanced, before = method.fit(known), on_test(known.head.logits(test_features))
     summary = {
         "classifier": rebalanced.details,
         "base_test": {name: before[name] for name in ("balanced_accuracy", "last_three_classes")},
         "test": on_test(rebalanced.logits(test_features)),
-        "train": label_noise(rebalanced.logits(train_features), dataset.observed, dataset.clean),
+        "train": label_noise(rebalanced.logits(known.features), dataset.observed, dataset.clean),
     }
     held_out = dataset.validation
-    if held_out is not None and section.method.with_tau is not None:
-        tau, accuracy = tune(
-            section.method.with_tau, known, features(held_out.images), held_out.observed, balanced_accuracy
-        )
-        tuned = section.method.with_tau(tau).fit(known).logits(test_features)
+    if held_out is not None and method.with_tau is not None and held_features is not None:
+        tau, accuracy = tune(method.with_tau, known, held_features, held_out.observed, balanced_accuracy)
+        tuned = method.with_tau(tau).fit(known).logits(test_features)
         summary["tuned"] = {"tau": tau, "validation_balanced_accuracy": accuracy, "test": on_test(tuned)}
     return summary
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import jax
 
-from lt_noisy import files
+from lt_noisy import files, processes
 from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.errors import UserError
@@ -57,8 +57,9 @@ def run(job: Job, section: Section) -> dict[str, Any]:
         return cast(jax.Array, net.apply(variables, evaluate_batch(augment, images), method=type(net).hidden))
 
     predict = compile_predict(job, hidden)
+    vectors = predict(weights, dataset.train_images)
     try:
-        clusters = section.partition.assign(predict(weights, dataset.train_images), job.seed)
+        clusters = processes.once(lambda: section.partition.assign(vectors, job.seed))
     except UserError as error:
         raise UserError(f"config.{job.name}.partition: {error}") from None
     files.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)

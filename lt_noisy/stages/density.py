@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from lt_noisy import files
+from lt_noisy import files, processes
 from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.density import ESTIMATORS, DensityEstimator, describe, importance
@@ -54,7 +54,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     dataset = job.dataset
     features = encoder_features(job, job.inputs["init"])(dataset.train_images)
     try:
-        estimate = section.estimator.estimate(features, dataset.clean)
+        estimate = processes.once(lambda: section.estimator.estimate(features, dataset.clean))
     except UserError as error:
         raise UserError(f"config.{job.name}.estimator: {error}") from None
     weights = importance(estimate.log_density, section.alpha, section.clip)

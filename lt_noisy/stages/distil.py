@@ -25,7 +25,7 @@ from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
 from lt_noisy.precision import to_float
 from lt_noisy.stages import features, self_supervised, training
-from lt_noisy.stages.base import Job, Kind, read_arrays
+from lt_noisy.stages.base import Job, Kind, Training, read_arrays
 from lt_noisy.stages.prediction import part_variables
 from lt_noisy.training.loop import Phase, Prepared
 from lt_noisy.training.optim import descend
@@ -119,7 +119,7 @@ def make_step(
 
     def step(state: TrainState, data: Data, batch: Any) -> tuple[TrainState, dict]:
         rows = batch["rows"]
-        images, _ = fetch(data.resident, rows)
+        images, _ = fetch(data.resident, batch)
         clusters = jnp.take(data.clusters, rows)
         key = rng.stream(state.seed, f"{name}/augment", state.step)
         x = augment_batch(augment, key, images, positions(len(rows)))
@@ -134,7 +134,11 @@ def make_step(
         def losses(params, batch_stats):
             variables = {"params": params, "batch_stats": batch_stats}
             regressions, changed = net.apply(variables, x, train=True, mutable=["batch_stats"])
-            return distillation(regressions, base, experts, clusters), (changed["batch_stats"], state.method, {})
+            return distillation(regressions, base, experts, clusters), (
+                changed.get("batch_stats", {}),
+                state.method,
+                {},
+            )
 
         return descend(state, tx, losses, batch["weights"])
 
@@ -182,13 +186,14 @@ def prepare(job: Job, section: Section) -> Prepared:
     state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, {})
     state, tx = training.with_optimizer(state, section, plan)
     step = make_step(net, teacher, tx, section.augment, job.name)
-    data = Data(training.resident(job), clusters, teachers)
-    return Prepared(net, state, (Phase(0, step),), training.order(job, section), plan, data)
+    resident, order = training.feed(job, training.order(job, section), plan, training.cuts(job, section))
+    return Prepared(net, state, (Phase(0, step),), order, plan, Data(resident, clusters, teachers))
 
 
-def run(job: Job, section: Section) -> dict[str, Any]:
-    """Trains the student, watches its representation where it is asked to; returns the summary."""
-    return self_supervised.train_and_watch(job, section, prepare(job, section))
-
-
-KIND = Kind(Section, run, self_supervised.rows, check, prepare=prepare, memory=self_supervised.memory)
+KIND = Kind(
+    Section,
+    Training(prepare, self_supervised.watched),
+    self_supervised.rows,
+    check,
+    memory=self_supervised.memory,
+)

@@ -12,6 +12,8 @@ import numpy as np
 from lt_noisy.augment.base import Augment, evaluate_batch
 from lt_noisy.config.spec import table
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.images import DTYPES, Images, Stored, kind_of
+from lt_noisy.data.sources.base import split_images
 from lt_noisy.errors import UserError
 from lt_noisy.estimate import neighbours
 from lt_noisy.estimate.neighbours import Vectors
@@ -23,7 +25,7 @@ from lt_noisy.stages.prediction import compile_predict, once_per_step, part_vari
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
-Features = Callable[[np.ndarray], np.ndarray]  # images uint8 [N, H, W, C] -> float32 [N, D], on the host
+Features = Callable[[Images], np.ndarray]  # images uint8 [N, H, W, C] -> float32 [N, D], on the host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,22 +91,23 @@ class Bank:
 
     def __init__(self, dataset: Dataset, seed: int):
         self._dataset, full = dataset, dataset.source.train
-        self._rows = balanced_bank(full.labels, dataset.num_classes, len(dataset.ids), seed)
-        self.labels = full.labels[self._rows]
+        self._rows = balanced_bank(full.best_labels, dataset.num_classes, len(dataset.ids), seed)
+        self.labels = full.best_labels[self._rows]
         self.shared = np.array_equal(full.ids[self._rows], dataset.ids)
 
-    def images(self) -> np.ndarray:
-        """uint8 [N, H, W, C]."""
-        return self._dataset.train_images if self.shared else self._dataset.source.train.images(self._rows)
+    def images(self) -> Images:
+        """uint8 [N, H, W, C]; they stay on the disk where the training images do."""
+        own = self._dataset.train_images
+        return own if self.shared else split_images(self._dataset.source.train, self._rows, isinstance(own, Stored))
 
 
 def memory(job: Job, monitor: Knn | None) -> int:
     """About how many bytes of the host a monitor takes beside the images of the run, the network's features left out.
 
     A bank of its own, and what the neighbours of the pixels take: vectors of the bank, twice while they are scaled, and
-    of the test images, and a block of scores; that is the same for any number of images.
+    of the test images, and a block of scores; that is the same for any number of images. Nothing of stored images.
     """
-    if monitor is None:
+    if monitor is None or isinstance(job.dataset.train_images, Stored):
         return 0
     images, tests = job.dataset.train_images, job.dataset.test_images
     width = math.prod(images.shape[1:])
@@ -141,8 +144,11 @@ class Representation:
         queries, bank = self._test_and_bank(state)
         return queries, {"knn_balanced_bank": self._knn(queries, bank, self._bank_labels), **collapse(queries)}
 
-    def _pixel_accuracy(self) -> float:
+    def _pixel_accuracy(self) -> float | None:
+        """None of stored images, which are read once for each block of vectors, and are many and large."""
         dataset = self._job.dataset
+        if isinstance(dataset.train_images, Stored):
+            return None
         arrays = {
             "queries": dataset.test_images,
             "bank": self._bank,
@@ -156,7 +162,7 @@ class Representation:
             _PIXEL_ACCURACIES[content] = self._knn(queries, bank, self._bank_labels)
         return _PIXEL_ACCURACIES[content]
 
-    def _prepared(self, images: np.ndarray) -> Vectors:
+    def _prepared(self, images: Images) -> Vectors:
         """Pixels as the network gets them, which are many times as large as the images and are never all there."""
         return Vectors(len(images), math.prod(images.shape[1:]), lambda rows: self._pixels({}, images[rows]))
 
@@ -169,7 +175,7 @@ class Representation:
 
         Args:
           first: the initial state, on the host; its kNN accuracy is `knn_initial`, that of the pixels as the network
-            gets them (normalised) `knn_pixels`.
+            gets them (normalised) `knn_pixels`, None where images are streamed.
           last: the final state, on the devices.
         """
         dataset = self._job.dataset
@@ -185,8 +191,9 @@ class Representation:
 
 
 def _every_value(shape: tuple[int, ...]) -> np.ndarray:
-    """Images uint8 [256, *shape] of one value each: what the deterministic part of an augmentation does to them."""
-    return np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, *shape))
+    """Images [256, *shape] of one value each: what the deterministic part of an augmentation does to them."""
+    values = np.arange(256, dtype=DTYPES[kind_of(shape)])
+    return np.broadcast_to(values.reshape(-1, *(1 for _ in shape)), (256, *shape))
 
 
 def features_of(net: nn.Module, augment: Augment) -> Callable[[PyTree, jax.Array], PyTree]:

@@ -26,10 +26,13 @@ import numpy as np
 import optax
 from sklearn.metrics import roc_auc_score
 
+from lt_noisy import processes
 from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import choice, plain, spec, stage_ref
 from lt_noisy.data.by_class import one_hot
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.feed import Cuts, More
+from lt_noisy.data.images import Stored
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest_in_set
@@ -39,7 +42,7 @@ from lt_noisy.mixing.mixnn import MixupLoss
 from lt_noisy.models.heads import HEADS, HeadBuilder
 from lt_noisy.precision import to_float
 from lt_noisy.stages import supervised, training
-from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
+from lt_noisy.stages.base import ENCODERS, Followed, Job, Kind, Training, observed_labels
 from lt_noisy.stages.mixnn_steps import Steps
 from lt_noisy.stages.prediction import compile_predict
 from lt_noisy.stages.rows import Rows, decimals, label_quality_rows, percent, selection_rows, test_rows, train_rows
@@ -110,10 +113,42 @@ def prepare(job: Job, section: Section) -> Prepared:
     if section.correct_from:
         steps |= {section.correct_from - 1: soft_mixing, section.correct_from: neighbour_mixing}
     phases = [Phase(epochs * epoch, step) for epochs, step in steps.items()]
-    order = training.order(job, section)
-    data = training.resident(job)
-    refresh = make_refresh(job, section, net, epoch)
+    near = Near()
+    cuts = training.cuts(job, section, begin=(section.warmup - 1) * epoch)  # the warm-up augments nothing
+    data, order = training.feed(
+        job, training.order(job, section), plan, cuts, near_images(job, section, epoch, near, cuts)
+    )
+    refresh = make_refresh(job, section, net, epoch, near)
     return Prepared(net, state, tuple(phases), order, plan, data, refresh)
+
+
+class Near:
+    """The neighbours int32 [N, k - 1] in the whole set that the state has in this epoch, on the host.
+
+    Streamed images of neighbours are read by them; on the devices a step takes those of the state itself.
+    """
+
+    rows: np.ndarray | None = None
+
+
+def near_images(job: Job, section: Section, epoch: int, near: Near, cuts: Cuts | None) -> More | None:
+    """Adds the images of neighbours in the whole set, uint8 [B, k - 1, H, W, C], to the batches that mix them.
+
+    They are read when the step is asked for: neighbours are not known before their epoch.
+    """
+    if not section.neighbours.whole_set or not section.correct_from:
+        return None
+    images = job.dataset.train_images
+
+    def more(step: int, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if step < section.correct_from * epoch or near.rows is None:
+            return {}
+        rows = near.rows[batch["rows"]]
+        if cuts is not None and isinstance(images, Stored):
+            return {"near_images": cuts._replace(purpose=f"{cuts.purpose} of neighbours").read(images, rows, step)}
+        return {"near_images": images[rows.reshape(-1)].reshape(*rows.shape, *images.shape[1:])}
+
+    return more
 
 
 def memory(job: Job, section: Section) -> dict[str, np.ndarray]:
@@ -149,7 +184,7 @@ def make_steps(
     return steps.warm_up, steps.mixing, steps.soft_mixing, steps.neighbour_mixing
 
 
-def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: int) -> Refresh:
+def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: int, near: Near) -> Refresh:
     """At the start of each epoch from `warmup` on: the clean probabilities, and neighbours in the whole set.
 
     Losses are of un-augmented images in evaluation mode, to the current hard target, argmax t_i.
@@ -165,6 +200,8 @@ def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: 
 
     def refresh(step: int, state: TrainState) -> TrainState:
         current = step // epoch + 1
+        if section.neighbours.whole_set and near.rows is None:  # resumed within an epoch
+            near.rows = job.devices.fetch(state.method["neighbours"])
         if step % epoch or current < section.warmup:
             return state
         method, variables = job.devices.fetch(state.method), state.variables
@@ -173,19 +210,19 @@ def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: 
         span = np.ptp(losses) or 1.0
         method["losses"] = np.concatenate([method["losses"][1:], (losses - losses.min())[None] / span])
         known = min(current - section.warmup + 1, section.history)
-        method["clean"] = clean_probability(method["losses"][-known:].mean(0), job.seed).astype(np.float32)
+        mean = method["losses"][-known:].mean(0)
+        method["clean"] = processes.once(lambda: clean_probability(mean, job.seed)).astype(np.float32)
         if section.neighbours.whole_set and 0 < section.correct_from < current:
             method["neighbours"] = nearest_in_set(featurise(variables, images), section.neighbours.k - 1)
+            near.rows = method["neighbours"]
         return dataclasses.replace(state, method=job.devices.replicate(method))
 
     return refresh
 
 
-def run(job: Job, section: Section) -> dict[str, Any]:
-    """Trains and evaluates; returns the summary, with what became of the labels."""
-    return supervised.train_and_evaluate(
-        job, section, prepare(job, section), lambda state: {"correction": correction(state.method, job.dataset)}
-    )
+def follow(job: Job, section: Section, ready: Prepared) -> Followed:
+    """Evaluates the classifier, and says what became of the labels."""
+    return supervised.follow(job, section, ready, lambda state: {"correction": correction(state.method, job.dataset)})
 
 
 def correction(method: dict[str, np.ndarray], dataset: Dataset) -> dict[str, Any]:
@@ -219,4 +256,4 @@ def rows(summary: Mapping[str, Any]) -> Rows:
     ]
 
 
-KIND = Kind(Section, run, rows, check, observed_labels, prepare, revision=2)
+KIND = Kind(Section, Training(prepare, follow), rows, check, observed_labels, revision=2)

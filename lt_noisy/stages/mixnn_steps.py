@@ -11,7 +11,7 @@ import optax
 from lt_noisy import rng
 from lt_noisy.augment.base import Augment, augment_batch, evaluate_batch
 from lt_noisy.collectives import AXIS, gather, positions
-from lt_noisy.data.batches import Resident, fetch
+from lt_noisy.data.batches import Resident, fetch, fetch_images
 from lt_noisy.estimate.neighbours import nearest
 from lt_noisy.losses import cross_entropy
 from lt_noisy.mixing import mixnn
@@ -53,13 +53,13 @@ class Steps(NamedTuple):
 
     def warm_up(self, state: TrainState, data: Resident, batch: Batch) -> Stepped:
         """Cross-entropy, without augmentation."""
-        images, labels = fetch(data, batch["rows"])
+        images, labels = fetch(data, batch)
         x = evaluate_batch(self.augment, images)
         return self._descend(state, batch, x, self._one_hot(labels), cross_entropy, state.method)
 
     def mixing(self, state: TrainState, data: Resident, batch: Batch) -> Stepped:
         """In-batch mixup of the observed labels."""
-        images, labels = fetch(data, batch["rows"])
+        images, labels = fetch(data, batch)
         x = self._augmented(state, images)
         state, _, _ = self._unmixed(state, x)
         x, targets = self._mixed_up(state, x, self._one_hot(labels))
@@ -68,7 +68,7 @@ class Steps(NamedTuple):
     def soft_mixing(self, state: TrainState, data: Resident, batch: Batch) -> Stepped:
         """In-batch mixup of soft targets, corrected where the epoch is due."""
         rows = batch["rows"]
-        x = self._augmented(state, fetch(data, rows)[0])
+        x = self._augmented(state, fetch(data, batch)[0])
         state, _, logits = self._unmixed(state, x)
         method = self._corrected(state, rows, logits)
         x, targets = self._mixed_up(state, x, method["targets"][rows])
@@ -77,10 +77,10 @@ class Steps(NamedTuple):
     def neighbour_mixing(self, state: TrainState, data: Resident, batch: Batch) -> Stepped:
         """Each example mixed with its neighbours, and so their soft targets."""
         rows = batch["rows"]
-        x = self._augmented(state, fetch(data, rows)[0])
+        x = self._augmented(state, fetch(data, batch)[0])
         state, features, logits = self._unmixed(state, x)
         method = self._corrected(state, rows, logits)
-        x, rows = self._with_neighbours(state, data, rows, x, features)
+        x, rows = self._with_neighbours(state, data, batch, x, features)
         shares = mixnn.shares(state.method["clean"][rows])
         x, targets = mixnn.mixed(x, shares), mixnn.mixed(method["targets"][rows], shares)
         return self._descend(state, batch, x, targets, cross_entropy, method)
@@ -103,7 +103,7 @@ class Steps(NamedTuple):
         (features, logits), changed = self.net.apply(
             state.variables, x, train=True, mutable=["batch_stats"], method=method
         )
-        state = dataclasses.replace(state, batch_stats=changed["batch_stats"])
+        state = dataclasses.replace(state, batch_stats=changed.get("batch_stats", {}))
         return state, *jax.lax.stop_gradient((to_float(features), logits))
 
     def _corrected(self, state: TrainState, rows: jax.Array, logits: jax.Array) -> dict[str, jax.Array]:
@@ -112,15 +112,16 @@ class Steps(NamedTuple):
         return {**state.method, "targets": targets}
 
     def _with_neighbours(
-        self, state: TrainState, data: Resident, rows: jax.Array, x: jax.Array, features: jax.Array
+        self, state: TrainState, data: Resident, batch: Batch, x: jax.Array, features: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Images [B, k, ...] and rows int32 [B, k] of each example and its nearest neighbours, itself first."""
-        k = self.neighbours.k
+        rows, k = batch["rows"], self.neighbours.k
         if k == 1:
             return x[:, None], rows[:, None]
         if self.neighbours.whole_set:
-            near = state.method["neighbours"][rows]
-            images = [self._augmented(state, fetch(data, near[:, j])[0], j + 1) for j in range(k - 1)]
+            near, given = state.method["neighbours"][rows], batch.get("near_images")
+            of = [fetch_images(data, near[:, j], None if given is None else given[:, j]) for j in range(k - 1)]
+            images = [self._augmented(state, image, j + 1) for j, image in enumerate(of)]
             return jnp.stack([x, *images], 1), jnp.concatenate([rows[:, None], near], 1)
         near = nearest(features, positions(len(rows)), gather(features), k - 1)
         return (
@@ -147,6 +148,6 @@ class Steps(NamedTuple):
                 "accuracy": jax.lax.psum((right.sum(), to_float(len(right))), AXIS),
                 "clean": jax.lax.psum((method["clean"][batch["rows"]].sum(), to_float(len(right))), AXIS),
             }
-            return loss(logits, targets), (changed["batch_stats"], method, sums)
+            return loss(logits, targets), (changed.get("batch_stats", {}), method, sums)
 
         return descend(state, self.tx, losses, batch["weights"])

@@ -11,37 +11,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lt_noisy import processes
+from lt_noisy.data.batches import part
+from lt_noisy.data.images import DTYPES, Images, blocks, kind_of
+from lt_noisy.progress import Progress
 from lt_noisy.stages.base import Job
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.state import TrainState, transfer
 
 T = TypeVar("T")
 PyTree = Any
-Predict = Callable[[PyTree, np.ndarray], np.ndarray]
+Predict = Callable[[PyTree, Images], np.ndarray]
 
 _AHEAD = 4  # batches sent to the devices before the first of them is fetched
 _MAX_IMAGES = 512  # small ones gain nothing from more
-_MAX_BYTES = 6 * 2**20  # of uint8 pixels: 512 images of 64 x 64 x 3, 41 of 224 x 224 x 3
+_MAX_BYTES = 6 * 2**20  # of pixels: 512 images of 64 x 64 x 3, 41 of 224 x 224 x 3
 
 
 def evaluation_batch(image_shape: tuple[int, ...], num_devices: int) -> int:
     """Images in a batch of evaluation, by their size, so that its memory is bounded: a multiple of `num_devices`."""
-    images = min(max(_MAX_BYTES // math.prod(image_shape), 1), _MAX_IMAGES)
+    of_one = math.prod(image_shape) * DTYPES[kind_of(image_shape)].itemsize
+    images = min(max(_MAX_BYTES // of_one, 1), _MAX_IMAGES)
     return -(-images // num_devices) * num_devices
 
 
 def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], PyTree]) -> Predict:
     """Compiles `fn(variables, images uint8 [B, ...]) -> [B, D]` once, for image sets of any size.
 
+    Of several processes each reads its part of every batch, and has the outputs of all.
+
     Returns:
       `predict(variables, images uint8 [N, ...]) -> float32 [N, D]` on the host, `variables` on the devices.
     """
     forward = job.devices.compile_map(fn)
 
-    def predict(variables: PyTree, images: np.ndarray) -> np.ndarray:
+    def predict(variables: PyTree, images: Images) -> np.ndarray:
         size = evaluation_batch(images.shape[1:], job.devices.num_devices)
         out = np.zeros((0, 0), np.float32)
         ahead: collections.deque[tuple[int, Any]] = collections.deque()
+        progress = Progress(f"a network on {kind_of(images.shape[1:])}", len(images))
 
         def fetch() -> None:
             nonlocal out
@@ -50,11 +58,12 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], PyTree]) -> Pred
             if not len(out):
                 out = np.empty((len(images), *found.shape[1:]), found.dtype)
             out[start : start + size] = found[: len(images) - start]
+            progress.add(min(size, len(images) - start))
 
-        for start in range(0, len(images), size):
-            block = images[start : start + size]
-            padding = [(0, size - len(block))] + [(0, 0)] * (images.ndim - 1)
+        for start, block in blocks(images, size, part(size)):
+            padding = [(0, size // processes.count() - len(block))] + [(0, 0)] * (images.ndim - 1)
             ahead.append((start, forward(variables, np.pad(block, padding))))
+            processes.poll()
             if len(ahead) > _AHEAD:
                 fetch()
         while ahead:

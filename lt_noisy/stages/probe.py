@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lt_noisy import processes
 from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.data.sources.base import Load
@@ -41,6 +42,8 @@ def check(job: Job, section: Section) -> dict[str, int]:
     if section.repeats < 1:
         raise UserError(f"config.{job.name}.repeats is at least 1, not {section.repeats}")
     training.check_images(job, job.inputs["init"].section.augment.evaluate, f"config.{job.name}.data")
+    if section.oracle is not None:
+        training.check_images(job, section.oracle.shown, f"config.{job.name}.oracle")
     return {}
 
 
@@ -52,18 +55,21 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     # Groups by how often the encoder saw a class; another source has classes of its own.
     trained_on = job.training_set if isinstance(section.data, Part) else dataset
     counts = np.bincount(trained_on.clean, minlength=dataset.num_classes)
-    probes = evaluate_probes(
-        section.linear,
-        section.knn,
-        section.shots,
-        section.repeats,
-        features(dataset.train_images),
-        dataset.observed,
-        test,
-        dataset.test_labels,
-        counts,
-        dataset.class_names,
-        job.seed,
+    train = features(dataset.train_images)
+    probes = processes.once(
+        lambda: evaluate_probes(
+            section.linear,
+            section.knn,
+            section.shots,
+            section.repeats,
+            train,
+            dataset.observed,
+            test,
+            dataset.test_labels,
+            counts,
+            dataset.class_names,
+            job.seed,
+        )
     )
     summary = {
         "train_images": len(dataset.ids),
@@ -72,7 +78,8 @@ def run(job: Job, section: Section) -> dict[str, Any]:
         "collapse": collapse(test),
     }
     if section.oracle is not None:
-        data = dataset.train_images, dataset.observed, dataset.test_images, dataset.test_labels
+        train_images, test_images = dataset.train_images[:], dataset.test_images[:]  # stored ones are read
+        data = train_images, dataset.observed, test_images, dataset.test_labels
         summary["oracle"] = section.oracle(features, *data, dataset.num_classes, job.seed)
     return summary
 

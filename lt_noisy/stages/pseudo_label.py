@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from lt_noisy import processes
 from lt_noisy.config.fields import choice, plain, stage_ref
 from lt_noisy.data import pools
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.images import Images, blocks
+from lt_noisy.data.sources.base import identity_of
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.classification import accuracies, class_groups
 from lt_noisy.hashing import array_sha256
@@ -45,7 +48,8 @@ def check(job: Job, section: Section) -> dict[str, str]:
     if data := made_elsewhere(job.inputs["init"]):
         raise UserError(f"{where}.init: that stage is trained on {data}, not on the run's manifest()")
     pool = unlabelled.pool(job, section, job.name)
-    hashes = [array_sha256(array) for array in (pool.ids, pool.labels, unlabelled.images(pool))]
+    images = identity_of(pool, np.arange(len(pool.ids)), unlabelled.images(job, pool))
+    hashes = [array_sha256(pool.ids), array_sha256(pool.labels), images]
     return {"pool_sha256": hashlib.sha256("".join(hashes).encode()).hexdigest()}
 
 
@@ -55,7 +59,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     The classifier is in evaluation mode, the images un-augmented. True labels go to the figures only.
     """
     pool = unlabelled.pool(job, section, job.name)
-    images = unlabelled.images(pool)
+    images = unlabelled.images(job, pool)
     logits = supervised.load(job, job.inputs["init"])(images)
     assigned = assign(logits, section.targets, section.threshold)
     if not assigned.kept.any():
@@ -63,9 +67,9 @@ def run(job: Job, section: Section) -> dict[str, Any]:
             f"config.{job.name}.threshold: {section.threshold:g} keeps none of {len(assigned.kept)} images "
             f"(largest confidence {assigned.confidence.max():.9g}); lower it"
         )
-    unlabelled.write(job.directory, pool, assigned)
+    unlabelled.write(job.directory, pool, assigned, job.training_set.class_names)
     figures = describe(logits.argmax(-1), assigned.kept, assigned.confidence, pool.labels, job.training_set)
-    seen_before = duplicates(images, job.training_set)
+    seen_before = processes.once(lambda: duplicates(images, job.training_set))
     return {"pseudo_labels": {**figures, **seen_before}}
 
 
@@ -135,11 +139,15 @@ def _share(mask: np.ndarray) -> float | None:
     return float(mask.mean()) if len(mask) else None
 
 
-def duplicates(images: np.ndarray, dataset: Dataset) -> dict[str, int]:
+def duplicates(images: Images, dataset: Dataset) -> dict[str, int]:
     """How many of the images are, byte for byte, training (`in_training`), held-out or test images."""
 
-    def digests(of: np.ndarray) -> list[bytes]:
-        return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in of]
+    def digests(of: Images) -> list[bytes]:
+        return [
+            hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            for _, block in blocks(of, 1024)
+            for image in block
+        ]
 
     pool = digests(images)
     known = {"in_training": set(digests(dataset.train_images)), "in_test": set(digests(dataset.test_images))}

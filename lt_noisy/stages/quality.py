@@ -1,11 +1,10 @@
 """What a stage that predicts its training images writes and says of their labels."""
 
-import csv
 from typing import Any
 
 import numpy as np
 
-from lt_noisy import files
+from lt_noisy import files, processes
 from lt_noisy.evaluation import label_quality
 from lt_noisy.stages.base import Job
 
@@ -19,12 +18,17 @@ def write_quality(job: Job, logits: np.ndarray, fold: np.ndarray | None = None) 
         fold[i]. None where one network was trained on all of them.
 
     Returns:
-      What `label_quality.score` does, with `out_of_sample` and `confident_learning` (None without cleanlab).
+      What `label_quality.score` does, with `out_of_sample`, `confident_learning` (None without cleanlab) and, where the
+      data set has flags, `flags` (`label_quality.against_flags`).
 
     The `.npz` holds what `label_quality.quality` returns, `ids` int64 [N], `observed` int32 [N] and, out of sample,
     `fold` int32 [N]. The `.csv` lists the labels to look at, most suspicious first (`label_quality.suspects`): id, file
     where images are files, label, suggested class, probability that the label is wrong.
     """
+    return processes.once(lambda: _written(job, logits, fold))
+
+
+def _written(job: Job, logits: np.ndarray, fold: np.ndarray | None) -> dict[str, Any]:
     dataset = job.dataset
     arrays = label_quality.quality(logits, dataset.observed, job.seed)
     folds = {} if fold is None else {"fold": fold.astype(np.int32)}
@@ -36,6 +40,7 @@ def write_quality(job: Job, logits: np.ndarray, fold: np.ndarray | None = None) 
         **label_quality.score(arrays, dataset.observed, dataset.clean, clean_counts),
         "out_of_sample": fold is not None,
         "confident_learning": label_quality.confident_learning(arrays, dataset.observed, dataset.clean),
+        **({} if dataset.flags is None else {"flags": label_quality.against_flags(arrays, dataset.flags)}),
     }
 
 
@@ -43,12 +48,12 @@ def _write_suspects(job: Job, arrays: label_quality.Arrays) -> None:
     dataset, names = job.dataset, job.dataset.class_names
     train = dataset.source.train
     paths = dict(zip(train.ids.tolist(), train.files, strict=True)) if train.files else {}
-    path = job.directory / "suspects.csv"
-    # A file name need not be text: what is not comes back as the bytes that it was.
-    with files.replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "file", "label", "suggested", "wrong_probability"])
-        for row in label_quality.suspects(arrays, dataset.observed):
-            key, probability = int(dataset.ids[row]), arrays["wrong_probability"][row]
-            labels = names[dataset.observed[row]], names[arrays["suggested"][row]]
-            writer.writerow([key, paths.get(key, ""), *labels, f"{probability:.4f}"])
+
+    def line(row: int) -> tuple[object, ...]:
+        key, probability = int(dataset.ids[row]), arrays["wrong_probability"][row]
+        labels = names[dataset.observed[row]], names[arrays["suggested"][row]]
+        return key, paths.get(key, ""), *labels, f"{probability:.4f}"
+
+    heading = ("id", "file", "label", "suggested", "wrong_probability")
+    rows = label_quality.suspects(arrays, dataset.observed)
+    files.write_table(job.directory / "suspects.csv", heading, map(line, rows))

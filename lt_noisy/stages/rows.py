@@ -80,6 +80,15 @@ def label_quality_rows(figures: Mapping[str, Any]) -> Rows:
     """How well wrong labels are found."""
     where = "out of sample" if figures["out_of_sample"] else "in sample"
     estimated, true = percent(figures["estimated_rate"]), percent(figures["true_rate"]).strip()
+    if flags := figures.get("flags"):
+        found = ", ".join(f"{percent(share).strip()} of {k}" for k, share in flags["precision_at"].items())
+        auroc = "-" if flags["auroc"] is None else f"{flags['auroc']:.3f}"
+        true = f"flagged {flags['wrong_labels']:,} of {flags['images']:,}"
+        return [
+            (f"wrong labels, estimated {where}", f"{estimated} ({true})"),
+            ("  AUROC against the flags", auroc),
+            ("  flagged among the first", found or "-"),
+        ]
     if not figures["wrong_labels"]:  # a folder's labels are the only ones there are
         estimate = f"{estimated} (no clean labels to compare with, or none wrong)"
         return [(f"wrong labels, estimated {where}", estimate), ("  the ones to look at", "suspects.csv")]

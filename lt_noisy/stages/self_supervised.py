@@ -22,10 +22,10 @@ from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
 from lt_noisy.precision import to_float
 from lt_noisy.stages import features, training
-from lt_noisy.stages.base import Job, Kind, read_arrays
+from lt_noisy.stages.base import Followed, Job, Kind, Training, read_arrays
 from lt_noisy.stages.features import MONITORS, Knn, Representation
 from lt_noisy.stages.rows import Rows, collapse_rows, percent
-from lt_noisy.training.loop import Phase, Plan, Prepared
+from lt_noisy.training.loop import Phase, Plan, Prepared, Trained
 from lt_noisy.training.optim import ASCENTS, Ascent, descend, ema
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
@@ -145,7 +145,7 @@ def make_step(
 
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
         rows = batch["rows"]
-        images, _ = fetch(data, rows)
+        images, _ = fetch(data, batch)
         key = rng.stream(state.seed, f"{name}/augment", state.step)
         views, labels = objective.views(augment, key, images, positions(len(rows)))
         keys, target = _keys(net, state.target, [views[i] for i in objective.target])
@@ -159,7 +159,7 @@ def make_step(
 
         after, sums = descend(state, tx, losses, batch["weights"], ascent, batch.get("ascent_weights"))
         if decay is not None:
-            online = {part: after.params[part] for part in TARGET_PARTS}
+            online = {part: after.params[part] for part in target["params"]}
             average = ema(target["params"], online, decay(state.step))
             after = dataclasses.replace(after, target={**target, "params": average})
         return after, sums
@@ -187,7 +187,8 @@ def check_objective(job: Job, section: Objectives) -> Plan:
     try:
         for batch_size in {plan.batch_size, plan.epoch.last}:
             section.objective.method.init(_context(job, plan)._replace(batch_size=batch_size))
-        one = jax.ShapeDtypeStruct((1, 1, *job.dataset.train_images.shape[1:]), jnp.uint8)  # one device, one image
+        images = job.dataset.train_images
+        one = jax.ShapeDtypeStruct((1, 1, *images.shape[1:]), images.dtype)  # one device, one image
 
         def views(images: jax.Array) -> tuple[jax.Array, ...]:
             return section.objective.views(section.augment, jax.random.key(0), images, jnp.arange(1))[0]
@@ -220,7 +221,8 @@ def prepare_objective(job: Job, section: Objectives, ascent: Ascent | None) -> P
     order = training.order(job, section)
     if "ascent_weights" in job.inputs:
         order = _weighted(order, read_arrays(job, job.inputs["ascent_weights"].directory, "weights"))
-    return Prepared(net, state, (Phase(0, step),), order, plan, training.resident(job))
+    data, order = training.feed(job, order, plan, training.cuts(job, section, objective.draws))
+    return Prepared(net, state, (Phase(0, step),), order, plan, data)
 
 
 def _weighted(order: Batches, weights: np.ndarray) -> Batches:
@@ -231,18 +233,18 @@ def _weighted(order: Batches, weights: np.ndarray) -> Batches:
     return weighted
 
 
-def run(job: Job, section: Section) -> dict[str, Any]:
-    """Trains, watches kNN accuracy and collapse where it is asked to; returns the summary."""
-    return train_and_watch(job, section, prepare(job, section), section.objective.watch)
+def follow(job: Job, section: Section, ready: Prepared) -> Followed:
+    """Watches kNN accuracy and collapse where it is asked to, and what the objective watches."""
+    return watched(job, section, ready, section.objective.watch)
 
 
-def train_and_watch(
+def watched(
     job: Job,
     section: Watched,
     ready: Prepared,
     watch: Callable[[Any, int], dict[str, float]] = lambda method, step: {},
-) -> dict[str, Any]:
-    """The rest of a stage without labels: trains what is `ready`, watches its representation, sums up.
+) -> Followed:
+    """What becomes of a network that is trained without labels: its representation is watched, and summed up.
 
     Args:
       watch: `watch(method state on the host, step)` adds figures to the metrics file.
@@ -251,12 +253,14 @@ def train_and_watch(
 
     def monitor(state: TrainState) -> dict[str, float]:
         now = watcher.figures(state) if watcher else {}
-        watched = watch(job.devices.fetch(state.method), int(job.devices.fetch(state.step)))
-        return {**{k: now[k] for k in ("knn_balanced_bank", "channel_std", "effective_rank") if k in now}, **watched}
+        more = watch(job.devices.fetch(state.method), int(job.devices.fetch(state.step)))
+        return {**{k: now[k] for k in ("knn_balanced_bank", "channel_std", "effective_rank") if k in now}, **more}
 
-    trained = training.run_training(job, ready, monitor)
-    results = {"representation": watcher.summary(ready.state, trained.device_state)} if watcher else {}
-    return training.summarise(job, trained, ready.plan, results)
+    def finish(trained: Trained) -> dict[str, Any]:
+        results = {"representation": watcher.summary(ready.state, trained.device_state)} if watcher else {}
+        return training.summarise(job, trained, ready.plan, results)
+
+    return Followed(monitor, finish)
 
 
 def memory(job: Job, section: Watched) -> int:
@@ -278,4 +282,4 @@ def rows(summary: Mapping[str, Any]) -> Rows:
     ]
 
 
-KIND = Kind(Section, run, rows, check, prepare=prepare, memory=memory)
+KIND = Kind(Section, Training(prepare, follow), rows, check, memory=memory)

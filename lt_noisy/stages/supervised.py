@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lt_noisy import rng
+from lt_noisy import processes, rng
 from lt_noisy.augment.base import Augment, augment_batch, evaluate_batch
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.config.fields import choice, plain, spec, stage_ref
-from lt_noisy.data.batches import Batches, Epoch, Resident, fetch
+from lt_noisy.data.batches import Batches, Epoch, fetch
 from lt_noisy.data.dataset import DATA, Part
+from lt_noisy.data.feed import fed
+from lt_noisy.data.images import Images
 from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation import selection
@@ -27,12 +29,12 @@ from lt_noisy.models.heads import HEADS, HeadBuilder
 from lt_noisy.precision import to_float
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Over, Sampler, Weighting
 from lt_noisy.stages import training, transition, unlabelled
-from lt_noisy.stages.base import ENCODERS, Input, Job, Kind, observed_labels
+from lt_noisy.stages.base import ENCODERS, Followed, Input, Job, Kind, Training, observed_labels
 from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, part_variables
 from lt_noisy.stages.quality import write_quality
 from lt_noisy.stages.rows import Rows, label_quality_rows, selection_rows, test_rows, train_rows
 from lt_noisy.training.checkpoint import read_final
-from lt_noisy.training.loop import Phase, Prepared
+from lt_noisy.training.loop import Phase, Prepared, Trained
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import PyTree, TrainState, transfer
@@ -116,7 +118,7 @@ def make_step(
 
     def step(state: TrainState, data: Any, batch: Any) -> tuple[TrainState, dict]:
         rows, weights = batch["rows"], batch["weights"]
-        images, targets = fetch(data, rows)
+        images, targets = fetch(data, batch)
         key = rng.stream(state.seed, f"{name}/augment", state.step)
         x = augment_batch(augment, key, images, positions(len(rows)))
         if mix is not None:
@@ -135,7 +137,7 @@ def make_step(
             per_example, method = loss.apply(state.method, logits, targets, rows, state.step)
             right = to_float(jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels)
             sums = {"accuracy": jax.lax.psum(((weights * right).sum(), weights.sum()), AXIS)}
-            return scale * per_example, (changed["batch_stats"], method, sums)
+            return scale * per_example, (changed.get("batch_stats", {}), method, sums)
 
         return descend(state, tx, losses, weights)
 
@@ -162,6 +164,10 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
     if section.data is not Part.MANIFEST and job.inputs.keys() & {"pseudo", "transition"}:
         raise UserError(f"{where}.data: pseudo-labels and transition matrices are of the manifest; set 'manifest()'")
     more = unlabelled.size(job, job.inputs["pseudo"]) if "pseudo" in job.inputs else 0
+    if more and section.augment.cut is not None and not unlabelled.has_pictures(job, job.inputs["pseudo"]):
+        raise UserError(
+            f"{where}.augment: there are no whole pictures to cut in the pool; use resized_crop() or crop()"
+        )
     plan = training.check(job, section, more)
     counts = np.bincount(job.dataset.observed, minlength=job.dataset.num_classes)
     context = Context(len(counts), len(job.dataset.ids) + more, plan.batch_size, counts, plan.total)
@@ -193,7 +199,8 @@ def prepare(job: Job, section: Learning) -> Prepared:
     state, tx = training.with_optimizer(state, section, plan, {} if rate == 1.0 else {"encoder": rate})
     step = make_step(net, section.loss, tx, section.augment, job.name, section.mix, section.reweight.over)
     order = balanced_order(job, section, train, context)
-    return Prepared(net, state, (Phase(0, step),), order, plan, Resident(train.images, train.targets))
+    data, order = fed(train.images, train.targets, order, plan.total, job.workers, training.cuts(job, section))
+    return Prepared(net, state, (Phase(0, step),), order, plan, data)
 
 
 def classifier(
@@ -212,6 +219,7 @@ def start(job: Job, state: TrainState) -> TrainState:
     parts = {
         group: {**tree, "encoder": transfer(tree["encoder"], arrays, f"state.{group}.encoder")}
         for group, tree in state.variables.items()
+        if "encoder" in tree  # one without parameters, or without BatchNorm, starts as it is
     }
     return dataclasses.replace(state, **parts)
 
@@ -259,7 +267,7 @@ def predict_logits(job: Job, net: nn.Module, augment: Augment) -> Predict:
     return compile_predict(job, logits)
 
 
-def load(job: Job, stage: Input) -> Callable[[np.ndarray], np.ndarray]:
+def load(job: Job, stage: Input) -> Callable[[Images], np.ndarray]:
     """A finished stage's classifier: `predict(images uint8 [N, ...]) -> logits float32 [N, C]`."""
     net = classifier(job, stage.section.head)
     weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder", "head")))
@@ -267,18 +275,13 @@ def load(job: Job, stage: Input) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: predict(weights, images)
 
 
-def run(job: Job, section: Section) -> dict[str, Any]:
-    """Trains and evaluates; returns the summary. The test set is only looked at, it selects nothing."""
-    return train_and_evaluate(job, section, prepare(job, section))
-
-
-def train_and_evaluate(
+def follow(
     job: Job,
     section: training.Section,
     ready: Prepared,
     more: Callable[[TrainState], dict[str, Any]] = lambda state: {},
-) -> dict[str, Any]:
-    """The rest of a stage that trains a classifier: the loop, test and validation figures, label quality.
+) -> Followed:
+    """Evaluates a classifier: test and validation figures, label quality. The test set selects nothing.
 
     Writes `label_quality.npz` (see `label_quality.quality`).
 
@@ -302,16 +305,18 @@ def train_and_evaluate(
         accuracy = selection.balanced_accuracy(logits, dataset.validation.observed)
         return {**figures, "validation_balanced_accuracy": accuracy}
 
-    trained = training.run_training(job, ready, monitor)
-    logits = predict(trained.device_state.variables, dataset.train_images)
-    results = {
-        "test": report(trained.device_state),
-        "selection": selection.selected(job.directory / "metrics.jsonl"),
-        "train": label_noise(logits, dataset.observed, dataset.clean),
-        "label_quality": write_quality(job, logits),
-        **more(trained.state),
-    }
-    return training.summarise(job, trained, ready.plan, results)
+    def finish(trained: Trained) -> dict[str, Any]:
+        logits = predict(trained.device_state.variables, dataset.train_images)
+        results = {
+            "test": report(trained.device_state),
+            "selection": processes.once(lambda: selection.selected(job.directory / "metrics.jsonl")),
+            "train": label_noise(logits, dataset.observed, dataset.clean),
+            "label_quality": write_quality(job, logits),
+            **more(trained.state),
+        }
+        return training.summarise(job, trained, ready.plan, results)
+
+    return Followed(monitor, finish)
 
 
 def rows(summary: Mapping[str, Any]) -> Rows:
@@ -324,4 +329,4 @@ def rows(summary: Mapping[str, Any]) -> Rows:
     ]
 
 
-KIND = Kind(Section, run, rows, check, observed_labels, prepare)
+KIND = Kind(Section, Training(prepare, follow), rows, check, observed_labels)

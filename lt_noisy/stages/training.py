@@ -11,22 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lt_noisy import rng
+from lt_noisy import rng, system
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.augment.base import Augment
 from lt_noisy.config.durations import DURATIONS, Clock, Duration
 from lt_noisy.config.fields import plain, spec
 from lt_noisy.data.batches import Batches, Epoch, Resident, batches, check_batches
+from lt_noisy.data.boxes import DRAWS
+from lt_noisy.data.feed import Cuts, More, Stream, fed
+from lt_noisy.data.images import Stored, kind_of
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import arrays_sha256
-from lt_noisy.stages.base import Job
-from lt_noisy.system import GIB
-from lt_noisy.training import parallel
+from lt_noisy.stages.base import Job, Training
+from lt_noisy.training import parallel, parameters
 from lt_noisy.training.checkpoint import CHECKPOINTS, Checkpoints
 from lt_noisy.training.loop import Plan, Prepared, Trained, train
 from lt_noisy.training.optim import OPTIMIZERS, Optimizer, by_part
 from lt_noisy.training.schedules import SCHEDULES, BuildSchedule
 from lt_noisy.training.state import TrainState, flatten
+from lt_noisy.training.watch import Watch
 from lt_noisy.training.writer import Writer
 
 PyTree = Any
@@ -50,6 +53,9 @@ class Section:
     log_every: Duration = spec("epochs(1)", DURATIONS, identity=False)
     eval_every: Duration = spec("percent(10)", DURATIONS, identity=False)
     save_every: Duration = spec("percent(10)", DURATIONS, identity=False)
+    keep_newest: int = plain(2, identity=False)  # checkpoints, beside the one that is being written
+    # Beside them stays the first checkpoint of every such stretch; of a finished stage too, where `keep` is 'last'.
+    keep_every: Duration = spec("percent(100)", DURATIONS, identity=False)
 
 
 def _where(job: Job) -> str:
@@ -81,26 +87,48 @@ def make_plan(job: Job, section: Section, more: int = 0) -> Plan:
     clock = clock._replace(total=total)
     cadence = {
         name: min(getattr(section, name)(clock, f"{where}.{name}"), total)
-        for name in ("log_every", "eval_every", "save_every")
+        for name in ("log_every", "eval_every", "save_every", "keep_every")
     }
+    if section.keep_newest < 1:
+        raise UserError(f"{where}.keep_newest is at least 1, not {section.keep_newest}: a run goes on from it")
+    cadence["keep_newest"] = section.keep_newest
     return Plan(total, **cadence, steps_per_call=job.steps_per_call, batch_size=size, epoch=epoch)
 
 
 def check(job: Job, section: Section, more: int = 0) -> Plan:
     """The plan of a stage (see `make_plan`), once batch, intervals and augmentation are known to fit the data."""
     plan = make_plan(job, section, more)
-    shape = job.dataset.train_images.shape[1:]
-    needed, there = (len(job.dataset.ids) + more) * math.prod(shape), parallel.memory_bytes()
-    if there is not None and needed > there:
+    images, there = job.dataset.train_images, system.device_bytes()
+    shape = images.shape[1:]
+    needed = (len(job.dataset.ids) + more) * math.prod(shape) * images.dtype.itemsize
+    if there is not None and needed > there and isinstance(images, np.ndarray):
         raise UserError(
-            f"config.{job.name}: its images take {needed / GIB:.1f} GiB, the memory of one device is "
-            f"{there / GIB:.1f} GiB; all of them must fit on each: give a smaller size=, or fewer images"
+            f"config.{job.name}: its {kind_of(shape)} take {needed / system.GIB:.1f} GiB, the memory of one device is "
+            f"{there / system.GIB:.1f} GiB; set config.feed='streamed()'"
+            + (", or give a smaller size=" if kind_of(shape) == "images" else "")
         )
     prepared = check_images(job, section.augment.evaluate, f"config.{job.name}.augment")
     augmented = check_images(job, lambda x: section.augment.train(jax.random.key(0), x), f"config.{job.name}.augment")
+    check_cut(job, section)
     if prepared != augmented:
         raise UserError(f"config.{job.name}.augment: turns {shape} into {augmented}, not {prepared}")
     return plan
+
+
+def check_cut(job: Job, section: Section) -> None:
+    """Refuses an augmentation that cuts whole pictures where there are none to be read."""
+    if (cut := section.augment.cut) is None:
+        return
+    where, images = f"config.{job.name}.augment", job.dataset.train_images
+    stored = isinstance(images, Stored)
+    if (images.read_cut if stored else job.dataset.source.train.read_cut) is None:
+        raise UserError(f"{where}: there are no whole pictures to cut in this data set; use resized_crop() or crop()")
+    if not stored:
+        raise UserError(f"{where}: whole pictures are cut as they are read; set config.feed='streamed()'")
+    try:
+        cut(np.zeros(DRAWS), 1000, 1000, images.shape[1])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def check_images(job: Job, apply: Callable[[jax.Array], jax.Array], where: str) -> tuple[int, ...]:
@@ -115,7 +143,8 @@ def check_images(job: Job, apply: Callable[[jax.Array], jax.Array], where: str) 
 def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name: str, method: PyTree) -> TrainState:
     """A fresh state on the host; the optimiser's part is still empty (see `with_optimizer`)."""
     image = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = jax.jit(lambda key: net.init(key, image, train=False))(rng.stream(seed, f"{name}/init"))
+    init = jax.jit(lambda key: net.init(key, image, train=False), compiler_options=parallel.run_once())
+    variables = init(rng.stream(seed, f"{name}/init"))
     host = jax.tree.map(np.asarray, dict(variables))
     whole = jax.tree.map(np.asarray, {"seed": np.uint32(seed), "step": np.int32(0)})
     return TrainState(
@@ -137,9 +166,16 @@ def with_optimizer(
     return dataclasses.replace(state, opt_state=opt_state), tx
 
 
-def resident(job: Job) -> Resident:
-    """The training images and observed labels, for the devices' memory."""
-    return Resident(job.dataset.train_images, job.dataset.observed)
+def cuts(job: Job, section: Section, views: int = 1, begin: int = 0) -> Cuts | None:
+    """How a stage cuts whole pictures (see `Cuts`); None where its augmentation does not."""
+    if section.augment.cut is None:
+        return None
+    return Cuts(section.augment.cut, job.seed, f"{job.name}/cut", views, begin)
+
+
+def feed(job: Job, order: Batches, plan: Plan, cuts: Cuts | None, more: More | None = None) -> tuple[Resident, Batches]:
+    """The training images and observed labels in the devices' memory, or the images with the batches (`data.feed`)."""
+    return fed(job.dataset.train_images, job.dataset.observed, order, plan.total, job.workers, cuts, more)
 
 
 def order(
@@ -156,11 +192,38 @@ def order(
     )
 
 
+def run(job: Job, network: Training[Any], section: Section) -> dict[str, Any]:
+    """A stage of one network: made ready, trained, finished; returns its summary."""
+    ready = network.prepare(job, section)
+    followed = network.follow(job, section, ready)
+    return followed.finish(run_training(job, ready, followed.monitor))
+
+
 def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dict[str, float]]) -> Trained:
     """The loop, with this job's checkpoints, metrics file and signals."""
-    checkpoints = Checkpoints(job.directory / CHECKPOINTS, job.card)
-    writer = Writer(job.directory, job.tensorboard)
-    return train(job.name, ready, job.devices, checkpoints, writer, evaluate, job.interrupts)
+    checkpoints, writer = kept_by(job, ready)
+    watch = Watch(job.name, job.host_log, job.trace)
+    if not isinstance(ready.batches, Stream):
+        return train(job.name, ready, job.devices, checkpoints, writer, evaluate, job.interrupts, watch)
+    try:
+        trained = train(job.name, ready, job.devices, checkpoints, writer, evaluate, job.interrupts, watch)
+        return trained._replace(waited=ready.batches.waited)
+    finally:
+        ready.batches.close()
+
+
+def kept_by(job: Job, ready: Prepared) -> tuple[Checkpoints, Writer]:
+    """The checkpoints and the metrics file of a training; its parameters are told of."""
+    parameters.tell(job.name, job.directory, ready.state.params)
+    checkpoints = Checkpoints(job.directory / CHECKPOINTS, job.card, ready.plan.keep_newest, ready.plan.keep_every)
+    return checkpoints, Writer(job.directory, job.trackers, job.name, _texts(job))
+
+
+def _texts(job: Job) -> dict[str, Any]:
+    """What the config says of the run and of this stage."""
+    texts = job.card.get("config", {})
+    own = texts.get(job.name.partition("/")[0], {})
+    return {**{name: text for name, text in texts.items() if not isinstance(text, Mapping)}, **own}
 
 
 def summed(networks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -181,5 +244,6 @@ def summarise(job: Job, trained: Trained, plan: Plan, results: dict[str, Any]) -
         **results,
         "train_seconds": trained.seconds,
         "images_per_second": trained.images_per_second,
+        **({} if trained.waited is None else {"seconds_waiting_for_images": round(trained.waited, 3)}),
         "params_sha256": arrays_sha256(flatten([state.params, state.batch_stats, state.method, state.target])),
     }

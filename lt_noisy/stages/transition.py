@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy import files
+from lt_noisy import files, processes
 from lt_noisy.config.fields import spec, stage_ref
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.transition import TRANSITIONS, TransitionEstimator, describe
@@ -44,7 +44,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     dataset = job.dataset
     probabilities = read_arrays(job, job.inputs["init"].directory, "label_quality", "probabilities")
     try:
-        estimate = section.estimator.estimate(probabilities, dataset.observed, dataset.clean)
+        estimate = processes.once(lambda: section.estimator.estimate(probabilities, dataset.observed, dataset.clean))
     except UserError as error:
         raise UserError(f"config.{job.name}.estimator: {error}") from None
     files.write_arrays(

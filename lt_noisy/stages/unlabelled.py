@@ -5,6 +5,7 @@ Apart from the stage, because `supervised` reads these and the stage reads `supe
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from lt_noisy import files
 from lt_noisy.config.fields import plain, spec
 from lt_noisy.data.by_class import one_hot
+from lt_noisy.data.images import Images, Stored, joined
 from lt_noisy.data.pools import IRRELEVANT, POOLS, Own, Unlabelled, draw
-from lt_noisy.data.sources.base import Load, Split
+from lt_noisy.data.sources.base import Load, Split, split_images
 from lt_noisy.errors import UserError
 from lt_noisy.stages.base import Input, Job
 
@@ -52,7 +54,7 @@ class Extra(NamedTuple):
       kept: bool [M], whether an image is to be trained on.
     """
 
-    images: np.ndarray
+    images: Images
     targets: np.ndarray
     kept: np.ndarray
 
@@ -73,9 +75,10 @@ def pool(job: Job, section: Pool, name: str) -> Split:
         raise UserError(f"config.{name}: {error}") from None
 
 
-def images(drawn: Split) -> np.ndarray:
-    """All images of a pool, uint8 [M, H, W, C]."""
-    return drawn.images(np.arange(len(drawn.ids)))
+def images(job: Job, drawn: Split) -> Images:
+    """All images of a pool, uint8 [M, H, W, C]; they stay on the disk where those of the run do."""
+    every = np.arange(len(drawn.ids))
+    return split_images(drawn, every, isinstance(job.training_set.train_images, Stored))
 
 
 def size(job: Job, stage: Input) -> int:
@@ -83,9 +86,26 @@ def size(job: Job, stage: Input) -> int:
     return len(pool(job, stage.section, stage.directory.name).ids)
 
 
-def write(directory: pathlib.Path, drawn: Split, assigned: PseudoLabels) -> None:
-    """Writes `pseudo_labels.npz` (ids [M], targets, kept, confidence)."""
+def has_pictures(job: Job, stage: Input) -> bool:
+    """Whether the images of that pool are made of whole pictures, parts of which can be read."""
+    return pool(job, stage.section, stage.directory.name).read_cut is not None
+
+
+def write(directory: pathlib.Path, drawn: Split, assigned: PseudoLabels, class_names: Sequence[str]) -> None:
+    """Writes `pseudo_labels.npz` (ids [M], targets, kept, confidence), and a `pseudo_labels.csv` of images in files.
+
+    That has a line for each: file, class, probability of the class, and whether the image is kept (1 or 0).
+    """
     files.write_arrays(directory / "pseudo_labels.npz", ids=drawn.ids, **assigned._asdict())
+    if not drawn.files:
+        return
+    hard = assigned.targets if assigned.targets.ndim == 1 else assigned.targets.argmax(-1)
+    rows = zip(drawn.files, hard, assigned.confidence, assigned.kept, strict=True)
+    files.write_table(
+        directory / "pseudo_labels.csv",
+        ("file", "class", "probability", "kept"),
+        ((file, class_names[label], f"{probability:.4f}", int(kept)) for file, label, probability, kept in rows),
+    )
 
 
 def read(job: Job, stage: Input) -> Extra:
@@ -98,7 +118,7 @@ def read(job: Job, stage: Input) -> Extra:
     ids, targets, kept = files.load_arrays(path, "ids", "targets", "kept")
     if not np.array_equal(ids, drawn.ids):
         raise UserError(f"config.{job.name}: {path} is of another pool")
-    return Extra(images(drawn), targets, kept)
+    return Extra(images(job, drawn), targets, kept)
 
 
 class Examples(NamedTuple):
@@ -110,7 +130,7 @@ class Examples(NamedTuple):
       kept: bool [N], False for pseudo-labels that were not kept: they are never in a batch.
     """
 
-    images: np.ndarray
+    images: Images
     targets: np.ndarray
     kept: np.ndarray
 
@@ -137,7 +157,7 @@ def examples(job: Job) -> Examples:
     if extra.targets.ndim == 2:
         observed = one_hot(observed, dataset.num_classes)
     return Examples(
-        np.concatenate([dataset.train_images, extra.images]),
+        joined(dataset.train_images, extra.images),
         np.concatenate([observed, extra.targets]),
         np.concatenate([every, extra.kept]),
     )

@@ -3,6 +3,9 @@
 `directory/00000120/` holds the arrays of step 120 by dotted name, `directory/00000120.json` its card. The
 card is written first and Orbax commits by rename, so a directory with its final name is whole. Orbax restores a
 flipped bit without a word; the card does not.
+
+Of several processes the first alone writes and reads, and tells the others what it has read: the state is equal in all
+of them, and of Orbax's own barriers, in which a lost process is waited for, none is needed.
 """
 
 import asyncio
@@ -22,6 +25,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lt_noisy import processes
 from lt_noisy.errors import UserError, first_line, say
 from lt_noisy.files import MIB, write_json
 from lt_noisy.hashing import array_sha256
@@ -30,6 +34,10 @@ from lt_noisy.training.state import flatten, unflatten
 PyTree = Any
 
 CHECKPOINTS, WEIGHTS = "checkpoints", "weights"  # of a stage, or of one of its networks; see `prune` for the second
+
+_CLOSED = ("Event loop is closed", "cannot schedule new futures after")  # what a thread that comes late runs into
+# How asyncio's log says that nobody waits any more for what failed, or never ended.
+_ABANDONED = ("Task was destroyed but it is pending", "Task exception was never", "Future exception was never")
 
 
 def _card_sha256(card: Mapping[str, Any]) -> str:
@@ -66,31 +74,49 @@ def _os_error(error: Exception) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax waits for no other process."""
+    if processes.count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="lt_noisy")
+
+
 def _restore(path: pathlib.Path) -> dict[str, np.ndarray]:
     """What `ocp.StandardCheckpointer` saved at `path`."""
     handlers = ocp.type_handlers.create_type_handler_registry(
         (np.ndarray, _WholeReads()),
         (jax.Array, ocp.type_handlers.ArrayHandler()),  # there is none to read, but Orbax warns without
     )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)) as checkpointer:
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers, multiprocessing_options=_alone())
+    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
         return checkpointer.restore(path.absolute())
 
 
-def _silence_late_calls() -> None:
-    """Threads of TensorStore still call the event loop of a save that failed, which is closed: 100 lines of nothing.
+def _came_late(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith(_CLOSED)
 
-    They come at any time after the failure, from no code of ours that could catch them.
+
+def _of_a_failed_save(record: logging.LogRecord) -> bool:
+    return _came_late(record.exc_info[1] if record.exc_info else None) or str(record.msg).startswith(_ABANDONED)
+
+
+def _silence_late_calls() -> None:
+    """Threads and tasks of a save that failed end after its event loop, which is closed: 100 lines of nothing.
+
+    They come at any time after the failure, by Python's hooks and by the loggers of its libraries, from no code of
+    ours that could catch them. What the save raised comes up in `wait`.
     """
     told = sys.unraisablehook
     if getattr(told, "__name__", "") == "_without_late_calls":
         return
 
     def _without_late_calls(unraisable: Any) -> None:
-        error = unraisable.exc_value
-        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        if not _came_late(unraisable.exc_value):
             told(unraisable)
 
     sys.unraisablehook = _without_late_calls
+    for library in ("asyncio", "concurrent.futures"):
+        logging.getLogger(library).addFilter(lambda record: not _of_a_failed_save(record))
 
 
 class Checkpoints:
@@ -100,11 +126,12 @@ class Checkpoints:
       directory: where they are; made when the first is saved.
       card: what every card of this run says (config, versions, cores, manifest).
       keep: how many whole checkpoints to keep beside the one being written.
+      every: the first one in each stretch of so many steps is kept, too, as a lasting one; 0: none is.
     """
 
-    def __init__(self, directory: pathlib.Path, card: Mapping[str, Any], keep: int = 2):
-        self.directory, self.card, self.keep = directory.absolute(), card, keep
-        self._checkpointer = ocp.StandardCheckpointer()
+    def __init__(self, directory: pathlib.Path, card: Mapping[str, Any], keep: int = 2, every: int = 0):
+        self.directory, self.card, self.keep, self.every = directory.absolute(), card, keep, every
+        self._checkpointer = ocp.StandardCheckpointer(multiprocessing_options=_alone()) if processes.first() else None
         self._saving = ""  # what is being written, for an error
         self._failed = False  # whether that was told as an error
         _silence_late_calls()
@@ -129,15 +156,19 @@ class Checkpoints:
         Raises:
           OSError: see `wait`.
         """
+        if self._checkpointer is None:
+            return
         self.wait()
         self.directory.mkdir(parents=True, exist_ok=True)
         older = [s for s in self.steps() if s < step]  # a newer one is corrupt: the run fell back behind it
         for old in older[: -self.keep]:
-            remove(self.directory, old)
+            if not lasting(self.directory, old):
+                remove(self.directory, old)
         if self._path(step).exists():  # a corrupt one that the run has passed again
             remove(self.directory, step)
         arrays = flatten(tree)
-        card = {**self.card, "step": step, "seconds": seconds}
+        begins = self.every > 0 and step // self.every > max(older, default=0) // self.every
+        card = {**self.card, "step": step, "seconds": seconds, "lasting": begins}
         card["arrays"] = {name: array_sha256(array) for name, array in arrays.items()}
         size = sum(np.asarray(array).nbytes for array in arrays.values()) / MIB
         self._saving = f"the checkpoint of step {step} ({size:.1f} MiB) cannot be written"
@@ -152,11 +183,14 @@ class Checkpoints:
         Raises:
           OSError: it could not be written, such as for want of room; the checkpoints before it are as they were.
         """
-        with self._errors():
-            self._checkpointer.wait_until_finished()
+        if self._checkpointer is not None:
+            with self._errors():
+                self._checkpointer.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then stops the writing thread. After a save that failed, which was told, nothing more is raised."""
+        if self._checkpointer is None:
+            return
         if not self._failed:
             with self._errors():
                 self._checkpointer.close()
@@ -177,17 +211,24 @@ class Checkpoints:
                 raise
             raise OSError(number, f"{self._saving}: {os.strerror(number)}", str(self.directory)) from None
 
-    def latest(self, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+    def latest(self, template: PyTree, at_most: int | None = None) -> tuple[PyTree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, in the shape of `template`, and its card; None without one.
 
         Any error with a newer one (truncated, deleted, a flipped bit) is printed, and the one before is tried.
 
+        Args:
+          template: the tree.
+          at_most: of the steps up to this one; None: of all.
+
         Raises:
           UserError: there are checkpoints, and none can be used.
         """
+        return processes.once(lambda: self._latest(template, at_most))
+
+    def _latest(self, template: PyTree, at_most: int | None) -> tuple[PyTree, dict[str, Any]] | None:
         sweep(self.directory)
         steps = self.steps()
-        for step in reversed(steps):
+        for step in reversed([step for step in steps if at_most is None or step <= at_most]):
             try:
                 flat, card = read(self._path(step))
                 if card.get("identity") != self.card.get("identity"):
@@ -214,6 +255,14 @@ def committed(directory: pathlib.Path) -> list[int]:
     """Steps with a committed checkpoint in `directory`, oldest first."""
     names = [p.name for p in directory.iterdir() if p.is_dir()] if directory.exists() else []
     return sorted(int(name) for name in names if name.isdigit())
+
+
+def lasting(directory: pathlib.Path, step: int) -> bool:
+    """Whether the checkpoint was saved as one that is kept beside the newest ones."""
+    try:
+        return bool(json.loads((directory / f"{step:08d}.json").read_text()).get("lasting"))
+    except (OSError, ValueError):
+        return False
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -247,6 +296,10 @@ def final(network: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       UserError: there is none, or it cannot be used.
     """
+    return processes.once(lambda: _final(network))
+
+
+def _final(network: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     directory = network / (WEIGHTS if committed(network / WEIGHTS) else CHECKPOINTS)
     steps = committed(directory)
     if not steps:

@@ -7,6 +7,9 @@ of the signal at once, by `signal.set_wakeup_fd`.
 
 To leave at once is `os._exit`: no `finally`, no shutting down of libraries under work that is under way. It loses
 nothing that a kill would not lose: every file is put in place by rename and locks go with the process.
+
+Of several processes none may stop by itself: SIGTERM is left to JAX, which has all of them come to the same call of
+`processes.poll` and stop there, with 143; a first Ctrl-C or hang-up of one is passed on as its SIGTERM.
 """
 
 import contextlib
@@ -16,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from lt_noisy import processes
 from lt_noisy.errors import say
 
 # A hang-up, when a terminal goes, would else leave the processes of a sweep behind.
@@ -35,8 +39,12 @@ def leave_on_signals() -> None:
 
 
 def _handle(handler: Callable[[int, object], object]) -> dict[int, object]:
-    """Installs the handler, but for a SIGHUP that is ignored (as under nohup); returns those before."""
+    """Installs the handler, but for a SIGHUP that is ignored (as under nohup); returns those before.
+
+    JAX's handler of SIGTERM, where it has one, stays: one of Python's would take its place.
+    """
     heard = [n for n in EXIT_CODES if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    heard = [n for n in heard if n != signal.SIGTERM or processes.count() == 1]
     return {number: signal.signal(number, handler) for number in heard}
 
 
@@ -51,7 +59,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.pending: int | None = None
         self.before_leaving: Callable[[], object] = lambda: None
-        self._deferred = False
+        self._deferred = self._passed_on = False
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -65,7 +73,8 @@ class Interrupts:
         fd_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         before = _handle(lambda number, frame: None)
         try:
-            yield
+            with processes.heed(self._stop_together):
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
@@ -98,11 +107,22 @@ class Interrupts:
                 continue
             if number == signal.SIGHUP:
                 _silence(terminals)
+            if processes.count() > 1 and not self._passed_on:
+                self._passed_on = True
+                os.kill(os.getpid(), signal.SIGTERM)
+                continue
             if not self._put_off(number):
                 self.before_leaving()
                 leave_now(number)
-            with contextlib.suppress(OSError, ValueError):
-                say("stopping: finishing the step and saving (once more to stop at once)")
+            _say_stopping()
+
+    def _stop_together(self) -> None:
+        """All processes have come here, for a SIGTERM that one of them got."""
+        if self._put_off(signal.SIGTERM):
+            _say_stopping()
+        elif not self._deferred:
+            self.before_leaving()
+            processes.leave(EXIT_CODES[signal.SIGTERM])
 
     def _put_off(self, number: int) -> bool:
         """Whether the signal is left to the block of `deferred`: it is the first one there."""
@@ -111,6 +131,11 @@ class Interrupts:
                 return False
             self.pending = number
             return True
+
+
+def _say_stopping() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        say("stopping: finishing the step and saving (once more to stop at once)")
 
 
 def _silence(terminals: list[int]) -> None:

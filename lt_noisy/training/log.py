@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from lt_noisy.errors import say
 from lt_noisy.training import parallel
 from lt_noisy.training.progress import Stopwatch
@@ -50,7 +52,7 @@ class Log:
             return
         (first, last, totals, evaluated), self._held = self._held, None
         sums = self.finite(first, last, totals)
-        values = {**means({name: pair for name, pair in sums.items() if name != "nonfinite"}), **evaluated}
+        values = {**_figures(sums), **evaluated}
         self._writer.write(last, {**values, "seconds": self._stopwatch.seconds()})
         say(self._stopwatch.line(last, self._total, values))
 
@@ -61,5 +63,16 @@ class Log:
           UserError: one of them had a loss or gradient that is not finite.
         """
         sums = self._devices.fetch(totals)
-        refuse_nonfinite(sums, first, last, self._name)
+        for number, one in enumerate(sums if isinstance(sums, tuple) else (), 1):
+            refuse_nonfinite(one, first, last, f"{self._name}, number {number} of them")
+        if isinstance(sums, Mapping):
+            refuse_nonfinite(sums, first, last, self._name)
         return sums
+
+
+def _figures(sums: Any) -> dict[str, Any]:
+    """{name: mean} of totals; of those of several seeds a mean for each, [S]."""
+    if isinstance(sums, tuple):
+        each = [_figures(one) for one in sums]
+        return {name: np.array([figures[name] for figures in each]) for name in each[0]}
+    return means({name: pair for name, pair in sums.items() if name != "nonfinite"})

@@ -8,22 +8,28 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from lt_noisy import processes
 from lt_noisy.data.batches import Batches, Epoch, grouped
 from lt_noisy.errors import UserError, say
 from lt_noisy.revision import describe
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
+from lt_noisy.training.host_log import HostLog
 from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.training.log import Log
 from lt_noisy.training.progress import Stopwatch
 from lt_noisy.training.state import TrainState
+from lt_noisy.training.watch import Watch
 from lt_noisy.training.writer import Writer
 
 PyTree = Any
 
 
 class Plan(NamedTuple):
-    """The lengths of a stage in steps, all but the epoch's multiples of `steps_per_call`."""
+    """The lengths of a stage in steps, all but the epoch's multiples of `steps_per_call`.
+
+    `keep_newest` and `keep_every` are of `Checkpoints`.
+    """
 
     total: int
     log_every: int
@@ -32,6 +38,8 @@ class Plan(NamedTuple):
     steps_per_call: int
     batch_size: int
     epoch: Epoch
+    keep_newest: int = 2
+    keep_every: int = 0
 
     @property
     def examples_seen(self) -> int:
@@ -81,12 +89,14 @@ class Trained(NamedTuple):
       device_state: the same on the devices.
       seconds: training time over all restarts, without compilation of the first call.
       images_per_second: of this process, without evaluation, saving and the first call; 0 if it took no step.
+      waited: seconds of this process that went into waiting for streamed images; None where they are in memory.
     """
 
     state: TrainState
     device_state: TrainState
     seconds: float
     images_per_second: float
+    waited: float | None = None
 
 
 def train(
@@ -97,6 +107,7 @@ def train(
     writer: Writer,
     evaluate: Callable[[TrainState], dict[str, float]],
     interrupts: Interrupts,
+    watch: Watch | None = None,
 ) -> Trained:
     """Runs the phases' steps from the newest checkpoint (or from the initial state) to the end of the plan.
 
@@ -106,6 +117,7 @@ def train(
     Args:
       name: the stage, for messages.
       evaluate: device state -> numbers for the metrics file, every `plan.eval_every` steps and at the end.
+      watch: what else is said of the steps; nothing, unless given.
 
     Raises:
       UserError: a loss or gradient that is not finite, with the range of steps; a checkpoint of a step that the plan
@@ -115,26 +127,32 @@ def train(
     plan = ready.plan
     empty = parallel.zeros(ready.phases[0].step, ready.state, ready.data, ready.batches(0))
     host, step, seconds = _restore(name, {"state": ready.state, "totals": empty}, plan, checkpoints)
-    writer.truncate(step)
+    writer.begin(step)
 
     data, state, totals = (devices.replicate(tree) for tree in (ready.data, host["state"], host["totals"]))
     stopwatch = Stopwatch(name, seconds)
     log = Log(name, plan.total, devices, writer, stopwatch)
+    watch = watch or Watch(name, HostLog())
+    watch.begin(step, plan.total, plan.steps_per_call, stopwatch)
     call = _compile(ready.phases, plan.steps_per_call, devices, stopwatch)
     first = step - step % plan.log_every + 1  # of the steps that `totals` adds up
-    stopping = False
+    stopping = finished = False
     try:
         with interrupts.deferred(), jax.transfer_guard("disallow"):
             while step < plan.total and not stopping:
                 if ready.refresh is not None:
                     log.flush()  # nothing is made of a state before it is known to be finite
                     state = ready.refresh(step, state)
-                batch = grouped(ready.batches, step, plan.steps_per_call)
+                watch.before(step, state.step)
+                with watch.waiting():
+                    batch = grouped(ready.batches, step, plan.steps_per_call)
                 state, totals = call(step, state, totals, data, batch)
                 step += plan.steps_per_call
                 log.flush()  # of steps before this call, while it runs
                 stopwatch.called(state.step, plan.steps_per_call, _examples(batch))
+                watch.called(state.step)
 
+                processes.poll()
                 # Read once: a signal that comes later in this round stops the next one, after its save.
                 stopping = interrupts.pending is not None
                 last = step == plan.total
@@ -150,6 +168,7 @@ def train(
                 if logging:
                     log.add(first, step, totals, evaluated)
                     first, totals = step + 1, devices.replicate(empty)
+                    watch.line(step, state.step)
                 elif evaluating:
                     log.add_evaluation(step, evaluated)
                 if evaluating or saving:
@@ -159,11 +178,15 @@ def train(
                         tree = {"state": devices.fetch(state), "totals": log.finite(first, step, totals)}
                         writer.sync()
                         checkpoints.save(step, tree, stopwatch.seconds())
+                    watch.event("saving", step)
             checkpoints.wait()
+            watch.event("stopped" if stopping else "finished", step)
             if stopping and step < plan.total:
                 say(f"{name}: saved at step {step} of {plan.total}; the same command goes on from there")
+        finished = True
     finally:
-        writer.close()
+        watch.close()
+        writer.close(finished)
         checkpoints.close()
     return Trained(devices.fetch(state), state, stopwatch.seconds(), stopwatch.rate())
 
@@ -195,9 +218,10 @@ def _compile(
     return call
 
 
-def _examples(batch: dict[str, np.ndarray]) -> int:
-    """Examples of a call, over all its steps: each array of a batch holds one number for each."""
-    return next(iter(batch.values())).size
+def _examples(batch: Any) -> int:
+    """Examples of a call, over all its steps, seeds and processes: each array of a batch holds one number for each."""
+    batches = batch if isinstance(batch, tuple) else (batch,)
+    return sum(next(iter(one.values())).size for one in batches) * processes.count()
 
 
 def _restore(
@@ -206,7 +230,7 @@ def _restore(
     """The newest checkpoint (state and totals on the host), its step and the training time so far; else `initial`."""
     restored = checkpoints.latest(initial)
     if restored is None:
-        return initial, 0, 0.0
+        return processes.once(lambda: initial), 0, 0.0  # hosts that differ would begin with other bits
     host, card = restored
     step = card["step"]
     say(f"{name}: resuming from step {step} of {plan.total}")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
 
 from lt_noisy.errors import say
 
@@ -60,13 +61,13 @@ class Stopwatch:
         return round(self.images / self.running(), 1) if self.steps else 0.0
 
     def line(self, step: int, total: int, values: Mapping[str, float]) -> str:
-        """The progress line after `step`; the speed is that since the last line."""
+        """The progress line after `step`, of the mean over seeds; the speed is that since the last line."""
         now = time.perf_counter()
         then, steps, images, idle = self.last_line
         taken, done, seen = (now - then) - (self.idle - idle), self.steps - steps, self.images - images
         self.last_line = (now, self.steps, self.images, self.idle)
         ordered = sorted(values, key=lambda name: (name != "loss", name))
-        shown = "  ".join(f"{name} {values[name]:.4g}" for name in ordered if name != "grad_norm")
+        shown = "  ".join(f"{name} {np.mean(values[name]):.4g}" for name in ordered if name != "grad_norm")
         line = f"{self.name} {step}/{total} ({100 * step // total}%)  {shown}"
         if not done:  # the first call alone, which compiled
             return line

@@ -1,4 +1,4 @@
-"""What a finished stage keeps of its checkpoints: all, the last, or the weights of the last alone.
+"""What a finished stage keeps of its checkpoints: all, the last and the lasting, or the weights of the last alone.
 
 A kill at any moment leaves a stage that goes on or stands finished. `write_weights` comes before the summary that marks
 a stage as finished, `prune` after it, and whoever finds it finished later prunes again. Readers of finished stages see
@@ -9,7 +9,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from lt_noisy.training.checkpoint import CHECKPOINTS, WEIGHTS, Checkpoints, committed, final, remove, sweep
+from lt_noisy.training.checkpoint import CHECKPOINTS, WEIGHTS, Checkpoints, committed, final, lasting, remove, sweep
 
 KEEPS = ("last", "weights", "all")
 _READ_LATER = ("state.params.", "state.batch_stats.")  # all that later stages read of an earlier one
@@ -55,4 +55,5 @@ def prune(stage_directory: pathlib.Path, keep: str) -> None:
             shutil.rmtree(network / CHECKPOINTS, ignore_errors=True)
         if keep == "last":
             for step in steps[:-1]:
-                remove(network / CHECKPOINTS, step)
+                if not lasting(network / CHECKPOINTS, step):
+                    remove(network / CHECKPOINTS, step)

@@ -1,4 +1,4 @@
-"""Metrics on their way out: (sum, count) trees to numbers, JSON lines always, TensorBoard when asked."""
+"""Metrics on their way out: (sum, count) trees to numbers, JSON lines always, trackers when asked."""
 
 import contextlib
 import json
@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from lt_noisy import processes
 from lt_noisy.errors import UserError
 from lt_noisy.files import naming, replacing
+from lt_noisy.training.trackers import Tracked, Trackers, Tracking, none
 
 
 def means(totals: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
@@ -29,49 +31,67 @@ def refuse_nonfinite(totals: Mapping[str, tuple[Any, Any]], first: int, last: in
 
 
 class Writer:
-    """`metrics.jsonl` in `directory`, each step once, and TensorBoard files beside it when asked."""
+    """`metrics.jsonl` in `directory`, each step once, and what `trackers` hold.
 
-    def __init__(self, directory: pathlib.Path, tensorboard: bool):
+    Of several processes the first alone writes.
+
+    Args:
+      name: of the stage or network, for the trackers.
+      config: its texts, for the trackers.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        trackers: Trackers = none(),  # noqa: B008 (a constant)
+        name: str = "",
+        config: Mapping[str, Any] = {},
+    ):
         self.path = directory / "metrics.jsonl"
-        self._tensorboard = _tensorboard(directory) if tensorboard else None
+        self._trackers, self._name, self._config = trackers, name, config
+        self._tracking: Tracking | None = None
 
-    def truncate(self, step: int) -> None:
-        """Drops what a killed run wrote after `step` (and a half-written line), before going on from there."""
-        if not self.path.exists():
+    def begin(self, step: int) -> None:
+        """Drops what a killed run wrote after `step` (and a half-written line) and goes on from there.
+
+        Raises:
+          UserError: a tracker cannot be opened.
+        """
+        if not processes.first():
             return
-        lines = []
+        told = self._truncate(step) if self.path.exists() else 0
+        run = Tracked(self._name, self.path.parent, self._config, step, told)
+        self._tracking = Tracking(self._trackers, run)
+
+    def _truncate(self, step: int) -> int:
+        """Drops the lines of steps after `step`; returns the last step that there was."""
+        kept, last = [], 0
         for line in self.path.read_text().splitlines():
             with contextlib.suppress(ValueError):
-                if json.loads(line)["step"] <= step:
-                    lines.append(line + "\n")
+                last = json.loads(line)["step"]
+                if last <= step:
+                    kept.append(line + "\n")
         with replacing(self.path, "w") as file:
-            file.writelines(lines)
+            file.writelines(kept)
+        return last
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one line; a value that is not finite becomes null."""
+        if not processes.first():
+            return
         clean = {k: v if np.isfinite(v) else None for k, v in values.items()}
         with naming(self.path), open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **clean}) + "\n")
-        if self._tensorboard is not None:
-            self._tensorboard.write_scalars(step, {k: v for k, v in clean.items() if v is not None})
+        if self._tracking is not None:
+            self._tracking.write(step, {k: v for k, v in clean.items() if v is not None})
 
     def sync(self) -> None:
         """Brings the lines so far to the disk: a checkpoint that is saved after them must not outlive them."""
-        if self.path.exists():
+        if processes.first() and self.path.exists():
             with naming(self.path), open(self.path, "a") as file:
                 os.fsync(file.fileno())
 
-    def close(self) -> None:
-        """Flushes what is buffered."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
-
-def _tensorboard(directory: pathlib.Path):
-    try:  # imports TensorFlow: seconds, and an extra
-        from clu import metric_writers
-    except ImportError as error:
-        raise UserError(
-            f"config.tensorboard needs an extra that is not installed ({error.name}): pip install '.[tensorboard]'"
-        ) from None
-    return metric_writers.SummaryWriter(str(directory))
+    def close(self, finished: bool) -> None:
+        """Closes the trackers, which are told whether the training has ended."""
+        if self._tracking is not None:
+            self._tracking.close(finished)

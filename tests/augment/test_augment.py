@@ -9,6 +9,7 @@ from lt_noisy import augment, rng
 from lt_noisy.augment import base as aug
 from lt_noisy.augment import image_ops, operations, recipes
 from lt_noisy.config.spec import bind
+from lt_noisy.data.boxes import draw_box
 from lt_noisy.errors import UserError
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -89,9 +90,46 @@ def reference_box(shapes, place, size, area, aspect):
 def test_boxes_are_torchvisions(size, area, aspect):
     generator = np.random.default_rng(0)
     shapes, places = generator.random((64, 10, 2), np.float32), generator.random((64, 2), np.float32)
-    draw = jax.jit(jax.vmap(lambda s, p: jnp.stack(operations._draw_box(s, p, size, area, aspect))))
+    draw = jax.jit(jax.vmap(lambda s, p: jnp.stack(draw_box(s, p, size, area, aspect, jnp))))
     expected = [reference_box(s, p, size, area, aspect) for s, p in zip(shapes, places, strict=True)]
     np.testing.assert_array_equal(draw(shapes, places), expected)
+    cut = build(f"whole_crop({area[0]}, {area[1]}, {aspect[0]}, {aspect[1]})").cut  # the same on the host
+    drawn = [cut(np.append(s, p), size[1], size[0], 7) for s, p in zip(shapes, places, strict=True)]
+    assert drawn == [(left, top, width, height) for top, left, height, width in expected]
+
+
+def test_windows_reach_every_place_equally_often():
+    cut = build("whole_window(resize=8)").cut
+    boxes = [cut(draws, 24, 12, 4) for draws in np.random.default_rng(0).random((7 * 19 * 60, 22))]
+    assert {box[2:] for box in boxes} == {(6, 6)}  # 4 of 8 are 6 of 12
+    places, counts = np.unique([box[:2] for box in boxes], axis=0, return_counts=True)
+    assert len(places) == 7 * 19 and places.min() == 0 and places.max(0).tolist() == [18, 6]
+    assert counts.min() > 30 and counts.max() < 100
+    with pytest.raises(UserError, match="resize=8 is less than the width of the images, 9 pixels"):
+        cut(np.zeros(22), 24, 12, 9)
+
+
+def test_what_is_cut_as_it_is_read_comes_first():
+    x, key = image(), keys(1)[0]
+    op = build("compose(whole_crop(), flip(p=1.0))")
+    assert op.cut(np.full(22, 0.5), 10, 10, 4) and build("compose(flip(), crop())").cut is None
+    np.testing.assert_array_equal(op.train(key, x), x[:, ::-1])
+    np.testing.assert_array_equal(op.evaluate(x), x)
+    assert build("compose(compose(whole_window(), flip()), crop())").cut is not None
+    for text in ("compose(flip(), whole_crop())", "compose(whole_crop(), compose(whole_window(), flip()))"):
+        with pytest.raises(UserError, match="either comes first in compose"):
+            build(text)
+    for text in ("whole_crop(min_area=0)", "whole_crop(max_aspect=0.5)", "whole_window(resize=0)"):
+        with pytest.raises(UserError, match="must"):
+            build(text)
+
+
+def test_views_of_images_that_were_cut_for_each():
+    images = np.random.default_rng(0).integers(0, 256, (5, 2, 4, 4, 3), dtype=np.uint8)
+    op, key, positions = build("compose(whole_crop(), flip())"), rng.stream(0, "test"), jnp.arange(5)
+    cut = aug.views(op, key, images, positions)
+    for i, of in enumerate(cut):
+        np.testing.assert_array_equal(of, aug.views(op, key, images[:, i], positions)[i])
 
 
 def test_resized_crop_of_whole_square_is_identity():
@@ -256,8 +294,9 @@ def test_batches_are_scaled_from_uint8_only():
     for out in (aug.augment_batch(none, key, images, positions), aug.evaluate_batch(none, images)):
         np.testing.assert_allclose(np.ravel(out), [0, 0.2, 1], atol=1e-6)
     for call in (lambda x: aug.augment_batch(none, key, x, positions), lambda x: aug.evaluate_batch(none, x)):
-        with pytest.raises(TypeError, match="uint8"):
-            call(images / np.float32(255))
+        for other in (images / np.float32(255), images.reshape(3, 1), images.reshape(3, 1).astype(np.float16)):
+            with pytest.raises(TypeError, match="uint8"):
+                call(other)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +319,8 @@ def test_batches_are_scaled_from_uint8_only():
         ("normalise((0.5, 0.5), (1.0,))", "one number each"),
         ("normalise((), ())", "one number each"),
         ('normalise(("a",), (1.0,))', "one number each"),
+        ("noise(-0.1)", "sigma=-0.1"),
+        ("dropout(1.5)", "probability"),
         ("compose()", "at least one"),
         ("compose(flip(p=3.0))", "probability"),
     ],

@@ -12,6 +12,7 @@ from lt_noisy.config import command_line
 from lt_noisy.config.python_file import read_module
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.images import Stored
 from lt_noisy.data.pools import Own
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
@@ -84,6 +85,10 @@ from lt_noisy.training.interrupt import Interrupts
         ([*CONFIG, "--config.devices=9"], "9 asked for"),
         ([*CONFIG, "--config.keep=weight"], "config.keep is last or weights or all, not 'weight', did you mean"),
         ([*CONFIG, "--config.parallel=pjit"], "did you mean 'jit'"),
+        ([*CONFIG, "--profile=100"], "--profile=100: write FIRST:LAST or STAGE/FIRST:LAST"),
+        ([*CONFIG, "--profile=15:21"], "--profile: pretrain has 20 steps, and 15:21 goes beyond them"),
+        ([*CONFIG, "--config.trackers=tensorbord"], "did you mean 'tensorboard'"),
+        ([*CONFIG, "--config.pretrain.keep_newest=0"], "config.pretrain.keep_newest is at least 1, not 0"),
         ([*CONFIG, "--config.dataset=folder(path='/nowhere')"], "/nowhere"),
         ([*CONFIG, "--config.dataset=npz(path='/nowhere.npz')"], "/nowhere.npz"),
         ([*CONFIG, *NO_RECIPE, "--config.manifest=file(path='/nowhere')"], "/nowhere"),
@@ -123,7 +128,7 @@ def test_an_error_of_the_config_file_is_one_line_as_python_says_it(tmp_path, sou
 
 def test_overrides_come_in_any_order_and_the_last_config_counts():
     file = ROOT / "configs" / "digits_lt_noise.py"
-    config, _, name, _ = command_line.parse(["", "--config.seed=3", f"--config={file}", f"--config={file}:small"])
+    config, _, name, *_ = command_line.parse(["", "--config.seed=3", f"--config={file}", f"--config={file}:small"])
     assert config.seed == 3 and name == "digits_lt_noise-small" and config.pretrain.length == "epochs(2)"
 
 
@@ -165,7 +170,10 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
     names = tuple(map(str, range(classes)))
     split = Split(np.arange(3000), labels, lambda rows: images[rows % 300])
     source, own = Source(split, split, names), labels[:300]
-    dataset = Dataset(images, own, own, split.ids[:300], images[:9], labels[:9], names, source)
+    train_images = images
+    if any(getattr(stage.section, "augment", None) and stage.section.augment.cut for stage in resolved.stages):
+        train_images = Stored(split.images, np.arange(300), images.shape[1:], None, lambda rows, *_: 255 - images[rows])
+    dataset = Dataset(train_images, own, own, split.ids[:300], images[:9], labels[:9], names, source)
     devices = parallel.make("jit", 1)
     stages = [
         stage._replace(section=dataclasses.replace(stage.section, pool=Own.LEFT_OUT))  # no other data set is at hand
@@ -181,6 +189,13 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
             continue
         job = job._replace(inputs={})  # no checkpoint to start from here
         ready = stage.kind.prepare(job, stage.section)
+        if stage.section.augment.cut is not None:
+            batch = ready.batches(ready.phases[-1].begin)
+            cut = batch["images"] if batch["images"].ndim == 4 else batch["images"][:, 1]
+            np.testing.assert_array_equal(cut, 255 - images[batch["rows"]])
+            if stage.texts["kind"] == "mixnn":  # whose warm-up augments nothing
+                first = ready.batches(0)
+                np.testing.assert_array_equal(first["images"], images[first["rows"]])
         for phase in ready.phases:
             sums = parallel.zeros(phase.step, ready.state, ready.data, ready.batches(0))
             assert "loss" in sums

@@ -252,13 +252,14 @@ def test_human_labels_are_by_id(tmp_path, kind):
 
 def test_unusable_files_are_one_line(tmp_path):
     one = (np.zeros(1, np.int32), np.zeros(1, np.int64), 2, 0)
-    np.savez(tmp_path / "a.npz", worse=np.zeros(3))
+    np.savez(tmp_path / "a.npz", worse=np.full(3, 0.5), table=np.zeros((3, 3), int))
     np.save(tmp_path / "a.npy", np.zeros(3, int))
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 cut")
     cases = {
         f'human("{tmp_path}/none.npz", worse)': "does not exist",
-        f'human("{tmp_path}/a.npz", wors)': r"no array 'wors' \(it has worse\)",
-        f'human("{tmp_path}/a.npz", worse)': "must be integer",
+        f'human("{tmp_path}/a.npz", wors)': r"no array 'wors' \(it has worse, table\)",
+        f'human("{tmp_path}/a.npz", worse)': "entry 0 is 0.5, no whole number",
+        f'human("{tmp_path}/a.npz", table)': "must be integer",
         f'human("{tmp_path}/a.npy", worse)': r"no array 'worse' \(it has one array without a name\)",
         f'human("{tmp_path}/broken.npz", worse)': "not a readable array file",
         f'transition(path="{tmp_path}/a.npy")': "must be square",

@@ -142,6 +142,19 @@ def test_what_cannot_be_drawn():
     refused("images of the pool and of the run are 3x2x1 and 2x2x1; give", lambda: make_source(shape=(3, 2, 1)))
 
 
+def test_what_is_known_of_noisy_labels_counts_and_not_they():
+    def noisy(first=0):
+        source = make_source(first=first)
+        train = source.train
+        return source._replace(train=train._replace(labels=np.zeros_like(train.labels), clean=train.labels))
+
+    own = make_dataset(make_source(first=100))
+    for pool in (drawn(noisy, dataset=own, ratio=4.0), drawn(dataset=own._replace(source=noisy(100)), ratio=4.0)):
+        assert np.bincount(pool.labels).tolist() == [18, 9, 3]
+        np.testing.assert_array_equal(pool.labels, pool.ids % CLASSES)
+        np.testing.assert_array_equal(pool.clean, pool.labels)
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Eight grey pictures of 2x2 pixels, half of them in a sub-folder, and a file that is no image."""
@@ -212,3 +225,9 @@ def test_what_users_write():
     assert not inspect.signature(POOLS["left_out"]).parameters
     with pytest.raises(UserError, match="did you mean 'left_out'"):
         bind("leftout()", POOLS, "config.pseudo_label.pool")
+
+
+def test_of_a_file_that_cannot_be_read_no_argument_is_advised_that_there_is_not(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"a\.png cannot be read as an image: [^;]*$"):
+        drawn(bind(f"images(path='{tmp_path}')", POOLS, "pool"))

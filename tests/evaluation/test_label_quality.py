@@ -11,12 +11,9 @@ from helpers.tables import shown
 from scipy.stats import spearmanr
 from sklearn import metrics
 
-from lt_noisy.config.resolve import default, section
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
-from lt_noisy.evaluation.label_quality import confident_learning, quality, score
-from lt_noisy.runs import run
-from lt_noisy.stages import STAGES, cross_fit, supervised
+from lt_noisy.evaluation.label_quality import against_flags, confident_learning, quality, score
 from lt_noisy.stages.quality import write_quality
 
 OBSERVED = np.array([0, 0, 0, 0, 1, 1, 2, 2])
@@ -175,13 +172,15 @@ def test_every_stage_writes_what_it_says(tmp_path):
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(8, 3)).astype(np.float32)
     train = SimpleNamespace(ids=np.arange(24), files=tuple(f"cat/{i}.jpg" for i in range(24)))
+    flags = np.array([1, 0, -1, 0, 1, -1, 0, 0], np.int8)
     clean = np.array([0, 1, 1, 2, 1, 1, 2, 0])  # other counts than the observed labels have
     dataset = SimpleNamespace(
         ids=np.arange(8) * 3,
         observed=OBSERVED,
         clean=clean,
         num_classes=3,
-        class_names=("cat", "dog", "owl"),
+        flags=flags,
+        class_names=("cat", "dog", "=1+1"),
         source=SimpleNamespace(train=train),
     )
     job = SimpleNamespace(directory=tmp_path, dataset=dataset, seed=1, name="finetune")
@@ -191,7 +190,7 @@ def test_every_stage_writes_what_it_says(tmp_path):
     assert sorted(arrays) == sorted([*expected, "ids", "observed"])
     for name, array in {**expected, "ids": dataset.ids, "observed": OBSERVED}.items():
         np.testing.assert_array_equal(arrays[name], array)
-    lines = list(csv.reader((tmp_path / "suspects.csv").read_text().splitlines()))
+    lines = list(csv.reader((tmp_path / "suspects.csv").read_text(encoding="utf-8-sig").splitlines()))
     order = np.argsort(-expected["loss"])[: round(expected["wrong_probability"].sum())]
     wrong, flagged = clean != OBSERVED, np.isin(np.arange(8), order)
     order = order[expected["suggested"][order] != OBSERVED[order]]
@@ -199,9 +198,20 @@ def test_every_stage_writes_what_it_says(tmp_path):
     worst = order[0]
     names = dataset.class_names
     assert lines[1][:2] == [str(3 * worst), f"cat/{3 * worst}.jpg"]
-    assert lines[1][2:4] == [names[OBSERVED[worst]], names[expected["suggested"][worst]]]
+    inert = [name.replace("=", "'=") for name in (names[OBSERVED[worst]], names[expected["suggested"][worst]])]
+    assert lines[1][2:4] == inert and "'=1+1" in {cell for line in lines for cell in line}
     assert float(lines[1][4]) == pytest.approx(expected["wrong_probability"][worst], abs=1e-4)
     assert block.pop("out_of_sample") is False
+    said, known = block.pop("flags"), flags >= 0
+    assert said == {
+        "images": 6,
+        "wrong_labels": 2,
+        "auroc": pytest.approx(metrics.roc_auc_score(flags[known], expected["wrong_probability"][known])),
+        "average_precision": pytest.approx(
+            metrics.average_precision_score(flags[known], expected["wrong_probability"][known])
+        ),
+        "precision_at": {},
+    }
     confident = block.pop("confident_learning")
     assert (confident is None) == (importlib.util.find_spec("cleanlab") is None)
     groups = block.pop("groups")
@@ -226,25 +236,21 @@ def test_every_stage_writes_what_it_says(tmp_path):
     }
 
 
-def test_folds_are_stratified_and_follow_the_ids():
-    observed = np.repeat([0, 1, 2, 3], [103, 20, 3, 1])  # two classes with fewer images than folds
-    ids = np.random.default_rng(0).permutation(1000)[: len(observed)]
-    fold = cross_fit.assign_folds(observed, ids, 5, 0, "folds")
-    assert fold.dtype == np.int32
-    assert np.ptp(np.bincount(fold, minlength=5)) <= 1
-    for c in range(4):
-        assert np.ptp(np.bincount(fold[observed == c], minlength=5)) <= 1
-    assert np.bincount(fold).argmax() == 0  # the spare images: `check` looks at the smallest training set
-    order = np.random.default_rng(1).permutation(len(ids))
-    np.testing.assert_array_equal(cross_fit.assign_folds(observed[order], ids[order], 5, 0, "folds"), fold[order])
-    assert not np.array_equal(cross_fit.assign_folds(observed, ids, 5, 1, "folds"), fold)
-
-
-@pytest.mark.parametrize("folds", [-1, 1, 9])
-def test_number_of_folds_fits_the_data(folds):
-    job = SimpleNamespace(name="judge", dataset=SimpleNamespace(ids=np.arange(8)))
-    with pytest.raises(UserError, match=rf"config.judge.folds is 2 to 8, the number of images, not {folds}"):
-        cross_fit.check(job, SimpleNamespace(folds=folds))
+def test_the_head_of_the_list_against_published_flags():
+    suspicion = np.linspace(0, 1, 90)
+    flags = np.where(suspicion > 0.8, 1, 0)
+    flags[:30] = -1
+    arrays = {"wrong_probability": suspicion, "loss": suspicion}
+    found = against_flags(arrays, flags)
+    assert found["images"] == 60 and found["auroc"] == 1 and list(found["precision_at"]) == ["25", "50"]
+    assert found["precision_at"] == {"25": 18 / 25, "50": 18 / 50}
+    assert against_flags(arrays, np.full(90, -1)) == {
+        "images": 0,
+        "wrong_labels": 0,
+        "auroc": None,
+        "average_precision": None,
+        "precision_at": {},
+    }
 
 
 def test_report_shows_the_figures():
@@ -262,79 +268,3 @@ def test_report_shows_the_figures():
     block |= {"confident_learning": other, "out_of_sample": False}
     table = shown("cross_fit", label_quality=block)
     assert "in sample" in table and "25.00 % precision, - recall (7 images)" in table
-
-
-class _Killed(Exception):
-    pass
-
-
-def _config():
-    c = default()
-    c.dataset = "digits(test_per_class=120)"
-    c.noise = "symmetric(rate=0.3)"
-    c.model = "resnet8(width=4)"
-    c.devices = 1
-    c.stages = ("judge",)
-    c.judge = section(
-        "cross_fit", folds=2, length="steps(12)", batch_size=32, augment="none()", schedule="cosine(lr=0.1)"
-    )
-    return c
-
-
-def test_a_run_judges_every_label_by_a_network_that_has_not_seen_it(tmp_path, monkeypatch, capsys):
-    """Killed after the first fold and started again: that fold is not trained twice."""
-    seen, predicted = {}, {}
-    prepare, predict_logits = supervised.prepare, supervised.predict_logits
-
-    def watched_prepare(job, section):
-        seen[job.name] = job.dataset.ids
-        return prepare(job, section)
-
-    def watched_predict(job, net, augment):
-        if job.name == "judge/fold_1" and "judge/fold_1" not in predicted:
-            predicted[job.name] = None
-            raise _Killed
-        predict = predict_logits(job, net, augment)
-
-        def recorded(variables, images):
-            predicted[job.name] = predict(variables, images)
-            return predicted[job.name]
-
-        return recorded
-
-    monkeypatch.setattr(supervised, "prepare", watched_prepare)
-    monkeypatch.setattr(supervised, "predict_logits", watched_predict)
-    with pytest.raises(_Killed):
-        run.run(_config(), str(tmp_path))
-    metrics = [(tmp_path / f"judge/fold_{k}/metrics.jsonl").read_text() for k in range(2)]
-    assert not (tmp_path / "judge/label_quality.npz").exists()
-    first = predicted["judge/fold_0"]
-
-    run.run(_config(), str(tmp_path))
-    np.testing.assert_array_equal(predicted["judge/fold_0"], first)
-    assert [(tmp_path / f"judge/fold_{k}/metrics.jsonl").read_text() for k in range(2)] == metrics
-
-    manifest, arrays = np.load(tmp_path / "manifest.npz"), np.load(tmp_path / "judge/label_quality.npz")
-    np.testing.assert_array_equal(arrays["ids"], manifest["ids"])
-    np.testing.assert_array_equal(arrays["observed"], manifest["observed_labels"])
-    for k in range(2):
-        rows = arrays["fold"] == k
-        assert set(seen[f"judge/fold_{k}"]) == set(arrays["ids"][~rows])
-        expected = quality(predicted[f"judge/fold_{k}"], arrays["observed"][rows], seed=0)
-        for name in ("loss", "margin", "suggested", "probabilities"):
-            np.testing.assert_array_equal(arrays[name][rows], expected[name])
-
-    summary = json.loads((tmp_path / "judge/summary.json").read_text())
-    block = summary["label_quality"]
-    counts = np.bincount(manifest["clean_labels"], minlength=10)
-    told = score(arrays, manifest["observed_labels"], manifest["clean_labels"], counts)
-    assert {name: block[name] for name in told} == told
-    assert block["out_of_sample"] is True and block["folds"] == 2
-    assert summary["steps"] == 24 and [n["steps"] for n in summary["networks"]] == [12, 12]
-    assert summary["networks"][1]["held_out_images"] == (arrays["fold"] == 1).sum()
-    assert "precision" in capsys.readouterr().out
-
-
-def test_folds_take_no_stage_that_knows_labels():
-    """`init` is for `test_config.py`; what else a supervised stage may read is not there."""
-    assert set(STAGES["cross_fit"].inputs) == {"init"}

@@ -1,6 +1,7 @@
 """Runs main.py and kills its own process (SIGKILL) at a chosen moment: `killer.py MOMENT [main.py's arguments]`.
 
-The moments are places in the program, not times, so that the tests hit them every time.
+The moments are places in the program, not times, so that the tests hit them every time. Of several processes the one
+of number KILLED dies, of the environment.
 """
 
 import os
@@ -73,11 +74,14 @@ MOMENTS = {
     "between the last step and the summary": lambda: _on_replace("pretrain/summary.json"),
     "between stages": lambda: _on_replace("pretrain/summary.json", before=False),
     "between moves to an earlier round": lambda: _on_replace("earlier/2/joint", before=False),
+    "between the saves of two seeds": lambda: _on_call(checkpoint.Checkpoints, "save", 4),
     "in the second stage": lambda: _on_call(loop, "grouped", 30),
 }
 
 if __name__ == "__main__":
-    if sys.argv[1].startswith("before step "):  # counted over all stages, in this process
+    if os.environ.get("JAX_PROCESS_ID", "") != os.environ.get("KILLED", ""):
+        pass
+    elif sys.argv[1].startswith("before step "):  # counted over all stages, in this process
         _on_call(loop, "grouped", int(sys.argv[1].removeprefix("before step ")))
     else:
         MOMENTS[sys.argv[1]]()

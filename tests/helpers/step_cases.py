@@ -15,7 +15,7 @@ from lt_noisy import stages
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.collectives import AXIS
 from lt_noisy.config.spec import bind
-from lt_noisy.data.batches import Resident
+from lt_noisy.data.batches import Resident, own
 from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context, Method
 from lt_noisy.mixing import mixnn
@@ -220,13 +220,16 @@ def in_precision(tree: PyTree) -> PyTree:
 def three_steps(
     case: Case, devices: parallel.Jit | parallel.Pmap, call: Callable, weighted: bool
 ) -> tuple[list[dict[str, PyTree]], PyTree]:
-    """PARTS of the state after each of three calls of the compiled step, and the sums of all three."""
+    """PARTS of the state after each of three calls of the compiled step, and the sums of all three.
+
+    Of several processes each gives its part of the batches.
+    """
     start, data = in_precision((case.first, case.data))
     each = in_precision(batches(weighted, case.ascent_weights))
     totals = devices.replicate(parallel.zeros(case.step, start, data, each[0]))
     state, data = devices.replicate(start), devices.replicate(data)
     seen = []
-    for batch in each:
+    for batch in (own(each.__getitem__)(step) for step in range(len(each))):
         state, totals = call(state, totals, data, batch)
         seen.append({part: devices.fetch(getattr(state, part)) for part in PARTS})
     return seen, devices.fetch(totals)

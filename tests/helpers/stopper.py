@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from helpers.commands import HANGS
 
 import main
-from lt_noisy.runs import run
+from lt_noisy.runs import run, seeds
 from lt_noisy.stages import supervised, training
 from lt_noisy.training.checkpoint import Checkpoints
 
@@ -65,7 +65,7 @@ def _twice():
 
 
 MOMENTS = {
-    "in data loading": lambda: _before(run, "load", _stop_and_hang),
+    "in data loading": lambda: _before(seeds, "load", _stop_and_hang),
     "in a compilation": lambda: _before(training, "initial_state", _compile),
     "before the loop": lambda: _before(training, "initial_state", _stop_and_hang),
     "in an evaluation": lambda: _before(supervised, "classification", _stop),

@@ -18,8 +18,12 @@ def png(pixels):
     return out.getvalue()
 
 
-def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="array_record", version="1.0.0"):
-    """A prepared set in TFDS's own layout. splits: name -> list of (id bytes or None, pixels, label)."""
+def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="array_record", version="1.0.0", said=None):
+    """A prepared set in TFDS's own layout.
+
+    splits: name -> list of (id bytes or None, pixels, label).
+    said: split -> list of (another label, whether it is right).
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_generated_pb2 as proto
 
@@ -40,11 +44,15 @@ def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="arr
             Path(path).write_bytes(b"")
             continue
         writer = ArrayRecordWriter(path, "group_size:1")
-        for identity, pixels, number in examples:
+        for at, (identity, pixels, number) in enumerate(examples):
             example = proto.Example()
             feature = example.features.feature
             feature["image"].bytes_list.value.append(png(pixels))
             feature["label"].int64_list.value.append(number)
+            if said:
+                other, right = said[split][at]
+                feature["worse_label"].int64_list.value.append(other)
+                feature["is_clean"].int64_list.value.append(right)
             if identity is not None:
                 feature["id"].bytes_list.value.append(identity)
             writer.write(example.SerializeToString())
@@ -61,6 +69,11 @@ def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="arr
             "classLabel": {"numClasses": "3"},
         }
         (place / "label.labels.txt").write_text("cat\ndog\nemu\n")
+    if said:
+        features["worse_label"] = features["label"]
+        tensor = {"shape": {}, "dtype": "bool", "encoding": "none"}
+        features["is_clean"] = {"pythonClassName": module + "tensor_feature.Tensor", "tensor": tensor}
+        (place / "worse_label.labels.txt").write_text("cat\ndog\nemu\n")
     if any(identity is not None for examples in splits.values() for identity, _, _ in examples):
         features["id"] = {"pythonClassName": module + "text_feature.Text", "text": {}}
     (place / "features.json").write_text(

@@ -23,6 +23,7 @@ from jax.sharding import AxisType, PartitionSpec
 from lt_noisy import collectives
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
+from lt_noisy.losses import factory
 from lt_noisy.losses.table import LOSSES
 
 P = np.exp(log_p())
@@ -214,6 +215,18 @@ def test_a_memory_that_is_too_large_is_refused_before_it_is_allocated(text):
     with pytest.raises(UserError, match=rf"^{text}: a memory of {10**12} examples x {10**6} numbers takes .* GiB") as e:
         loss.init(huge)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "host", "where"), [(799, 10**9, "a device"), (None, 799, "the host"), (800, 800, "")]
+)
+def test_a_memory_takes_at_most_half_of_what_is_free(monkeypatch, device, host, where):
+    monkeypatch.setattr(factory.system, "device_bytes", lambda: device)
+    monkeypatch.setattr(factory.system, "available_bytes", lambda: host)
+    if not where:
+        return factory.check_memory("elr", 10, 10)
+    with pytest.raises(UserError, match=rf"10 examples x 10 numbers takes .* and {where} has .* may take half"):
+        factory.check_memory("elr", 10, 10)
 
 
 @pytest.mark.parametrize(

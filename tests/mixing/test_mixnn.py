@@ -14,6 +14,8 @@ from lt_noisy.collectives import AXIS
 from lt_noisy.config.fields import bind_section, new_section
 from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.feed import Cuts
+from lt_noisy.data.images import Stored
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
@@ -159,6 +161,7 @@ def job():
         dtype=np.float32,
         norm_axis=None,
         steps_per_call=1,
+        workers=0,
     )
 
 
@@ -259,3 +262,25 @@ def test_the_mixture_sees_the_losses_of_the_epochs_start(job):
         method=type(net).features_and_logits,
     )
     np.testing.assert_array_equal(state.method["neighbours"], nearest_in_set(np.asarray(features), 2))
+
+
+def test_neighbours_in_the_whole_set_are_cut_from_their_whole_pictures():
+    """By draws of their own for each neighbour, from the step on at which they are mixed."""
+
+    def part(rows, cut, draws):
+        return (50 * (rows % 5) + 40 * draws[:, 0]).astype(np.uint8).reshape(-1, 1, 1, 1)
+
+    images = Stored(lambda rows: np.zeros((len(rows), 1, 1, 1), np.uint8), np.arange(9), (1, 1, 1), None, part)
+    job = SimpleNamespace(dataset=SimpleNamespace(train_images=images))
+    section = SimpleNamespace(neighbours=SimpleNamespace(whole_set=True), correct_from=2)
+    near, cuts = stages.mixnn.Near(), Cuts(lambda *_: None, 0, "cut")
+    near.rows = np.array([[1, 2], [3, 3], [4, 0]])
+    more = stages.mixnn.near_images(job, section, 5, near, cuts)
+    batch = {"rows": np.array([1, 0])}
+    assert more(9, batch) == {}
+    found = more(10, batch)["near_images"]
+    assert found.shape == (2, 2, 1, 1, 1) and (found[..., 0, 0, 0] // 50 == [[3, 3], [1, 2]]).all()
+    assert found[0, 0] != found[0, 1] and (more(10, batch)["near_images"] == found).all()
+    assert (more(11, batch)["near_images"] != found).any()
+    whole = stages.mixnn.near_images(job, section, 5, near, None)
+    assert (whole(10, batch)["near_images"] == 0).all()

@@ -1,10 +1,10 @@
 """Makes `torch.npz`: what PyTorch and torchvision make of the inputs in `tests/helpers/published.py`, in float64.
 
-Run once, where there is PyTorch (the arrays here are of torch 2.13 and torchvision 0.28); no test imports it:
+Run once, where there is PyTorch (the arrays here are of torch 2.14 and torchvision 0.29); no test imports it:
 
     pip install torch torchvision && python tests/published/with_torch.py
 
-Optimisers, ResNet-18 and ResNet-34 and the image operations are PyTorch's own. The CIFAR ResNet, LDAM, SAM and MoCo are
+Optimisers, ResNet-18, -34, -50 and the image operations are PyTorch's own. The CIFAR ResNet, LDAM, SAM and MoCo are
 written here from their papers. Parameters are named and laid out as in lt_noisy, so that gradients compare as they are.
 """
 
@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.models import resnet18, resnet34
+from torchvision.models import resnet18, resnet34, resnet50
 from torchvision.transforms import functional as TF
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -92,7 +92,11 @@ def cifar_shapes(blocks, width):
 
 
 def torchvision_resnets():
-    for name, make, stem, size in (("resnet18", resnet18, "cifar", 8), ("resnet34", resnet34, "imagenet", 32)):
+    for name, make, stem, size in (
+        ("resnet18", resnet18, "cifar", 8),
+        ("resnet34", resnet34, "imagenet", 32),
+        ("resnet50", resnet50, "imagenet", 32),
+    ):
         net = make()
         net.fc = torch.nn.Identity()
         if stem == "cifar":

@@ -8,6 +8,7 @@ import textwrap
 import arguments
 import convolutions
 import cpu_peer
+import decode
 import jax
 import messy_folder
 import numpy as np
@@ -76,8 +77,8 @@ def test_sides_that_take_turns(tmp_path):
         textwrap.dedent(f"""
         import sys, time
         sys.path.insert(0, {str(ROOT / "benchmarks")!r})
-        from turns import serve
-        serve(lambda: time.sleep(0.01), lambda out: out)
+        from turns import serve, timed
+        serve(timed(lambda: time.sleep(0.01), lambda out: out))
         """)
     )
     side = turns.Side([sys.executable, str(script)])
@@ -125,6 +126,42 @@ def test_ratios_are_theirs_to_ours(monkeypatch):
     assert "| ResNet-20, supervised | 4 | 6 | 1.50 (1.50 to 1.50) | 2.50 (2.50 to 2.50) |" in cpu_peer.show([row])
     row = cpu_peer.compare("resnet20", 12, 1, 3, "python")
     assert row["ratio"] == 0.6 and cpu_peer.show([row]).splitlines()[-1].endswith("| 0.60 (0.60 to 0.60) |")
+
+
+def test_our_reader_of_photographs_and_its_ratios(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(decode, "FILES", 4)
+    monkeypatch.setattr(decode, "BATCH", 2)
+    (tmp_path / "photographs").mkdir()
+    decode.write_photographs(tmp_path / "photographs", 60)
+    once = decode.ours(tmp_path / "photographs")
+    first, second = once(), once()
+    assert first.shape == second.shape == (2, 224, 224, 3) and (first != second).any()
+
+    class Fixed:
+        def __init__(self, command):
+            self.taken = 3.0 if command[-2] == "tf" else 1.0 if command[-2] == "torch" else 2.0
+
+        def seconds(self):
+            return self.taken
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(decode, "Side", Fixed)
+    monkeypatch.setattr(decode, "version_of", lambda python, name: {"tensorflow": "2", "torch": "3"}[name])
+    decode.main(["decode.py", "--pairs=2", "--torch=other/python", f"--json={tmp_path / 'record.json'}"])
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert {row["side"]: row["ratios"] for row in record["rows"]} == {
+        "ours": [1, 1],
+        "tf_antialias": [1, 1],
+        "tf": [1.5, 1.5],
+        "torch": [0.5, 0.5],
+    }
+    assert record["versions"]["torch"] == "3" and "other" not in record["command"]
+    assert "| DataLoader (torchvision) | 2 | 0.50 (0.50 to 0.50) |" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no such interpreter: .*absent"):
+        monkeypatch.undo()
+        decode.main(["decode.py", f"--torch={tmp_path / 'absent'}"])
 
 
 def test_a_messy_folder_and_the_score_of_a_list(monkeypatch, capsys, tmp_path):

@@ -23,9 +23,10 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-def test_its_table_and_the_results_page_are_what_the_records_hold():
+def test_its_table_and_the_pages_are_what_the_records_hold():
     assert results_page.readme(README) == README
-    assert results_page.results() == (ROOT / "docs" / "results.md").read_text()
+    for name in results_page.PAGES:
+        assert results_page.page(name) == (ROOT / "docs" / f"{name}.md").read_text()
 
 
 def test_a_figure_of_no_record_is_an_error():

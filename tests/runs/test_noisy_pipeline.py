@@ -47,16 +47,22 @@ def test_held_out_examples_are_trained_on_by_no_stage(noisy):
 
 
 def test_memories_and_targets_resume_bit_for_bit(env, noisy, tmp_path):
-    """Killed with ELR's memory, and in MixNN's mixup and neighbour phases; one whole run in the end."""
+    """Killed with ELR's memory, and in MixNN's mixup and neighbour phases; one whole run in the end.
+
+    Streamed, while the reference had its images in memory: the same bits.
+    """
+    fed = "--config.feed=streamed(workers=3)"
     # Steps that each process takes before it dies: 6 of ELR, resumed at 4; then 8 + 8 + 4 + 8 and 6 of MixNN, twice.
     moments = ((6, "elr: first step"), (28 + 6, "elr: resuming from step 4"), (7, "mixnn: resuming from step 4"))
     for steps, resumed in moments:
-        killed = run(env, tmp_path, program=(KILLER, f"before step {steps}"), config=NOISY)
+        killed = run(env, tmp_path, fed, program=(KILLER, f"before step {steps}"), config=NOISY)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert resumed in killed.stdout
-    done = run(env, tmp_path, config=NOISY)
+    done = run(env, tmp_path, fed, config=NOISY)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     assert "mixnn: resuming from step 8 of 15" in done.stdout
+    assert "read from their source step by step by 3 thread(s)" in done.stdout
     for stage in TRAINED:
         ours, theirs = summary_of(tmp_path, stage), summary_of(noisy[0], stage)
         assert ours["params_sha256"] == theirs["params_sha256"]  # the method's state is in it

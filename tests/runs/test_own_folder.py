@@ -49,6 +49,6 @@ def test_a_grey_folder_with_names_that_are_no_text_runs_on_a_strict_ascii_termin
     summary = json.loads((tmp_path / "run" / "finetune" / "summary.json").read_text())
     assert sorted(summary["test"]["class_names"]) == sorted(NAMES)
     path = tmp_path / "run" / "finetune" / "suspects.csv"
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         for row in csv.DictReader(file):
             assert (folder / row["file"]).exists() and {row["label"], row["suggested"]} <= set(NAMES)

@@ -315,15 +315,20 @@ def test_a_finished_run_with_probes_is_skipped_and_one_killed_in_a_probe_goes_on
 
 
 def test_queue_target_and_weights_resume_bit_for_bit(env, self_supervised, tmp_path):
-    """Killed in MoCo, in BYOL, in rwSAM, in the second expert and in distillation; one whole run in the end."""
+    """Killed in MoCo, in BYOL, in rwSAM, in the second expert and in distillation; one whole run in the end.
+
+    Streamed, while the reference had its images in memory: the same bits.
+    """
     reference, _ = self_supervised
+    fed = "--config.feed=streamed(workers=3)"
     # Steps that each process takes before it dies; two are done again after a save at step 4 or 8.
     for steps, resumed in ((6, None), (6 + 6, "moco"), (6 + 6, "byol"), (6 + 15, "rwsam"), (7 + 6, "experts/expert_1")):
-        killed = run(env, tmp_path, program=(KILLER, f"before step {steps}"), config=SSL)
+        killed = run(env, tmp_path, fed, program=(KILLER, f"before step {steps}"), config=SSL)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert resumed is None or f"{resumed}: resuming from step 4 of" in killed.stdout
-    done = run(env, tmp_path, config=SSL)
+    done = run(env, tmp_path, fed, config=SSL)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     for stage in ("moco", "byol", "rwsam", "distil", "tuned"):
         assert summary_of(tmp_path, stage)["params_sha256"] == summary_of(reference, stage)["params_sha256"]
         assert metrics_of(tmp_path, stage) == metrics_of(reference, stage)

@@ -1,5 +1,6 @@
 """The same command after the data changed: what other data made is set aside, whatever moment it is killed at."""
 
+import csv
 import json
 import os
 import shutil
@@ -268,11 +269,16 @@ def test_rounds_of_one_command(env, tmp_path):
     for stage, skipped in (("pretrain", 1), ("finetune", 1), ("labels", 0), ("joint", 0)):
         assert second.stdout.count(f"{stage}: finished already, skipped") == skipped
         assert second.stdout.count(f"{stage}: the data has changed") == 1 - skipped
+    with open(workdir / "labels" / "pseudo_labels.csv", newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["file"] for row in rows} == {path.name for path in (tmp_path / "unsorted").iterdir()}
+    assert {row["class"] for row in rows} <= {"dark", "bright"} and {row["kept"] for row in rows} <= {"0", "1"}
+    assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
     old, new = (np.load(p / "labels" / "pseudo_labels.npz")["ids"] for p in (workdir / "earlier" / "1", workdir))
     assert not set(old) & set(new)
 
     train = np.load(workdir / "manifest.npz")["ids"]
-    suspects = (workdir / "finetune" / "suspects.csv").read_text()
+    suspects = (workdir / "finetune" / "suspects.csv").read_text(encoding="utf-8-sig")
     assert suspects.startswith("id,file,label,suggested")
     from lt_noisy.data.sources import SOURCES
 

@@ -53,7 +53,8 @@ def test_no_room_on_the_disk_is_one_line_and_the_same_command_goes_on(env, tmp_p
         program = (NO_ROOM[0], NO_ROOM[1].replace("ROOM", str(limit)))
         done = run(own, tmp_path / "run", *one_stage, program=program)
         assert done.returncode == 2, done.stdout + done.stderr
-        (line,) = done.stderr.splitlines()
+        line, *more = done.stderr.splitlines()
+        assert not more, done.stderr
         assert line.startswith(f"error: {tmp_path / 'run'}/") and line.endswith(": File too large")
         return line
 
@@ -111,8 +112,9 @@ def test_an_error_of_jax_that_is_no_want_of_memory_keeps_its_traceback(monkeypat
 
 def test_images_that_no_device_holds_are_refused_before_work_starts(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(parallel, "memory_bytes", lambda: 1597 * 64 - 1)  # one byte less than the digits take
-    assert main.main(["main.py", *CONFIG, *NO_RECIPE, f"--workdir={tmp_path}"]) == 2
+    monkeypatch.setattr(system, "device_bytes", lambda: 1597 * 64 - 1)  # one byte less than the digits take
+    command = ["main.py", *CONFIG, *NO_RECIPE, "--config.feed=resident()", f"--workdir={tmp_path}"]
+    assert main.main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: config.pretrain: its images take 0.0 GiB, the memory of one device is 0.0 GiB; ")
     assert {file.name for file in tmp_path.iterdir()} <= {".lock"}

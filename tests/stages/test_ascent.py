@@ -44,6 +44,7 @@ def _job(shape=(4, 4, 1), **inputs):
         norm_axis=AXIS,
         devices=parallel.make("jit", 1),
         steps_per_call=1,
+        workers=0,
         dataset=dataset,
         training_set=dataset,
         inputs=inputs,
@@ -65,6 +66,8 @@ def _section(objective, ascent="none()", ascent_weights="none()"):
         log_every=steps,
         eval_every=steps,
         save_every=steps,
+        keep_newest=2,
+        keep_every=steps,
     )
 
 

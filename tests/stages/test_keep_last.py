@@ -15,8 +15,10 @@ from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.stages import STAGES, supervised, training
 from lt_noisy.training import loop, parallel
+from lt_noisy.training.host_log import HostLog
 from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.training.progress import Stopwatch
+from lt_noisy.training.trackers import none
 
 IMAGES, BATCH, LAST = 22, 8, 6
 TRAIN = {"length": "epochs(3)", "batch_size": BATCH, "keep_last": True, "augment": "none()", "log_every": "steps(1)"}
@@ -41,9 +43,12 @@ def job(directory, mode="jit", devices=2, images=IMAGES, steps_per_call=1):
         dtype=np.float32,
         norm_axis="data",
         steps_per_call=steps_per_call,
+        workers=0,
         card={},
-        tensorboard=False,
         interrupts=Interrupts(),
+        trackers=none(),
+        host_log=HostLog(),
+        trace=None,
     )
 
 

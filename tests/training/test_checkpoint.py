@@ -1,12 +1,15 @@
 """Checkpoints: exact, kept in number, refused when altered, and the one before taken instead."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import gc
 import json
+import logging
 import resource
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +19,8 @@ import pytest
 
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import array_sha256, arrays_sha256
-from lt_noisy.training.checkpoint import Checkpoints, read, read_final
+from lt_noisy.training.checkpoint import Checkpoints, committed, lasting, read, read_final
+from lt_noisy.training.prune import prune, write_weights
 from lt_noisy.training.state import flatten, unflatten
 
 
@@ -50,6 +54,25 @@ def test_newest_comes_back_exactly(saved):
     assert (card["step"], card["seconds"], card["config"]) == (40, 1.5, "x")
     assert saved.steps() == [20, 30, 40]  # two kept beside the newest
     assert set(read_final(saved.directory.parent)) == set(flatten(_tree(0)))
+
+
+def test_the_first_of_every_stretch_lasts_beside_the_newest(tmp_path):
+    """Of stretches of 25 steps: 30 begins the second (25 itself was not saved), 50 the third, 80 the fourth."""
+    directory = tmp_path / "stage" / "checkpoints"
+    for steps in ((10, 20, 30, 40), (50, 60, 70, 80, 90, 95)):  # the second as a run that goes on
+        checkpoints = Checkpoints(directory, {}, keep=1, every=25)
+        for step in steps:
+            checkpoints.save(step, {"state": {"params": {"w": np.zeros(2)}}}, seconds=1.0)
+        checkpoints.close()
+    assert committed(directory) == [30, 50, 80, 90, 95]
+    assert [step for step in committed(directory) if lasting(directory, step)] == [30, 50, 80]
+    for keep, kept in (("all", [30, 50, 80, 90, 95]), ("last", [30, 50, 80, 95])):
+        prune(directory.parent, keep)
+        assert committed(directory) == kept
+    write_weights(directory.parent)
+    prune(directory.parent, "weights")
+    assert committed(directory) == []
+    assert not lasting(directory, 30)  # without a card
 
 
 def test_none_without_a_checkpoint(tmp_path):
@@ -248,3 +271,25 @@ def test_a_full_disk_in_a_thread_of_orbax(tmp_path, monkeypatch, caplog, number)
     assert error.value.errno == number
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # a thread may still make an empty directory
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_what_a_failed_save_leaves_to_its_closed_event_loop_is_not_told(tmp_path, caplog):
+    """A worker that returns after its loop was closed, and a task that was never ended: each of Python's own logs."""
+    Checkpoints(tmp_path, {}).close()
+    loop, gate = asyncio.new_event_loop(), threading.Event()
+
+    async def leave():
+        loop.run_in_executor(None, gate.wait)
+        return asyncio.ensure_future(asyncio.sleep(3600))
+
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    loop.set_default_executor(executor)
+    task = loop.run_until_complete(leave())
+    loop.close()
+    gate.set()
+    executor.shutdown()
+    del task
+    gc.collect()
+    assert not caplog.records
+    logging.getLogger("asyncio").error("something else")
+    assert len(caplog.records) == 1

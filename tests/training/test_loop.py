@@ -13,9 +13,11 @@ from lt_noisy.data.batches import Epoch
 from lt_noisy.errors import UserError
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import Checkpoints
+from lt_noisy.training.host_log import HostLog, read
 from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.training.loop import Phase, Plan, Prepared, train
 from lt_noisy.training.state import TrainState
+from lt_noisy.training.watch import Watch
 from lt_noisy.training.writer import Writer
 
 STATE = TrainState(np.uint32(0), np.int32(0), {"w": np.float32(0)}, {}, {}, {}, {})
@@ -50,9 +52,10 @@ def _train(directory, ready, mode="jit", evaluate=lambda state: {}, interrupts=N
         ready,
         parallel.make(mode, 2),
         Checkpoints(directory / "checkpoints", {}),
-        Writer(directory, False),
+        Writer(directory),
         evaluate,
         interrupts or Interrupts(),
+        Watch("stage", HostLog(directory)),
     )
 
 
@@ -128,6 +131,14 @@ def test_a_signal_saves_once_and_the_rest_is_the_same_run(tmp_path, capsys):
     assert "stage: resuming from step 5 of 8" in capsys.readouterr().out
     assert _lines(tmp_path / "cut") == _lines(tmp_path / "whole")
     assert rest.state.params == whole.state.params
+    log = read(tmp_path / "cut" / "log" / "process_0.jsonl")
+    assert [(line["event"], line["step"]) for line in log] == [
+        *[("started", 0), ("steps", 3), ("saving", 4), ("saving", 5), ("stopped", 5)],
+        *[("resumed", 5), ("steps", 6), ("steps", 8), ("saving", 8), ("finished", 8)],
+    ]
+    of_steps = [line["step_ms"] for line in log if line["event"] == "steps"]
+    assert [sorted(times) for times in of_steps] == [["max", "p50", "p90"], [], ["max", "p50", "p90"]]
+    assert all(0 < times["p50"] <= times["p90"] <= times["max"] for times in of_steps if times)
 
 
 def test_a_checkpoint_that_the_plan_does_not_reach_is_refused(tmp_path):

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from helpers import loss_cases, objective_cases, step_cases
-from helpers.step_cases import AUGMENT, CLASSES, PARTS, Dense, distance, entry
+from helpers import step_cases
+from helpers.every_step import CASES, LOSSES
+from helpers.step_cases import CLASSES, PARTS, Dense, distance
 from scipy.special import softmax
 
 from lt_noisy.augment import AUGMENTS
@@ -21,39 +22,11 @@ from lt_noisy.collectives import AXIS
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.losses.plain import make_cross_entropy
-from lt_noisy.mixing.mixnn import NEIGHBOURS
-from lt_noisy.mixing.mixup import MIXES
 from lt_noisy.stages import supervised
 from lt_noisy.stages.prediction import compile_predict, evaluation_batch
 from lt_noisy.training import parallel
-from lt_noisy.training.optim import ASCENTS
 
 OTHERS = (("jit", 8), ("pmap", 4))  # than one device under jit
-
-
-def _entries(table, **arguments):
-    return [entry(table, name, **arguments) for name in table if name != "none"]
-
-
-SIMCLR = objective_cases.small("simclr")
-LOSSES = loss_cases.everything()
-CASES = {
-    "losses": functools.partial(step_cases.side_by_side, LOSSES),
-    **{text: functools.partial(step_cases.objective, text) for text in objective_cases.everything()},
-    "augmented": functools.partial(step_cases.objective, SIMCLR, AUGMENT, encoder=Dense),
-    **{
-        text: functools.partial(step_cases.objective, SIMCLR, ascent=text, encoder=Dense)
-        for text in (*_entries(ASCENTS), "sam(rho=0.5, adaptive=True)")
-    },
-    **{text: functools.partial(step_cases.loss, "cross_entropy()", text) for text in _entries(MIXES)},
-    "over the batch": functools.partial(step_cases.loss, "cross_entropy()", "mixup(alpha=1.0)", "batch"),
-    "mixnn transition": functools.partial(step_cases.mixnn_phase, 2, "none()"),
-    **{
-        f"mixnn {text}": functools.partial(step_cases.mixnn_phase, 3, text)
-        for text in ("none()", *_entries(NEIGHBOURS, k=3))
-    },
-    "distil": step_cases.distillation,
-}
 
 
 @functools.cache
@@ -108,7 +81,7 @@ def test_a_weighted_sum_over_the_batch_is_the_published_class_balanced_softmax(x
         seen, _ = step_cases.three_steps(case, devices, devices.compile_step(case.step), True)
         gradients[over] = seen[0]["opt_state"]["head"]["dense"]["bias"]
     params, batch = step_cases.first(step_cases.classifier(Dense()), {}).params, step_cases.batches(True)[0]
-    images, labels = (x[batch["rows"]] for x in step_cases.resident())
+    images, labels = (x[batch["rows"]] for x in step_cases.resident()[:2])
     x = (images / 255).reshape(len(images), -1) @ np.float64(params["encoder"]["Dense_0"]["kernel"])
     x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
     head = jax.tree.map(np.float64, params["head"]["dense"])

@@ -18,7 +18,7 @@ from lt_noisy.losses import cross_entropy
 from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context
 from lt_noisy.models.heads import HEADS
-from lt_noisy.models.resnet import MODELS
+from lt_noisy.models.table import MODELS
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.precision import float_dtype
 from lt_noisy.rebalance.sampling import WEIGHTINGS

@@ -10,15 +10,15 @@ from lt_noisy.files import write_json
 from lt_noisy.training.writer import Writer, means, refuse_nonfinite
 
 
-def test_truncate_keeps_each_step_once(tmp_path):
-    writer = Writer(tmp_path, tensorboard=False)
-    writer.truncate(0)
+def test_each_step_is_kept_once(tmp_path):
+    writer = Writer(tmp_path)
+    writer.begin(0)
     for step in (5, 10, 15):
         writer.write(step, {"loss": step / 2})
     with open(writer.path, "a") as file:
         file.write('{"step": 20, "lo')  # killed in the middle of a line
-    again = Writer(tmp_path, tensorboard=False)
-    again.truncate(10)
+    again = Writer(tmp_path)
+    again.begin(10)
     again.write(15, {"loss": float("nan")})
     lines = [json.loads(line) for line in again.path.read_text().splitlines()]
     assert lines == [{"step": 5, "loss": 2.5}, {"step": 10, "loss": 5.0}, {"step": 15, "loss": None}]
@@ -39,18 +39,3 @@ def test_means_and_nonfinite():
     refuse_nonfinite(totals, 1, 4, "pretrain")
     with pytest.raises(UserError, match=r"pretrain: .* not finite in steps 1\.\.4"):
         refuse_nonfinite({**totals, "nonfinite": (np.float32(1), np.float32(4))}, 1, 4, "pretrain")
-
-
-def test_tensorboard_extra_is_asked_for_in_one_line(tmp_path, monkeypatch):
-    import builtins
-
-    real = builtins.__import__
-
-    def without_clu(name, *args, **kwargs):
-        if name.startswith("clu"):
-            raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_clu)
-    with pytest.raises(UserError, match=r"pip install '\.\[tensorboard\]'"):
-        Writer(tmp_path, tensorboard=True)

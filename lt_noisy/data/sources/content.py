@@ -26,6 +26,14 @@ def ids_of(contents: Sequence[bytes]) -> np.ndarray:
     return ids
 
 
+def copies(contents: Sequence[bytes], rows: np.ndarray) -> list[np.ndarray]:
+    """Groups of equal content among `rows` (int [n]) of the N `contents`: int [2 or more] each, in their order."""
+    groups: dict[bytes, list[int]] = {}
+    for row in rows:
+        groups.setdefault(contents[row], []).append(int(row))
+    return [np.array(group) for group in groups.values() if len(group) > 1]
+
+
 def held_out(contents: Sequence[bytes], labels: np.ndarray, num_classes: int, percent: int) -> np.ndarray:
     """Which files are test images, bool [N]: those whose hash is among the lowest `percent` of what a hash can be.
 
@@ -35,12 +43,15 @@ def held_out(contents: Sequence[bytes], labels: np.ndarray, num_classes: int, pe
 
     Args:
       contents: from `content_of`.
-      labels: int [N] in [0, num_classes), of each class at least 2.
+      labels: int [N] in [0, num_classes); a class of fewer than 2 has no test image.
       percent: in 1..99.
     """
     hashes = np.array([_number(content, "test split") for content in contents], np.int64)
     is_test = hashes < percent * (2**63 // 100)
     for rows in rows_by_class(labels, np.arange(len(labels)), num_classes):
+        if len(rows) < 2:
+            is_test[rows] = False
+            continue
         own, chosen = hashes[rows], is_test[rows]
         if not chosen.any():
             chosen = own == own.min()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lt_noisy.data.by_class import held_out_of, shuffled_by_class
-from lt_noisy.data.sources.base import HOLD_OUT_SEED, Load, Source, Split
+from lt_noisy.data.sources.base import HOLD_OUT_SEED, Load, Source, selected
 from lt_noisy.errors import UserError
 
 
@@ -32,12 +32,8 @@ def development(inner: Load, percent: int = 20) -> Load:
             if len(rows) < 2:
                 raise UserError(f"development: class {name} has {len(rows)} training images; at least 2 are needed")
             held_out[rows[: held_out_of(len(rows), percent)]] = True
-        train, test = (_part(source.train, np.flatnonzero(mask)) for mask in (~held_out, held_out))
-        return source._replace(train=train, test=test)
+        train, test = (selected(source.train, np.flatnonzero(mask)) for mask in (~held_out, held_out))
+        # The held-out ones are tested on, by the best labels there are.
+        return source._replace(train=train, test=test._replace(labels=test.best_labels, clean=None))
 
     return load
-
-
-def _part(split: Split, rows: np.ndarray) -> Split:
-    files = tuple(split.files[row] for row in rows) if split.files else ()
-    return type(split)(split.ids[rows], split.labels[rows], lambda positions: split.images(rows[positions]), files)

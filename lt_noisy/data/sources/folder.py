@@ -1,120 +1,156 @@
 """Images from a folder with one sub-folder per class."""
 
+import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from lt_noisy.data.memory import check_fits
-from lt_noisy.data.sources.base import Load, Source, Split, listed
-from lt_noisy.data.sources.content import content_of, held_out, ids_of
-from lt_noisy.errors import UserError, first_line, say
+from lt_noisy.data.sources.base import Load, Split, listed
+from lt_noisy.data.sources.content import ids_of
+from lt_noisy.data.sources.decoding import is_image
+from lt_noisy.data.sources.findings import Finding, settle
+from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, readable, reading, shown, split_of, unreadable
+from lt_noisy.data.sources.pictures import Pictures, look
+from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+UNLABELLED = "unlabelled"  # the one class of a folder without any
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
+# What operating systems and disk stations leave: thumbnails, baskets, settings.
+_JUNK = {
+    "@eaDir",
+    "@Recycle",
+    "#recycle",
+    "#snapshot",
+    "$RECYCLE.BIN",
+    "__MACOSX",
+    "lost+found",
+    "Network Trash Folder",
+}
+_JUNK |= {"System Volume Information", "Temporary Items", "Thumbs.db", "desktop.ini"}
 
 
-def folder(path: str, size: int = 64, test_percent: int = 20) -> Load:
+def folder(
+    path: str,
+    size: int = 64,
+    test_percent: int = 20,
+    broken: str = "refuse",
+    dedupe: bool = False,
+    resize: int = 0,
+) -> Load:
     """A folder with one sub-folder of images per class, in the style of `photos/cat/1.jpg`.
 
     Where `path/train` and `path/test` (or else `val`, `valid`, `validation`) exist they are the splits. Otherwise
     about test_percent of each class (at least one image) is held out, by what is in the files, so that neither another
-    file nor another class folder moves an image to the other split. Classes are the sorted folder names. Hidden files
-    are ignored, and, with a note, those whose ending is no image's. An id is a hash of the file's content and, of equal
+    file nor another class folder moves an image to the other split. Classes are the folder names, sorted, as numbers
+    where all are. Hidden files and what operating systems leave are ignored; of other files those that are images by
+    their ending or content are read, the rest is counted in a note. An id is a hash of the file's content and, of equal
     files in a split, of its number in the sorted listing; rows are in the order of ids, whatever class a file is in.
-    Every image is decoded at `load` into one uint8 array [N, size, size, 3] (1 channel where all are grey): upright by
-    EXIF, the shorter side resized to `size` (bilinear), the centre cut out.
+    Images are uint8 [N, size, size, 3] (1 channel where all are grey): upright by EXIF, over white where they are
+    transparent, the shorter side resized to `size` (bilinear; a large JPEG is decoded at a smaller scale first), the
+    centre cut out; of 16-bit greys the upper byte, of an animation the first picture.
+
+    A folder of images without sub-folders has one class, `unlabelled`, for stages that read no labels.
+
+    Args:
+      path: the folder.
+      size: in pixels.
+      test_percent: in 1..99; unused where the folder has splits of its own.
+      broken: `refuse` names files that cannot be read; `skip` leaves them out, and the run lists them in
+        `skipped_files.csv`.
+      dedupe: of equal files in a class and split one is read, of those in both splits the test image; those in
+        several classes are left out, for their class is not known. Without it both kinds are counted in a note.
+      resize: the shorter side is resized to so many pixels before the centre of size x size is cut out (256 for 224, as
+        ImageNet's test images); 0 for `size`.
 
     Raises:
       UserError: an argument out of range; at load, no folder, fewer than 2 classes, a class without images, a `train`
-        (or `training`) without a test folder beside it, or files that cannot be read.
+        (or `training`) without a test folder beside it, a link to a folder that it is in, or files that cannot be read.
     """
-    if size < 1:
-        raise UserError(f"size={size} must be a positive number of pixels")
-    if not 1 <= test_percent <= 99:
-        raise UserError(f"test_percent={test_percent} must lie in 1..99")
+    how = reading(size, broken, test_percent, dedupe, resize)
     root = user_path(path)
-
-    def load() -> Source:
-        listing = _list_images(root)
-        _note_skipped(root, listing.other_files)
-        _note_outside(root, listing)
-        return _source(root, listing, size, test_percent)
-
-    return load
+    return FromFiles(lambda: _list_images(root), how)
 
 
 def images_under(root: Path, size: int) -> Split:
     """All images under a folder, whatever its sub-folders, read as `folder` reads them; every label is 0."""
-    files, other_files = _image_files(_existing(root))
-    _note_skipped(root, other_files)
-    images, contents = _read_all(root, files, size)
-    return _split(root, files, ids_of(contents), np.zeros(len(files), np.int32), images, np.arange(len(files)))
+    tree = _image_files(_existing(root))
+    if not tree.images:
+        raise UserError(_without_images(root, tree))
+    settle([*tree.loops, _unread(root, tree.other_files)])
+    files = tree.images
+    seen = look(root, files)
+    settle([unreadable(root, files, seen, broken="")])
+    whole = readable(seen)
+    files, seen = [files[row] for row in whole], [seen[row] for row in whole]
+    rows = np.arange(len(files))
+    ids = ids_of([one.content for one in seen])
+    return split_of(root, files, ids, np.zeros(len(files), np.int32), Pictures(root, files, seen, size), rows)
 
 
-class _Listing(NamedTuple):
-    """The images of a tree in sorted order, with the class of each, and its files that are no images.
+class _Tree(NamedTuple):
+    """The images under a folder in sorted order, its files that are no images, and links that lead round in circles."""
 
-    `is_test` has the split of each where folders say it, else nothing.
-    """
-
-    class_names: list[str]
     images: list[Path]
-    labels: list[int]
-    is_test: list[bool]
     other_files: list[Path]
+    loops: list[Finding]
 
 
-def _list_images(root: Path) -> _Listing:
-    """What is in the class folders, once it is sure that every class has images for both splits."""
-    _existing(root)
-    test_folder = _test_folder(root)
+def _list_images(root: Path) -> Listed:
+    """What is in the class folders; where there are none, all images."""
+    test_folder = _test_folder(_existing(root))
     train_root = root / "train" if test_folder else root
-    class_names = [folder.name for folder in _folders(train_root)]
-    if len(class_names) < 2:
-        raise UserError(f"{train_root} has {len(class_names)} class folders; at least 2 are needed")
-    listing = _Listing(class_names, [], [], [], [])
+    class_names = in_order([folder.name for folder in _folders(train_root)])
+    if not class_names and not test_folder and any(entry.is_file() for entry in _visible(root)):
+        return _list_unlabelled(root)
+    few = f"{train_root} has {len(class_names)} class folders; at least 2 are needed"
+    if not class_names:
+        raise UserError(few)
+    findings = [] if len(class_names) > 1 else [Finding("one class", True, few)]
+    files: list[Path] = []
+    other_files: list[Path] = []
+    labels: list[int] = []
+    is_test: list[bool] = []
     for split in sorted((test_folder, "train")) if test_folder else ("",):
         for class_folder in _folders(root / split):
-            if class_folder.name not in class_names:
-                raise UserError(f"{class_folder} is a class that {train_root} does not have")
-            images, other_files = _image_files(class_folder)
-            listing.images.extend(images)
-            listing.other_files.extend(other_files)
-            listing.labels.extend([class_names.index(class_folder.name)] * len(images))
-            if test_folder:
-                listing.is_test.extend([split == test_folder] * len(images))
-            elif len(images) < 2:
-                raise UserError(f"{class_folder} holds one image; a class needs at least 2, one of them for the test")
-    if test_folder and not any(listing.is_test):
-        raise UserError(f"{root / test_folder} has no class folders")
-    return listing
+            name = class_folder.name
+            tree = _image_files(class_folder, os.path.realpath(root))
+            findings += tree.loops
+            trouble = ""
+            if name not in class_names:
+                trouble = f"{class_folder} is a class that {train_root} does not have"
+                class_names.append(name)
+            elif not tree.images:
+                trouble = _without_images(class_folder, tree)
+            elif not test_folder and len(tree.images) < 2:
+                trouble = f"{class_folder} holds one image; a class needs at least 2, one of them for the test"
+            if trouble:
+                entry = {"class": name, "files": [shown(root, file) for file in tree.images]}
+                findings.append(Finding("class without images", True, trouble, (entry,)))
+            files += tree.images
+            other_files += tree.other_files
+            labels += [class_names.index(name)] * len(tree.images)
+            is_test += [split == test_folder] * len(tree.images)
+    if test_folder and not any(is_test):
+        findings.append(Finding("no test image", True, f"{root / test_folder} has no class folders"))
+    notes = _unread(root, other_files), _outside(root, {*files, *other_files})
+    findings += [note for note in notes if note is not None]
+    split_known = np.array(is_test, bool) if test_folder else None
+    return Listed(root, class_names, files, np.array(labels, np.int32), is_test=split_known, findings=findings)
 
 
-def _source(root: Path, listing: _Listing, size: int, test_percent: int) -> Source:
-    images, contents = _read_all(root, listing.images, size)
-    labels, is_test = np.asarray(listing.labels, np.int32), np.asarray(listing.is_test, bool)
-    if not listing.is_test:
-        is_test = held_out(contents, labels, len(listing.class_names), test_percent)
-    splits = []
-    for rows in (np.flatnonzero(~is_test), np.flatnonzero(is_test)):
-        ids = ids_of([contents[row] for row in rows])  # a split apart: an image keeps its id beside a new test image
-        splits.append(_split(root, listing.images, ids, labels[rows], images, rows))
-    return Source(*splits, class_names=tuple(listing.class_names))
-
-
-def _split(
-    root: Path, files: list[Path], ids: np.ndarray, labels: np.ndarray, images: np.ndarray, rows: np.ndarray
-) -> Split:
-    """A split in the order of its ids: ids and labels [n] of these rows [n] of `files` and `images`."""
-    order = np.argsort(ids)
-    rows = rows[order]
-    paths = tuple(files[row].relative_to(root).as_posix() for row in rows)
-    return Split(ids[order], labels[order], lambda positions: images[rows[positions]], paths)
+def _list_unlabelled(root: Path) -> Listed:
+    tree = _image_files(root)
+    if not tree.images:
+        raise UserError(_without_images(root, tree))
+    text = f"{root} has no class folders: its images are for stages that read no labels"
+    findings = [*tree.loops, Finding("no labels", False, text), _unread(root, tree.other_files)]
+    labels = np.zeros(len(tree.images), np.int32)
+    found = [finding for finding in findings if finding is not None]
+    return Listed(root, [UNLABELLED], tree.images, labels, findings=found)
 
 
 def _existing(root: Path) -> Path:
@@ -124,7 +160,8 @@ def _existing(root: Path) -> Path:
 
 
 def _visible(directory: Path) -> list[Path]:
-    return sorted((e for e in directory.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
+    entries = (entry for entry in directory.iterdir() if not entry.name.startswith(".") and entry.name not in _JUNK)
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def _folders(directory: Path) -> list[Path]:
@@ -146,20 +183,36 @@ def _test_folder(root: Path) -> str:
     return ""
 
 
-def _files(directory: Path) -> Iterator[Path]:
+def _files(directory: Path, loops: list[Path], above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All visible files under a folder, sorted; links to a folder that they are in are put into `loops`.
+
+    Args:
+      above: the folders that it is in, without links.
+    """
+    here = os.path.realpath(directory)
+    if here in above:
+        loops.append(directory)
+        return
     for entry in _visible(directory):
-        yield from _files(entry) if entry.is_dir() else (entry,)
+        yield from _files(entry, loops, (*above, here)) if entry.is_dir() else (entry,)
 
 
-def _image_files(directory: Path) -> tuple[list[Path], list[Path]]:
-    """The images under a folder and its other files, hidden ones in neither; refuses a folder without an image."""
-    images, other_files = [], []
-    for file in _files(directory):
-        (images if file.suffix.lower() in _SUFFIXES else other_files).append(file)
-    if not images:
-        instead = f" but {_counted(other_files)}" if other_files else ""
-        raise UserError(f"{directory} holds no image ({', '.join(_SUFFIXES)}){instead}")
-    return images, other_files
+def _image_files(directory: Path, *above: str) -> _Tree:
+    """What is under a folder, without hidden files."""
+    images, other_files, links = [], [], []
+    for file in _files(directory, links, above):
+        known = file.suffix.lower() in _SUFFIXES or is_image(file)
+        (images if known else other_files).append(file)
+    loops = []
+    for link in links:
+        text = f"{link} is a link to {os.path.realpath(link)}, a folder that it is in; remove it"
+        loops.append(Finding("link in a circle", True, text, ({"files": [str(link)]},)))
+    return _Tree(images, other_files, loops)
+
+
+def _without_images(directory: Path, tree: _Tree) -> str:
+    instead = f" but {_counted(tree.other_files)}" if tree.other_files else ""
+    return f"{directory} holds no image ({', '.join(_SUFFIXES)}){instead}"
 
 
 def _counted(files: list[Path]) -> str:
@@ -168,43 +221,17 @@ def _counted(files: list[Path]) -> str:
     return f"{len(files)} file{'s' if len(files) > 1 else ''} ({listed(endings)})"
 
 
-def _note_skipped(root: Path, files: list[Path]) -> None:
-    if files:
-        say(f"note: {root}: skipped {_counted(files)}; what is read is {', '.join(_SUFFIXES)}")
+def _unread(root: Path, files: list[Path]) -> Finding | None:
+    if not files:
+        return None
+    text = f"{root}: skipped {_counted(files)}; what is read is {', '.join(_SUFFIXES)}"
+    return Finding("no image", False, text, tuple({"files": [shown(root, file)]} for file in files))
 
 
-def _note_outside(root: Path, listing: _Listing) -> None:
-    outside = sorted({*_files(root)} - {*listing.images, *listing.other_files})
-    if outside:
-        say(f"note: {root}: {len(outside)} files outside the class folders are not read ({outside[0]}, ...)")
-
-
-def _read_all(root: Path, files: list[Path], size: int) -> tuple[np.ndarray, list[bytes]]:
-    """uint8 [N, size, size, 3], or [N, size, size, 1] where every image is grey; and the `content_of` of each file."""
-    check_fits(len(files), (size, size, 3), str(root))
-    images, contents = np.empty((len(files), size, size, 3), np.uint8), [b""] * len(files)
-    broken: dict[int, str] = {}  # row -> why
-
-    def fill(row: int) -> bool:
-        try:
-            contents[row] = content_of(files[row])
-            with Image.open(files[row]) as file:
-                mode, image = file.mode, ImageOps.exif_transpose(file)
-                if mode.startswith(("I", "F")):
-                    raise ValueError(f"its pixels are not 8-bit but {mode!r}")
-                if "transparency" in image.info:
-                    image = image.convert("RGBA")
-                image = image.convert("RGB")
-        except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
-            broken[row] = first_line(error)
-            return False
-        images[row] = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
-        return mode == "L"
-
-    with ThreadPoolExecutor() as pool:
-        grey = list(pool.map(fill, range(len(files))))
-    if broken:
-        first, *rest = [files[row] for row in sorted(broken)]
-        more = f"; {len(rest)} more cannot be read either: {listed(rest)}" if rest else ""
-        raise UserError(f"{first} cannot be read as an image: {broken[min(broken)]}{more}")
-    return images[..., :1] if all(grey) else images, contents
+def _outside(root: Path, known: set[Path]) -> Finding | None:
+    outside = sorted({*_files(root, [])} - known)
+    if not outside:
+        return None
+    text = f"{root}: {len(outside)} files outside the class folders are not read ({outside[0]}, ...)"
+    entries = tuple({"files": [shown(root, file)]} for file in outside)
+    return Finding("outside the class folders", False, text, entries)

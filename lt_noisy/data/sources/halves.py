@@ -28,7 +28,8 @@ def halves(inner: Load, frequent: int = 5) -> Load:
       frequent: how many classes, the first ones, are frequent; in 1..C-1.
 
     Raises:
-      UserError: at load, `frequent` out of range, or a split of one image, which has no other.
+      UserError: at load, `frequent` out of range, or a split of one image, which has no other; when an image is read,
+        vectors in their place.
 
     References:
       Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022).
@@ -58,6 +59,8 @@ def _halved(split: Split, name: str, frequent: int) -> Split:
 
     def images(rows: np.ndarray) -> np.ndarray:
         out = np.array(split.images(rows))  # a copy: the source may hand out its own memory
+        if out.ndim == 2:
+            raise UserError("halves: the source has vectors, which have no left and right half")
         middle = out.shape[2] // 2
         is_frequent = split.labels[rows] < frequent
         out[~is_frequent, :, :middle] = 0
@@ -65,4 +68,4 @@ def _halved(split: Split, name: str, frequent: int) -> Split:
             out[is_frequent, :, middle:] = split.images(partners[rows[is_frequent]])[:, :, middle:]
         return out
 
-    return split._replace(images=images)
+    return split._replace(images=images, content=None, read_cut=None)

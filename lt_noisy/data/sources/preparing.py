@@ -26,6 +26,8 @@ def prepare(name: str, builder: Any) -> None:
         f"import tensorflow_datasets as tfds; tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
     )
     where = f"tfds {name!r} is not prepared in {_data_dir(builder)}"
+    if how := _by_hand(builder):
+        raise UserError(f"{where}, and part of it is downloaded by hand; then the same command prepares it. {how}")
     if not _has_tensorflow():
         raise UserError(
             f"{where}, and TFDS takes TensorFlow to do it: pip install '.[prepare]', or copy there what another "
@@ -60,6 +62,14 @@ _ENDS_WITH_ITS_PARENT = (
 def _data_dir(builder: Any) -> pathlib.Path:
     """The directory of all sets: that of this one is `name/version` or `name/config/version` in it."""
     return pathlib.Path(builder.data_path).parents[2 if builder.builder_config else 1]
+
+
+def _by_hand(builder: Any) -> str:
+    """Where what TFDS cannot download goes, and what that is, in TFDS's words; the empty string where it is there."""
+    place = _data_dir(builder) / "downloads" / "manual"
+    if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS or (place.is_dir() and any(place.iterdir())):
+        return ""
+    return f"Put it into {place}: {' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}"
 
 
 def _has_tensorflow() -> bool:

@@ -3,22 +3,34 @@
 Only preparing (downloading) a set needs TensorFlow, see `preparing`.
 """
 
+import hashlib
 import io
+import itertools
 import os
+import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image
 
+from lt_noisy.data.boxes import Cut
+from lt_noisy.data.cache import cached
 from lt_noisy.data.memory import check_fits
-from lt_noisy.data.sources.base import Load, Source, Split
+from lt_noisy.data.sources.base import Load, Source, Split, in_memory
+from lt_noisy.data.sources.content import content_of
+from lt_noisy.data.sources.encoded import Form
+from lt_noisy.data.sources.keys import Keys, keys_of
 from lt_noisy.data.sources.preparing import prepare
 from lt_noisy.errors import UserError, did_you_mean, first_line
+from lt_noisy.progress import Progress
 
 _CHUNK = 256  # records read and decoded at a time
+_WHOLE = 2**30  # bytes
+_READER = f"tfds 2, Pillow {PIL.__version__}"  # changes where pixels may
 
 
 def prepared_builder(name: str) -> Any:
@@ -50,95 +62,148 @@ def prepared_builder(name: str) -> Any:
         raise UserError(f"TFDS cannot open {name!r}: {first_line(error)}") from None
 
 
-def _keys(builder: Any, name: str) -> tuple[str, str]:
-    """The names of the image and the label feature, once it is sure that the set has them."""
-    features = dict(builder.info.features.items())
-    keys = builder.info.supervised_keys or ("image", "label")
-    image, label = (features.get(key) if isinstance(key, str) else None for key in keys)
-    is_set = (type(image).__name__, type(label).__name__) == ("Image", "ClassLabel")
-    if not is_set or getattr(image, "np_dtype", None) != np.uint8:
-        listing = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in sorted(features.items()))
-        raise UserError(f"tfds {name!r} is not a set of 8-bit images with one class label (it has {listing})")
-    return keys
-
-
 def class_names(builder: Any, name: str) -> tuple[str, ...]:
     """One name per class; the class's number where the set gives none."""
-    return tuple(builder.info.features[_keys(builder, name)[1]].names)
+    return tuple(builder.info.features[keys_of(builder, name).label].names)
 
 
-def read_split(builder: Any, name: str, split: str, size: int) -> tuple[np.ndarray, np.ndarray, Callable]:
-    """Ids int64 [N], labels int32 [N] and `images(rows int [n]) -> uint8 [n, H, W, 1 or 3]` of one split.
+def read_split(builder: Any, name: str, split: str, size: int, resize: int = 0, label: str = "") -> Split:
+    """One split: ids, labels, images of 1 or 3 channels, identified by the prepared files and the rows.
 
-    One pass over the records reads labels and ids; images are read and decoded by row, when asked for.
+    One pass over the records reads labels and ids; images are read and decoded by row, when asked for. A split whose
+    images take up to `_WHOLE` bytes is decoded whole, and later starts find it in the cache.
 
     Args:
       builder: from `prepared_builder`.
       name: for error messages.
       split: `train`, `test[:80%]` ...
-      size: images become [size, size]; 0 leaves them as they are.
+      size: see `tfds`.
+      resize: see `tfds`.
+      label: see `tfds`.
 
     Raises:
       UserError: stored in a format that takes TensorFlow to read, no such split, missing files, unlabelled
         images, or (size 0) images of different shapes.
     """
-    image_key, label_key = _keys(builder, name)
-    records = _records(builder, name, split, image_key)
+    keys = keys_of(builder, name, label)
+    records = _records(builder, name, split, keys.image)
     where = f"tfds {name!r}, split {split!r}"
-    height, width, channels = builder.info.features[image_key].shape  # None for what differs between the images
+    height, width, channels = builder.info.features[keys.image].shape  # None for what differs between the images
+    channels = 1 if channels == 1 else 3
     if size:
         height = width = size
+    form = Form((height, width, channels), size > 0, resize)
+
+    def read_cut(rows: np.ndarray, cut: Cut, draws: np.ndarray) -> np.ndarray:
+        parts = zip(_read(records, rows, where), draws, strict=True)
+        return np.stack([form.cut(record[keys.image], cut, drawn) for record, drawn in parts])
+
+    if None not in (height, width) and len(records) * height * width * channels <= _WHOLE:
+        read = _read_whole(builder, split, records, where, keys, form)
+        return read._replace(read_cut=read_cut if size else None)
     sized = None not in (height, width)
-    labels, numbers, sizes = _scan(records, where, label_key, "" if sized else image_key)
-    if min(labels) < 0:
-        raise UserError(f"{where}: some images have no label; name another split")
+    columns, sizes = _scan(records, where, keys, not sized)
+    _check_labelled(columns["labels"], where)
     if len(sizes) > 1:
         raise UserError(f"{where}: images differ in shape; give size=, e.g. size=64")
     if not sized:
         ((width, height),) = sizes
-    images = _decoder(records, where, image_key, (height, width, 1 if channels == 1 else 3), resized=size > 0)
-    return _ids(numbers), np.asarray(labels, np.int32), images
+        form = form._replace(shape=(height, width, channels))
+    read = Split(columns["ids"], columns["labels"], _decoder(records, where, keys.image, form))
+    read = read._replace(content=_content(builder, split, form), read_cut=read_cut if size else None)
+    return read._replace(clean=columns.get("clean"), flags=columns.get("flags"))
 
 
-def _scan(
-    records: Any, where: str, label_key: str, image_key: str
-) -> tuple[list[int], list[int | None], set[tuple[int, int]]]:
-    """Labels and numbers (see `_trailing_integer`) of all records, and, unless `image_key` is empty, the image sizes.
+def _read_whole(
+    builder: Any,
+    split: str,
+    records: Any,
+    where: str,
+    keys: Keys,
+    form: Form,
+) -> Split:
+    """As `read_split`: all records decoded in one pass, or the arrays of an earlier one from the cache."""
+
+    def make() -> dict[str, np.ndarray]:
+        check_fits(len(records), form.shape, where)
+        images = np.empty((len(records), *form.shape), np.uint8)
+
+        def fill(start: int) -> list[tuple[int, int, int, int | None]]:
+            read = _read(records, range(start, min(start + _CHUNK, len(records))), where)
+            for i, record in enumerate(read, start):
+                images[i] = form.pixels(record[keys.image])
+            return [keys.facts(record) for record in read]
+
+        with ThreadPoolExecutor() as pool:
+            parts = list(pool.map(fill, range(0, len(records), _CHUNK)))
+        return {**keys.columns(itertools.chain.from_iterable(parts)), "images": images}
+
+    key = {"reader": _READER, "files": _files(builder), "split": split, "form": form, "label": keys.given}
+    arrays = dict(cached(key, make))
+    images = arrays.pop("images")
+    columns = {name: np.array(column) for name, column in arrays.items()}
+    _check_labelled(columns["labels"], where)
+    read = in_memory(columns["ids"], columns["labels"], images)
+    return read._replace(content=_content(builder, split, form), clean=columns.get("clean"), flags=columns.get("flags"))
+
+
+def _files(builder: Any) -> list[tuple[str, int, int]]:
+    """Path, size and time of change of the prepared files."""
+    files = sorted(file for file in pathlib.Path(builder.data_path).iterdir() if file.is_file())
+    return [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]]
+
+
+def _content(builder: Any, split: str, form: Form) -> Callable[[np.ndarray], str]:
+    """Identifies rows of a split by the hash of all prepared files, which are read once (`cache`)."""
+
+    def make() -> dict[str, np.ndarray]:
+        digest, progress = hashlib.sha256(), Progress(f"hashing {builder.data_path}", len(_files(builder)))
+        for path, _, _ in _files(builder):
+            progress.add()
+            digest.update(pathlib.Path(path).name.encode() + content_of(pathlib.Path(path)))
+        return {"sha256": np.frombuffer(digest.digest(), np.uint8)}
+
+    prepared = cached({"hash of": _files(builder)}, make)["sha256"].tobytes().hex()
+
+    def content(rows: np.ndarray) -> str:
+        digest = hashlib.sha256(f"{prepared}, split {split}, {form.text}".encode())
+        digest.update(np.ascontiguousarray(rows, np.int64).data)
+        return digest.hexdigest()
+
+    return content
+
+
+def _check_labelled(labels: Sequence[int] | np.ndarray, where: str) -> None:
+    if min(labels) < 0:
+        raise UserError(f"{where}: some images have no label; name another split")
+
+
+def _scan(records: Any, where: str, keys: Keys, sized: bool) -> tuple[dict[str, np.ndarray], set[tuple[int, int]]]:
+    """`Keys.columns` of all records, and where they are asked for (`sized`) the sizes of the images.
 
     A size is (width, height), of which only the image's header is parsed.
     """
-    labels, numbers, sizes = [], [], set()
+    facts, sizes = [], set()
+    progress = Progress(f"reading the labels of {where}", len(records))
     for start in range(0, len(records), _CHUNK):
-        for record in _read(records, range(start, min(start + _CHUNK, len(records))), where):
-            labels.append(int(record[label_key]))
-            numbers.append(_trailing_integer(record.get("id")))
-            if image_key:
-                sizes.add(Image.open(io.BytesIO(record[image_key])).size)
-    return labels, numbers, sizes
+        read = _read(records, range(start, min(start + _CHUNK, len(records))), where)
+        facts += [keys.facts(record) for record in read]
+        if sized:
+            sizes.update(Image.open(io.BytesIO(record[keys.image])).size for record in read)
+        progress.add(len(read))
+    return keys.columns(facts), sizes
 
 
-def _ids(numbers: list[int | None]) -> np.ndarray:
-    """The numbers int64 [N], or the rows where one is missing or comes twice."""
-    numbered = None not in numbers and len(set(numbers)) == len(numbers)
-    return np.asarray(numbers if numbered else np.arange(len(numbers)), np.int64)
-
-
-def _decoder(
-    records: Any, where: str, image_key: str, shape: tuple[int, int, int], resized: bool
-) -> Callable[[np.ndarray], np.ndarray]:
-    """`images(rows int [n]) -> uint8 [n, *shape]`, read and decoded by several threads."""
-    height, width, channels = shape
+def _decoder(records: Any, where: str, image_key: str, form: Form) -> Callable[[np.ndarray], np.ndarray]:
+    """`images(rows int [n]) -> uint8 [n, H, W, C]`, read and decoded by several threads."""
 
     def images(rows: np.ndarray) -> np.ndarray:
-        check_fits(len(rows), shape, where)
-        out = np.empty((len(rows), *shape), np.uint8)
+        check_fits(len(rows), form.shape, where)
+        out = np.empty((len(rows), *form.shape), np.uint8)
 
         def fill(start: int) -> None:
             for i, record in enumerate(_read(records, rows[start : start + _CHUNK], where), start):
-                image = Image.open(io.BytesIO(record[image_key])).convert("L" if channels == 1 else "RGB")
-                if resized:
-                    image = image.resize((width, height), Image.Resampling.BILINEAR)
-                out[i] = np.asarray(image).reshape(shape)
+                out[i] = form.pixels(record[image_key])
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(fill, range(0, len(rows), _CHUNK)))
@@ -174,14 +239,7 @@ def _read(records: Any, rows: Iterable[int], where: str) -> list[dict[str, Any]]
         raise UserError(f"{where}: the prepared files are damaged, prepare it again: {first_line(error)}") from None
 
 
-def _trailing_integer(value: Any) -> int | None:
-    if not isinstance(value, (bytes, int, np.integer)):
-        return None
-    match = re.search(r"\d{1,18}$", value.decode(errors="replace") if isinstance(value, bytes) else str(value))
-    return int(match.group()) if match else None
-
-
-def tfds(name: str, size: int = 0, train: str = "train", test: str = "test") -> Load:
+def tfds(name: str, size: int = 0, train: str = "train", test: str = "test", resize: int = 0, label: str = "") -> Load:
     """Any TensorFlow Datasets image classification set, read in its stored format without TensorFlow.
 
     The set is looked for in `$TFDS_DATA_DIR`, else in TFDS's default directory. Where it is not prepared, a
@@ -193,15 +251,21 @@ def tfds(name: str, size: int = 0, train: str = "train", test: str = "test") -> 
       name: TFDS name, `name`, `name/config` or `name:version`.
       size: images are resized (bilinear, without keeping the aspect) to size x size; 0 leaves them as they
         are, and then all must have one shape.
-      train: split to train on; slices such as `'train[:80%]'` are allowed.
+      resize: where it is not 0 the aspect is kept: the shorter side is resized to so many pixels, at least `size`, and
+        the centre cut out.
+      train: split to train on; slices such as `'train[:80%]'` and sums such as `'train+extra'` (SVHN) are allowed.
       test: split to test on.
+      label: of sets with several the one to train on, such as `worse_label` of `cifar10_n`: the set's own label is the
+        true one then, which metrics alone see. What a set says of its labels (`is_clean`) goes to them too.
     """
     if size < 0:
         raise UserError(f"size={size} must be 0 (images as they are) or a positive number of pixels")
+    if resize and not 0 < size <= resize:
+        raise UserError(f"resize={resize} is of the shorter side, of which size={size} pixels are cut out: give both")
 
     def load() -> Source:
         builder = prepared_builder(name)
-        splits = [Split(*read_split(builder, name, split, size)) for split in (train, test)]
+        splits = [read_split(builder, name, train, size, resize, label), read_split(builder, name, test, size, resize)]
         if len({split.images(np.arange(1)).shape for split in splits}) > 1:
             raise UserError(f"tfds {name!r}: train and test images differ in shape; give size=, e.g. size=64")
         return Source(*splits, class_names=class_names(builder, name))

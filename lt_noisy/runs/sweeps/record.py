@@ -9,7 +9,7 @@ from lt_noisy.files import replacing, write_json
 from lt_noisy.revision import PACKAGE, distinct
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.runs.sweeps.cells import Cell
-from lt_noisy.runs.sweeps.processes import Planned
+from lt_noisy.runs.sweeps.processes import Planned, read_mark
 
 ROOT = PACKAGE.parent  # of the project: what the record names is relative to it
 
@@ -26,16 +26,16 @@ def finished(planned: Planned) -> dict[str, Any] | None:
     """What a finished cell left: the summary of its last stage, `process_seconds`, and the `code` of all its stages.
 
     None if it is not finished, or ran other sources than it was planned with: they were edited before it started.
+    The seconds are None where its command was printed, and run by something else.
     """
     try:
-        mark = json.loads((planned.directory / "cell.json").read_text())
         summaries = [json.loads((planned.directory / s / "summary.json").read_text()) for s in planned.sources]
     except (OSError, ValueError):
         return None
     ran = [summary.get("sources_sha256") for summary in summaries]
-    if mark.get("sha256") != planned.sha256 or ran != list(planned.sources.values()):
+    if ran != list(planned.sources.values()):
         return None
-    return {**summaries[-1], "process_seconds": mark["process_seconds"], "code": distinct(summaries)}
+    return {**summaries[-1], "process_seconds": read_mark(planned), "code": distinct(summaries)}
 
 
 def make_record(
@@ -60,7 +60,7 @@ def make_record(
         "code": _distinct([code for s in there for code in s["code"]]),
         "versions": _distinct([s["versions"] for s in there]),
         "machine": _distinct([s["machine"] for s in there]),
-        "process_seconds": round(sum(s["process_seconds"] for s in there)),
+        "process_seconds": round(sum(s["process_seconds"] or 0 for s in there)),
         "cells": cells,
     }
 

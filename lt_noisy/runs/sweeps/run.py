@@ -1,8 +1,10 @@
 """A sweep: its cells bound before the first starts, run as processes, and made one table."""
 
+import functools
 import pathlib
 import shlex
-import time
+import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from lt_noisy.config.command_line import parse
@@ -11,14 +13,16 @@ from lt_noisy.config.python_file import errors_named, read_module
 from lt_noisy.config.resolve import resolve
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
-from lt_noisy.runs.sweeps import tables
+from lt_noisy.runs.sweeps import cluster, tables
 from lt_noisy.runs.sweeps.cells import Cell, arguments, only, slug
-from lt_noisy.runs.sweeps.processes import Child, Planned, run_all
+from lt_noisy.runs.sweeps.order import stage_keys
+from lt_noisy.runs.sweeps.processes import Planned, run_all
 from lt_noisy.runs.sweeps.record import ROOT, Sweep, finished, make_record, portable, refuse_other, write
 from lt_noisy.runs.workdir import locked, planned_sources
 from lt_noisy.training.interrupt import Interrupts
 
 MAIN = ROOT / "main.py"
+BACKENDS = ("local", "submitit", "print")
 
 
 def read_sweep(config: str) -> Sweep:
@@ -54,43 +58,58 @@ def plan(
             resolved = resolve(parse(["main.py", *own])[0])
         except UserError as error:
             raise UserError(f"cell {cell}: {error}") from None
+        if resolved.fields.seeds:
+            raise UserError(f'cell {cell}: config.seeds: a sweep has a cell for each seed, axis("seed", (0, 1, 2))')
         sources = planned_sources(resolved)
         sha256 = identity_sha256({"config": run_sha256(resolved), "sources": sources})
         if sha256 in planned:
             raise UserError(f"cell {cell}: the same config as cell {planned[sha256].cell}")
         directory = root / "cells" / f"{slug(cell)}-{sha256[:8]}"
         command = [str(MAIN), own[0], f"--workdir={directory}", f"--store={store}", *own[1:]]
-        planned[sha256] = Planned(cell, directory, sources, sha256, command)
+        planned[sha256] = Planned(cell, directory, sources, sha256, command, stage_keys(resolved, sources))
     return list(planned.values())
 
 
-def execute(todo: list[Planned], jobs: int, figures: dict[str, str], interrupts: Interrupts) -> list[str]:
-    """Runs the cells with a line on each that ends; returns those that failed, each with its error."""
-    failed: list[str] = []
-    ended: list[float] = []
+def execute(
+    todo: list[Planned],
+    start: Callable[..., None],
+    figures: dict[str, str],
+    jobs: int | None,
+    interrupts: Interrupts,
+) -> list[str]:
+    """Runs the cells with a line on each that ends; returns those that failed, each with its error.
 
-    def done(child: Child, status: int) -> None:
-        cell, seconds = child.planned.cell, time.perf_counter() - child.began
+    Args:
+      start: `start(todo, interrupts=, done=)` runs them.
+      jobs: cells at the same time, to tell how long the rest takes; None where nobody knows.
+    """
+    failed: list[str] = []
+    ended: list[float | None] = []
+
+    def done(planned: Planned, seconds: float | None, error: str) -> None:
         ended.append(seconds)
-        left = round(sum(ended) / len(ended) * (len(todo) - len(ended)) / jobs)
-        eta = f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-        summary = None
-        if status == 0:
-            mark = {"sha256": child.planned.sha256, "process_seconds": round(seconds, 3)}
-            write_json(child.planned.directory / "cell.json", mark)
-            summary = finished(child.planned)
+        summary = None if error else finished(planned)
         if summary is not None:
             outcome = tables.headline(tables.figures(summary, figures))
         elif interrupts.pending is not None:
             outcome = "stopped"
         else:
-            error = child.error(status) if status else "the sources were edited after the sweep began"
-            failed.append(f"{cell}: {error}")
+            error = error or "the sources were edited after the sweep began"
+            failed.append(f"{planned.cell}: {error}")
             outcome = f"failed, {error}"
-        say(f"[{len(ended)}/{len(todo)}] {cell}: {outcome}, {seconds:.0f} s, {eta}")
+        took = "" if seconds is None else f", {seconds:.0f} s"
+        say(f"[{len(ended)}/{len(todo)}] {planned.cell}: {outcome}{took}{_eta(ended, len(todo), jobs)}")
 
-    run_all(todo, jobs, interrupts, done)
+    start(todo, interrupts=interrupts, done=done)
     return failed
+
+
+def _eta(ended: list[float | None], number: int, jobs: int | None) -> str:
+    known = [seconds for seconds in ended if seconds is not None]
+    if jobs is None or not known:
+        return ""
+    left = round(sum(known) / len(known) * (number - len(ended)) / jobs)
+    return f", ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
 
 
 class Options(NamedTuple):
@@ -100,23 +119,32 @@ class Options(NamedTuple):
       config: a config file with a `sweep(variant)`, as `path[:variant]`.
       root: where cells, stages, record and tables go.
       store: where stages go that several sweeps share; None for `root/stages`.
-      jobs: cells that run at the same time.
+      jobs: cells that run at the same time; None for one, or for as many as a cluster lets.
       record: where the record goes once every cell is finished; None for nowhere else than `root`.
       only: `AXIS=LABEL`, the cells to run and tabulate (`cells.only`); all of them without one.
       overrides: `--config.FIELD=VALUE`, of every cell.
+      backend: one of `BACKENDS`.
+      cluster: where `submitit` submits, `cluster.CLUSTERS`.
+      slurm: its settings, `cluster.Settings.slurm`.
     """
 
     config: str
     root: pathlib.Path
     store: pathlib.Path | None
-    jobs: int
+    jobs: int | None
     record: pathlib.Path | None
     only: list[str]
     overrides: list[str]
+    backend: str
+    cluster: str
+    slurm: dict[str, str | int]
 
 
 def run(chosen: Options) -> int:
     """Plans, runs and tabulates; returns the exit status."""
+    settings = cluster.Settings(chosen.cluster, chosen.jobs, chosen.slurm)
+    if chosen.backend == "submitit":
+        cluster.check(settings)
     sweep = read_sweep(chosen.config)
     sweep = sweep._replace(cells=only(sweep.cells, chosen.only))
     store = chosen.store or chosen.root / "stages"
@@ -124,23 +152,51 @@ def run(chosen: Options) -> int:
     places = {"config": chosen.config, "root": chosen.root, "store": chosen.store, "record": chosen.record}
     given = [f"--{name}={portable(str(place))}" for name, place in places.items() if place is not None]
     given += [f"--only={text}" for text in chosen.only]
-    command = shlex.join(["python", "launch/sweep.py", *given, f"--jobs={chosen.jobs}", *chosen.overrides])
+    command = shlex.join(["python", "launch/sweep.py", *given, *_how(chosen), *chosen.overrides])
     interrupts = Interrupts()
     with locked(chosen.root, "--root"), interrupts.installed(), interrupts.deferred():
         record = make_record(sweep, planned, chosen.config, chosen.overrides, command)
         refuse_other(chosen.root, record)
         write(chosen.root, record)  # says whose directory it is
         todo = [cell for cell in planned if finished(cell) is None]
-        say(f"{len(planned)} cells, {len(planned) - len(todo)} finished already, {chosen.jobs} at a time")
-        failed = execute(todo, chosen.jobs, sweep.figures, interrupts)
+        at_once = f", {chosen.jobs or 1} at a time" if chosen.backend == "local" else ""
+        tell = functools.partial(say, stream=sys.stderr if chosen.backend == "print" else sys.stdout)
+        tell(f"{len(planned)} cells, {len(planned) - len(todo)} finished already{at_once}")
+        failed = _run(chosen, settings, todo, sweep, interrupts)
         record = make_record(sweep, planned, chosen.config, chosen.overrides, command)
         write(chosen.root, record)
         missing = [cell for cell in record["cells"] if cell["figures"] is None]
         if chosen.record is not None and not missing:
             write_json(chosen.record, record)
-        say(*tables.table(record).splitlines())
+        tell(*tables.table(record).splitlines())
         for line in failed:
-            say(f"failed: {line}")
+            tell(f"failed: {line}")
         if missing:
-            say(f"{len(missing)} cells are not finished; the same command runs them")
+            does = "tabulates them once they are" if chosen.backend == "print" else "runs them"
+            tell(f"{len(missing)} cells are not finished; the same command {does}")
     return 1 if failed else 0
+
+
+def _run(
+    chosen: Options, settings: cluster.Settings, todo: list[Planned], sweep: Sweep, interrupts: Interrupts
+) -> list[str]:
+    """Has the backend run the cells; returns those that failed, each with its error."""
+    if chosen.backend == "submitit":
+        start = functools.partial(cluster.run_jobs, root=chosen.root, settings=settings)
+        return execute(todo, start, sweep.figures, None, interrupts)
+    cluster.refuse_queued(todo, chosen.root)
+    if chosen.backend == "local":
+        jobs = chosen.jobs or 1
+        return execute(todo, functools.partial(run_all, jobs=jobs), sweep.figures, jobs, interrupts)
+    for planned in todo:
+        say(planned.shown())
+    return []
+
+
+def _how(chosen: Options) -> list[str]:
+    """The options that say where the cells ran."""
+    if chosen.backend == "local":
+        return [f"--jobs={chosen.jobs or 1}"]
+    options = {"jobs": chosen.jobs, "cluster": chosen.cluster if chosen.backend == "submitit" else None}
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return [f"--backend={chosen.backend}", *given, *(f"--slurm.{name}={value}" for name, value in chosen.slurm.items())]

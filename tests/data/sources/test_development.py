@@ -47,3 +47,12 @@ def test_bad_input():
             SOURCES["development"](source, percent=percent)
     with pytest.raises(UserError, match="class c has 1 training images; at least 2"):
         SOURCES["development"](lambda: source(counts=(3, 3, 1)))()
+
+
+def test_what_is_held_out_is_tested_by_the_best_labels():
+    inner = source()
+    noisy = inner._replace(train=inner.train._replace(labels=np.roll(inner.train.labels, 1), clean=inner.train.labels))
+    found = SOURCES["development"](lambda: noisy, percent=40)()
+    true = dict(zip(inner.train.ids.tolist(), inner.train.labels.tolist(), strict=True))
+    assert found.test.clean is None and found.test.labels.tolist() == [true[key] for key in found.test.ids.tolist()]
+    assert found.train.clean.tolist() == [true[key] for key in found.train.ids.tolist()]

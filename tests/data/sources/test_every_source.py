@@ -4,8 +4,8 @@ import inspect
 
 import numpy as np
 import pytest
+from helpers import layouts
 from helpers.tfds_files import examples, pictures, write_tfds
-from PIL import Image
 
 from lt_noisy.config.spec import bind
 from lt_noisy.data.sources import SOURCES
@@ -13,7 +13,7 @@ from lt_noisy.data.sources import SOURCES
 EXAMPLES = {  # of those that need an argument; `tmp` is a directory with the files that `files` writes
     "tfds": "tfds(tiny_set)",
     "npz": "npz(path='{tmp}/a.npz')",
-    "folder": "folder(path='{tmp}/photos', size=4)",
+    **{name: text.replace("{tmp}", f"{{tmp}}/{name}") for name, (_, text) in layouts.SPECS.items()},
 }
 
 
@@ -25,9 +25,8 @@ def files(tmp_path_factory):
     labels = np.arange(9) % 3
     arrays = {"train_images": pictures(9), "train_labels": labels, "test_images": pictures(9), "test_labels": labels}
     np.savez(directory / "a.npz", **arrays)
-    for number, pixels in enumerate(pictures(9)):
-        (directory / "photos" / f"class {number % 3}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(directory / "photos" / f"class {number % 3}" / f"{number}.png")
+    for name, (write, _) in layouts.SPECS.items():
+        write(directory / name)
     return directory
 
 
@@ -51,7 +50,11 @@ def test_the_contract_of_a_source(name, files, monkeypatch):
         assert len(split.files) in (0, n)
         rows = np.array([n - 1, 0, n // 2, 0])  # in any order, and more than once
         images = split.images(rows)
-        assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3) and len(images) == 4
+        if name == "features":
+            assert images.dtype == np.float32 and images.ndim == 2 and np.isfinite(images).all()
+        else:
+            assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3)
+        assert len(images) == 4
         np.testing.assert_array_equal(images[[1, 1, 0]], split.images(rows[[1, 3, 0]]))
         assert split.images(rows[:0]).shape == (0, *images.shape[1:])
         for ours, theirs in zip(split[:2], same[:2], strict=True):

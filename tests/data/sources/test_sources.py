@@ -65,7 +65,17 @@ def test_npz(tmp_path):
         ({"train_images": pictures(5)}, r"train_labels is uint8 \[4\]; it must be integer \[5\]"),
         ({"train_labels": np.zeros(4)}, "train_labels is float64"),
         ({"train_labels": np.array([0, 1, -1, 2])}, "train_labels holds -1"),
-        ({"train_labels": np.array([0, 4, 4, 2])}, r"no image of 2 of the 5 classes \(1, 3\); labels must be 0\.\.C-1"),
+        ({"train_labels": np.array([0, 3, 3, 3])}, r"no image of 2 of the 4 classes \(1, 2\); labels must be 0\.\.C-1"),
+        (
+            {"train_labels": np.array([0, 1, 2**32 + 1, 2])},
+            "train_labels holds class 4294967297, 4 training images can",
+        ),
+        (
+            {"train_labels": np.array([0, 1, 10**9, 2])},
+            r"holds class 1000000000, 4 training images can have only 0\.\.3",
+        ),
+        ({"test_labels": np.array([0, 2**64 - 1], np.uint64)}, "test_labels holds class 18446744073709551615, 4 train"),
+        ({"train_ids": np.array([1, 2, 3, 2**63 + 4], np.uint64)}, "train_ids holds 9223372036854775812 in row 3; ids"),
         ({"test_labels": np.array([3, 0])}, r"test_labels holds class 3, train_labels only 0\.\.2"),
         ({"train_ids": np.array([1, 2, 3, 1])}, "train_ids holds duplicates"),
         ({"test_images": pictures(2, height=5)}, "differ in height or width"),
@@ -103,7 +113,10 @@ def by_file(split):
 
 
 def classes(**counts):
-    return {f"{c}/{i}.png": pictures(1, seed=i)[0] for c, n in counts.items() for i in range(n)}
+    """{file: a picture of its own}."""
+    return {
+        f"{c}/{i}.png": pictures(1, seed=100 * k + i)[0] for k, (c, n) in enumerate(counts.items()) for i in range(n)
+    }
 
 
 def test_folder_holds_out_a_fixed_share_of_each_class(tmp_path):
@@ -120,12 +133,12 @@ def test_folder_holds_out_a_fixed_share_of_each_class(tmp_path):
         assert (np.diff(split.ids) > 0).all() and split.ids.min() >= 0
         for file, label, image in zip(split.files, split.labels, split.images(np.arange(len(split.ids))), strict=True):
             name, i = file.removesuffix(".png").split("/")
-            assert name == source.class_names[label] and (image == pictures(1, seed=int(i))[0]).all()
+            assert name == source.class_names[label] and (image == pictures(1, seed=100 * label + int(i))[0]).all()
 
 
 @pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
 def test_folder_with_its_own_split(tmp_path, held_out):
-    train, test = classes(ant=2, bee=1), classes(bee=2)
+    train, test = classes(ant=2, bee=1), classes(none=0, no=0, nor=0, bee=2)
     write_folder(
         tmp_path, {f"train/{k}": v for k, v in train.items()} | {f"{held_out}/{k}": v for k, v in test.items()}
     )
@@ -170,9 +183,12 @@ def test_folder_names_every_file_that_cannot_be_read(tmp_path):
     broken = dict.fromkeys(["ant/1.png", "bee/0.png", "bee/1.png"])
     write_folder(tmp_path, classes(ant=3, bee=3) | broken)
     rest = ", ".join(str(tmp_path / name) for name in ("bee/0.png", "bee/1.png"))
-    refused(f'folder("{tmp_path}")', rf"ant/1\.png cannot be read .*; 2 more cannot be read either: {rest}$")
+    refused(f'folder("{tmp_path}")', rf"ant/1\.png cannot be read .*; 2 more cannot be read either: {rest}; broken=")
     write_folder(tmp_path, {f"cow/{i}.png": None for i in range(20)})
-    refused(f'folder("{tmp_path}")', r"; 22 more cannot be read either: .*cow/13\.png, \.\.\.$")
+    refused(
+        f'folder("{tmp_path}")',
+        r"; 22 more cannot be read either: .*cow/13\.png, \.\.\.; broken='skip' leaves them out$",
+    )
 
 
 def test_folder_resizes_the_shorter_side_and_crops_the_centre(tmp_path):
@@ -220,8 +236,9 @@ def test_folder_refusals(tmp_path):
     cut = png(pictures(1, 64, 64)[0])
     (tmp_path / "bee" / "2.JPG").write_bytes(cut[: len(cut) // 2])
     refused(f'folder("{tmp_path}")', r"bee/2\.JPG cannot be read as an image")
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "bee" / "2.JPG", "PNG")
-    refused(f'folder("{tmp_path}")', "its pixels are not 8-bit")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "bee" / "2.JPG", "TIFF")
+    refused(f'folder("{tmp_path}")', "its pixels are neither 8-bit nor 16-bit but 'F'")
+    refused('folder("x", broken=keep)', "broken='keep' is one of refuse, skip")
     refused('folder("x", size=0)', "size=0 must be")
     refused('folder("x", test_percent=100)', r"test_percent=100 must lie in 1\.\.99")
 
@@ -248,12 +265,16 @@ def test_digits():
     refused("digits(test_per_class=174)", r"must lie in 1\.\.173")
 
 
+PLACES = ("", "train/a", "train/b", "test/a", "test/b", "val/a")
+
+
 def test_a_folder_says_what_it_does_not_read(tmp_path, capsys):
     """Pictures beside the class folders, and a third split beside `train` and `test`."""
-    for place in ("", "train/a", "train/b", "test/a", "test/b", "val/a"):
+    for place in PLACES:
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         for at in range(2):
-            Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / place / f"{at}.png")
+            pixels = pictures(1, 4, 4, seed=2 * PLACES.index(place) + at)[0]
+            Image.fromarray(pixels).save(tmp_path / place / f"{at}.png")
     source = sources.SOURCES["folder"](str(tmp_path), size=4)()
     assert len(source.train.ids) == len(source.test.ids) == 4
     said = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """TFDS sets: read without TensorFlow, and one clear line where they cannot be."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from helpers.tfds_files import examples, pictures, write_tfds
 from PIL import Image
 
 from lt_noisy.config import spec
-from lt_noisy.data import sources
+from lt_noisy.data import cache, sources
 from lt_noisy.data.sources import preparing
 from lt_noisy.errors import UserError
 
@@ -103,6 +104,45 @@ def test_tfds_sets_that_will_not_do(tfds_dir):
     refused("tfds(tf_set)", f"convert_format --dataset_version_dir={tfds_dir}/tf_set/1.0.0")
     next((tfds_dir / "tiny_set" / "1.0.0").glob("*train*")).unlink()
     refused("tfds(tiny_set)", "split 'train': the prepared files are damaged")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_another_label_of_the_set_and_what_it_says_of_them(tfds_dir, monkeypatch, whole):
+    monkeypatch.setattr(sources.tfds, "_WHOLE", 2**30 if whole else 0)
+    stored = examples(pictures(4))
+    said = {"train": [(0, 1), (1, 0), (2, 1), (0, 0)], "test": [(-1, 1)] * 4}
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored}, said=said)
+    noisy = load("tfds(tiny_set, label=worse_label)")
+    true = [label for _, _, label in stored]
+    assert noisy.train.labels.tolist() == [0, 1, 2, 0] and noisy.train.clean.tolist() == true
+    assert noisy.train.flags.tolist() == [0, 1, 0, 1] and noisy.test.labels.tolist() == true
+    plain = load("tfds(tiny_set)").train
+    assert plain.labels.tolist() == true and plain.clean is None
+    refused(
+        "tfds(tiny_set, label=worst_label)", "no label 'worst_label', did you mean 'worse_label'. .it has label, worse"
+    )
+
+
+def test_sums_of_splits(tfds_dir):
+    stored = examples(pictures(5))
+    more = [(b"extra_%02d" % at, pixels, label) for at, (_, pixels, label) in enumerate(stored[:3])]
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "extra": more, "test": stored})
+    train = load("tfds(tiny_set, train='train+extra')").train
+    assert train.labels.tolist() == [label for _, _, label in stored + more] and len(set(train.ids)) == 8
+    assert (train.images(np.array([6])) == stored[1][1]).all()
+
+
+def test_what_is_downloaded_by_hand_is_said_whole(tfds_dir, monkeypatch):
+    monkeypatch.setattr(preparing, "_has_tensorflow", lambda: True)
+    monkeypatch.setattr(subprocess, "run", None)
+    text = (
+        rf"Put it into {tfds_dir}/downloads/manual: manual_dir should contain .*train.tar and .*val.tar\. .* dataset\.$"
+    )
+    refused("tfds(imagenet_lt, size=8)", text)
+    (tfds_dir / "downloads" / "manual").mkdir(parents=True)
+    (tfds_dir / "downloads" / "manual" / "ILSVRC2012_img_train.tar").write_bytes(b"")
+    monkeypatch.setattr(preparing, "_unreachable", lambda builder: "example.org")
+    refused("tfds(imagenet_lt, size=8)", "example.org cannot be reached")
 
 
 def test_tfds_not_prepared_is_prepared_in_another_process_or_says_how(tfds_dir, monkeypatch):
@@ -208,3 +248,33 @@ def test_tfds_cifar10_where_it_is_prepared(monkeypatch):
     ]  # data_batch_1 begins frog, truck, truck, deer
     assert source.class_names[:2] == ("airplane", "automobile")
     assert source.train.images(np.array([3, 49999])).shape == (2, 32, 32, 3)
+
+
+def test_a_small_set_is_decoded_once_and_again_when_its_files_change(tfds_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "WORTH_SECONDS", 0.0)
+    stored = examples(pictures(5))
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored})
+    first = load("tfds(tiny_set)").train
+    with monkeypatch.context() as patched:
+        patched.setattr(sources.tfds.Form, "pixels", None)
+        again = load("tfds(tiny_set)").train
+    for rows in (np.arange(5), np.array([3, 1])):
+        assert (again.images(rows) == np.stack([stored[row][1] for row in rows])).all()
+    assert again.ids.tolist() == first.ids.tolist() and again.labels.tolist() == first.labels.tolist()
+    shutil.rmtree(tfds_dir / "tiny_set")
+    other = examples(pictures(5, seed=9))
+    write_tfds(tfds_dir, "tiny_set", {"train": other, "test": stored})
+    assert (load("tfds(tiny_set)").train.images(np.arange(5)) == np.stack([p for _, p, _ in other])).all()
+
+
+def test_a_large_set_is_decoded_by_row(tfds_dir, monkeypatch):
+    monkeypatch.setattr(sources.tfds, "_WHOLE", 0)
+    stored = examples(pictures(5))
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored})
+    split = load("tfds(tiny_set)").train
+    rows = np.array([3, 1, 3])
+    assert (split.images(rows) == np.stack([stored[row][1] for row in rows])).all()
+    assert split.ids.tolist() == [int(i[-5:]) for i, _, _ in stored] and split.labels.tolist() == [
+        label for _, _, label in stored
+    ]

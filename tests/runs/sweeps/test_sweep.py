@@ -3,67 +3,19 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import sweep
 from helpers.commands import HANGS, ROOT, xla_flags
+from helpers.sweeps import STUB, STUB_SOURCES, call, logs, stand_in, wait_until, write_config
 
 from lt_noisy.runs.sweeps import run as sweeps_run
 from lt_noisy.runs.sweeps import tables
-
-# Two stages of four steps, saved every two; `SWEEP` stands for the body of the file's sweep.
-CONFIG = """
-from lt_noisy.config.resolve import default, section
-from lt_noisy.runs.sweeps.cells import axis, chain, product, zipped
-
-def get_config(variant=""):
-    c = default()
-    c.dataset = "digits(test_per_class=20)"
-    c.longtail = "exponential(ratio=10)"
-    c.model = "resnet8(width=4)"
-    c.devices = 1
-    c.stages = ("base", "finetune")
-    values = {"length": "steps(4)", "batch_size": 32, "augment": "digits()", "save_every": "steps(2)"}
-    values |= {"eval_every": "percent(100)"}
-    c.base = section("supervised", **values)
-    c.finetune = section("supervised", init="base", freeze_encoder=True, **values)
-    return c
-
-def sweep(variant):
-    loss = axis("loss", {"CE": {}, "GCE": {"finetune.loss": "gce(q=0.7)"}})
-    SWEEP
-"""
-
-# In place of main.py: a cell that writes what a run leaves, as its labels in the name of the workdir say.
-STUB = """
-import json, pathlib, signal, sys, time
-workdir = pathlib.Path(next(a.split("=", 1)[1] for a in sys.argv if a.startswith("--workdir=")))
-signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(143)))
-print("started", flush=True)
-if "kind=slow" in workdir.name and not (workdir / "again").exists():
-    (workdir / "again").touch()
-    time.sleep(HANGS)
-if "kind=bad" in workdir.name:
-    print("error: it cannot be")
-    print("a last word")
-    sys.exit(2)
-if "kind=shot" in workdir.name:
-    import os
-    os.kill(os.getpid(), 9)
-summary = {"test": {"balanced_accuracy": 0.5}, "params_sha256": "ab", "wall_seconds": 1.5}
-summary |= {"versions": {"jax": "1"}, "machine": {"cores": 1}, "code": {"commit": "c"}}
-summary |= {"sources_sha256": "edited" if "kind=edited" in workdir.name else "planned"}
-for stage in ("base", "finetune"):
-    (workdir / stage).mkdir(exist_ok=True)
-    (workdir / stage / "summary.json").write_text(json.dumps(summary))
-""".replace("HANGS", str(HANGS))
-
-STUB_SOURCES = "lambda resolved: dict.fromkeys((stage.name for stage in resolved.stages), 'planned')"
 
 
 @pytest.fixture
@@ -71,26 +23,6 @@ def here(tmp_path, monkeypatch):
     """An empty current directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def stand_in(monkeypatch, program=STUB):
-    """`program` in place of main.py."""
-    pathlib.Path("stub.py").write_text(program)
-    monkeypatch.setattr(sweeps_run, "MAIN", pathlib.Path("stub.py").absolute())
-    monkeypatch.setattr(sweeps_run, "planned_sources", eval(STUB_SOURCES))
-
-
-def write_config(body, tail=""):
-    pathlib.Path("grid.py").write_text(CONFIG.replace("SWEEP", body) + tail)
-
-
-def call(*arguments):
-    return sweep.main(["sweep.py", "--config=grid.py", "--root=runs/grid", *arguments])
-
-
-def logs():
-    """{labels: what the processes of the cell wrote}, `$` lines for commands among it."""
-    return {p.parent.name.rpartition("-")[0]: p.read_text() for p in pathlib.Path("runs/grid/cells").glob("*/log.txt")}
 
 
 def test_nothing_starts_before_every_cell_binds(here):
@@ -275,11 +207,6 @@ SHARED = {"params_sha256": "ab", "wall_seconds": 1, "versions": {}, "machine": {
 LONG = LONG.replace("HANGS", str(HANGS)).replace("SHARED", repr(SHARED))
 
 
-def wait_until(ready):
-    """Polls."""
-    assert any(ready() or time.sleep(0.05) for _ in range(20 * HANGS))
-
-
 def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(here, monkeypatch, capfd):
     """While it runs no second process is at it, and it takes one of the jobs; others go on."""
     stand_in(monkeypatch, LONG)
@@ -296,6 +223,7 @@ def test_a_cell_that_outlived_a_killed_sweep_is_waited_for(here, monkeypatch, ca
         killed.kill()
     quick = next(here.glob("runs/grid/cells/*/cell.json"))
     quick.unlink()  # as if it were not finished
+    shutil.rmtree(quick.parent / "finetune")
 
     def stop():
         wait_until(lambda: "still running" in capfd.readouterr().out)
@@ -332,9 +260,9 @@ def test_the_root_of_another_sweep_is_refused(here, monkeypatch, capsys, argumen
     own = ["--config.base.batch_size=8", "--config.finetune.batch_size=8"]
     assert call(*own) == 0
     capsys.readouterr()
-    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in (here / "runs").rglob("*") if path.is_file()}
     refused(capsys, lambda: call(*own, *arguments), f"--root=runs/grid: holds another sweep, grid.py {own[0]}")
-    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in (here / "runs").rglob("*") if path.is_file()} == before
     assert call(*reversed(own), f"--config={here / 'grid.py'}") == 0  # the same one
 
 

@@ -66,7 +66,7 @@ def test_every_type_of_override_survives_the_command_line_and_the_cells_come_las
         "finetune.encoder_rate": 1e-05,
         "finetune.freeze_encoder": True,
         "finetune.loss": "gce(q=0.7)",
-        "tensorboard": False,
+        "finetune.keep_last": False,
     }
     base = ["--config.seed=3", "--config.finetune.loss=cross_entropy()", "--config.finetune.batch_size=5"]
     config, *_ = parse(["main.py", "--config=configs/digits_lt_noise.py", *base, *cells.arguments(overrides)])

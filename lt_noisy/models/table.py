@@ -1,0 +1,20 @@
+"""The table of encoders."""
+
+from lt_noisy.config.spec import table
+from lt_noisy.models import resnet, vectors
+
+MODELS = table(
+    {
+        "resnet18": resnet.resnet18,
+        "resnet34": resnet.resnet34,
+        "resnet50": resnet.resnet50,
+        "resnet101": resnet.resnet101,
+        "resnet8": resnet.resnet8,
+        "resnet20": resnet.resnet20,
+        "resnet32": resnet.resnet32,
+        "resnet44": resnet.resnet44,
+        "resnet56": resnet.resnet56,
+        "identity": vectors.identity,
+        "mlp": vectors.mlp,
+    }
+)

@@ -1,0 +1,33 @@
+"""Lines that tell how far something long has come."""
+
+import datetime
+import time
+
+from lt_noisy.errors import say
+
+_EVERY = 5.0  # seconds
+
+
+class Progress:
+    """Says every few seconds how many of `total` are done, and when the rest will be; nothing of what ends sooner.
+
+    Args:
+      what: such as "decoding photos".
+      total: how many there are.
+    """
+
+    def __init__(self, what: str, total: int):
+        self._what, self._total, self._done = what, total, 0
+        self._began = self._said = time.monotonic()
+
+    def add(self, number: int = 1) -> None:
+        """So many more are done; may be called by several threads."""
+        self._done += number
+        now = time.monotonic()
+        if now - self._said < _EVERY or self._done >= self._total:
+            return
+        self._said = now
+        left = round((now - self._began) / self._done * (self._total - self._done))
+        share = 100 * self._done // self._total
+        eta = datetime.timedelta(seconds=left)
+        say(f"{self._what}: {self._done:,} of {self._total:,} ({share} %), ETA {eta}")
