@@ -30,7 +30,7 @@ def test_bytes_between_devices_are_those_on_paper(name):
 def test_operations_of_a_device_grow_by_the_gathered_negatives_alone(name):
     rows = _rows(name)
     for row in rows.values():
-        assert 1 < row["counted"]["flops"] / row["paper"]["flops"] < 1.03
+        assert 1 < row["counted"]["flops"] / row["paper"]["flops"] < 1.05  # all but the layers
         counted, paper = (row[side]["flops"] - rows[1][side]["flops"] for side in ("counted", "paper"))
         assert counted == pytest.approx(paper, abs=2e-4 * rows[1]["paper"]["flops"])
         assert row["counted"]["batch"] == SYSTEMS[name].batch

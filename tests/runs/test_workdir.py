@@ -45,7 +45,7 @@ def test_a_stage_under_way_is_waited_for_and_a_killed_one_taken_over(tmp_path, c
             time.sleep(0.05)
         child.kill()
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     with waited_for(tmp_path / "base"):
         thread.join()
@@ -69,13 +69,13 @@ def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
 
     stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))  # to run it would be an error
     job = SimpleNamespace(directory=directory, card={"sources_sha256": "s"})
-    thread = threading.Thread(target=finish)
+    thread = threading.Thread(target=finish, daemon=True)
     thread.start()
-    assert runs._finish(Work(stage, job, identity), "last")["wall_seconds"] == 3
+    assert runs._finish([Work(stage, job, identity)], "last")[0]["wall_seconds"] == 3
     thread.join()
     child.wait()
     with holder(directory) as child:
-        assert runs._finish(Work(stage, job, identity), "last")["wall_seconds"] == 3
+        assert runs._finish([Work(stage, job, identity)], "last")[0]["wall_seconds"] == 3
         child.kill()
     assert capfd.readouterr().out == 2 * "base: finished already, skipped\n"  # and nothing of waiting
 
@@ -92,7 +92,8 @@ def test_what_other_sources_finished_is_skipped_with_a_note(tmp_path, capsys, ma
     claim(directory, identity)
     write_json(directory / "summary.json", {"identity_sha256": identity_sha256(identity), **made_by})
     stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))
-    runs._finish(Work(stage, SimpleNamespace(directory=directory, card={"sources_sha256": "s"}), identity), "last")
+    job = SimpleNamespace(directory=directory, card={"sources_sha256": "s"})
+    runs._finish([Work(stage, job, identity)], "last")
     skipped, note = capsys.readouterr().out.splitlines()
     assert skipped == "base: finished already, skipped"
     assert note.startswith(f"note: base was made by {says} and its sources") and f"remove {directory} to" in note
