@@ -54,6 +54,7 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "Pillow>=10",
+        "safetensors>=0.4",
     ],
     extras_require={
         "cuda": ["jax[cuda12]"],  # with CUDA's own libraries; the driver is the machine's
@@ -64,6 +65,7 @@ setup(
         "mlflow": ["mlflow-skinny>=3"],  # what talks to a server
         "plot": ["matplotlib>=3.8"],  # the histogram of `lt-noisy check --png`
         "parquet": ["pyarrow>=16"],  # tables and pictures in Parquet
+        "torch": ["torch>=2.4"],  # weights in files of PyTorch; `.safetensors` needs none
         "slurm": ["submitit>=1.5.3"],  # sweeps as jobs of Slurm
         "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with
         # What judges the code is of one version: a newer one may find fault with an unchanged checkout.

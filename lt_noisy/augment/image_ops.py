@@ -67,6 +67,12 @@ def _interpolation(size: int, start: jax.Array, length: jax.Array, method: str) 
     return weights / weights.sum(-1, keepdims=True)
 
 
+def resizing(before: int, after: int, method: Literal["bilinear", "bicubic"]) -> jax.Array:
+    """The matrix [after, before] that brings an axis to another size as PIL does: half-pixel centres, anti-aliased."""
+    # Of each pixel of the identity, an axis alone: jax.image has PIL's kernels (Keys' with a = -1/2 for bicubic).
+    return jax.image.resize(jnp.eye(before), (after, before), {"bicubic": "cubic"}.get(method, method), antialias=True)
+
+
 def resized_box(
     image: jax.Array,
     top: jax.Array,

@@ -68,6 +68,27 @@ def crop(pad: int = 4) -> Augment:
     return images_only(train)
 
 
+def resize(size: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear") -> Augment:
+    """Brings a square image to `size` pixels, in training and evaluation alike: what a pretrained encoder was made for.
+
+    Half-pixel centres, anti-aliased where it shrinks, as PIL and torchvision with ``antialias=True`` do it; what
+    `bicubic` carries beyond [0, 1] is clipped, as by PIL. An image of that size stays as it is.
+    """
+    if size < 1:
+        raise UserError(f"size={size} is a number of pixels, 1 or more")
+
+    def apply(image: jax.Array) -> jax.Array:
+        check_image(image)
+        if image.shape[0] != image.shape[1]:
+            raise UserError(f"it takes square images, not {image.shape[0]} x {image.shape[1]}")
+        if len(image) == size:
+            return image
+        matrix = image_ops.resizing(len(image), size, interpolation)
+        return jnp.clip(image_ops.separable(image, matrix, matrix), 0, 1)
+
+    return Augment(lambda key, image: apply(image), apply)
+
+
 def flip(p: float = 0.5) -> Augment:
     """Mirrors left and right with probability `p`."""
     check_probability(p)

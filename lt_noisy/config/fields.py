@@ -47,7 +47,7 @@ class Field(NamedTuple):
       identity: whether it is part of a stage's identity (cadence and logging are not).
       table: the table its specs are bound against; None for a plain value of the default's type.
       choices: text -> the value that it stands for; None where it is no such choice.
-      reference: where it names an earlier stage, which ones it may.
+      reference: where it names an earlier stage, which ones it may; with a table a spec may stand in its place.
     """
 
     default: Any
@@ -77,9 +77,16 @@ def choice(default: str, choices: Mapping[str, Any] | tuple[str, ...], *, identi
     return _field(Field(default, identity, choices=values))
 
 
-def stage_ref(default: str, kinds: tuple[str, ...], *, optional: bool = False, label_free: bool = False) -> Any:
-    """A field that names an earlier stage (see `Reference`); bound it is that name."""
-    return _field(Field(default, reference=Reference(kinds, optional, label_free)))
+def stage_ref(
+    default: str,
+    kinds: tuple[str, ...],
+    *,
+    optional: bool = False,
+    label_free: bool = False,
+    table: Table | None = None,
+) -> Any:
+    """A field that names an earlier stage (see `Reference`); bound it is that name, or what a spec of `table` built."""
+    return _field(Field(default, table=table, reference=Reference(kinds, optional, label_free)))
 
 
 def fields_of(section: type) -> dict[str, Field]:
@@ -122,9 +129,14 @@ def _converted(value: Any, default: Any) -> Any:
     return float(value) if type(default) is float and type(value) is int else value
 
 
+def _is_spec(value: Any) -> bool:
+    """Whether what stands where a stage may be named is a spec."""
+    return isinstance(value, str) and "(" in value and value != NO_STAGE
+
+
 def _bound(value: Any, field: Field, where: str) -> tuple[Any, Any]:
     """The bound value, and its canonical text or, where it is plain, the value itself."""
-    if field.table is not None:
+    if field.table is not None and (field.reference is None or _is_spec(value)):
         return read(value, field.table, where)
     value = _converted(value, field.default)
     if type(value) is not type(field.default):

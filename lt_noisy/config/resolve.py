@@ -227,7 +227,7 @@ def _bind_stage(name: str, values: Mapping[str, Any] | ConfigDict) -> Stage:
     inputs = {
         field: texts[field]
         for field, reference in kind.inputs.items()
-        if not (reference.optional and texts[field] == NO_STAGE)
+        if isinstance(getattr(section, field), str) and not (reference.optional and texts[field] == NO_STAGE)
     }
     return Stage(name, kind, section, {"kind": values["kind"], **texts}, inputs)
 

@@ -43,7 +43,7 @@ def renewed(key: Mapping[str, Any], renew: Callable[[Arrays | None], Arrays]) ->
       renew: returns `found` itself where that still holds.
     """
     text = json.dumps(key, sort_keys=True)
-    place = _root() / hashlib.sha256(text.encode()).hexdigest()[:32]
+    place = root() / hashlib.sha256(text.encode()).hexdigest()[:32]
     found = None
     with contextlib.suppress(OSError, EOFError, ValueError):
         before = place.stat()
@@ -59,7 +59,8 @@ def renewed(key: Mapping[str, Any], renew: Callable[[Arrays | None], Arrays]) ->
     return arrays
 
 
-def _root() -> pathlib.Path:
+def root() -> pathlib.Path:
+    """Where everything of it lies."""
     given = os.environ.get(DIRECTORY)
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return pathlib.Path(given or os.path.join(home, "lt_noisy", "data"))

@@ -148,7 +148,7 @@ def _fields(section: type) -> tuple[Entry, ...]:
 
 def _accepts(field: Field) -> str:
     """What may be written in a field, where its default does not show that."""
-    if field.table is not None:
+    if field.table is not None and field.reference is None:
         return f"one of `{table_name(field.table)}`"
     if field.choices is not None:
         return " or ".join(map(repr, field.choices))
@@ -156,7 +156,9 @@ def _accepts(field: Field) -> str:
         return ""
     kinds = " or ".join(field.reference.kinds)
     unlabelled = " that has seen no labels" if field.reference.label_free else ""
-    return f"an earlier {kinds} stage{unlabelled}" + (f", or {NO_STAGE!r}" if field.reference.optional else "")
+    also = [f"one of `{table_name(field.table)}`"] if field.table is not None else []
+    also += [repr(NO_STAGE)] if field.reference.optional else []
+    return ", or ".join([f"an earlier {kinds} stage{unlabelled}", *also])
 
 
 def _comments(section: type) -> dict[str, str]:

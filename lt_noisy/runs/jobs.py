@@ -11,6 +11,7 @@ from lt_noisy.data.dataset import Dataset, choose, read_by
 from lt_noisy.data.images import described, kind_of
 from lt_noisy.errors import UserError
 from lt_noisy.stages.base import Input, Job
+from lt_noisy.stages.extraction import Extractor, with_features
 from lt_noisy.training import parallel, profile
 from lt_noisy.training.interrupt import Interrupts
 
@@ -42,10 +43,31 @@ def make_jobs(
             raise UserError(f"config.{stage.name}: it learns from labels, and the images are all of one class")
     chosen = {stage.texts["data"]: stage for stage in resolved.stages if "data" in stage.texts}
     datasets = {text: _chosen(stage, dataset) for text, stage in chosen.items()}
-    return [
-        make_job(resolved, stage, workdir, datasets.get(stage.texts.get("data"), dataset), dataset, devices, interrupts)
+    jobs = {
+        stage.name: make_job(
+            resolved, stage, workdir, datasets.get(stage.texts.get("data"), dataset), dataset, devices, interrupts
+        )
         for stage in resolved.stages
-    ]
+    }
+    return _on_features(resolved, jobs)
+
+
+def _on_features(resolved: Resolved, jobs: Mapping[str, Job]) -> list[Job]:
+    """The jobs, with features in place of images where a stage starts from a `features` stage, or from such a stage."""
+    made_by = {stage.name: stage for stage in resolved.stages if stage.texts["kind"] == "features"}
+    extractors: dict[tuple[str, int], Extractor] = {}  # by stage and source
+    found = []
+    for stage in resolved.stages:
+        job, start = jobs[stage.name], stage.inputs.get("init")
+        if start in made_by and stage.name not in made_by:
+            made_by[stage.name] = made_by[start]
+            key = made_by[start].name, id(job.dataset.source)
+            if key not in extractors:
+                of_features = jobs[key[0]]._replace(dataset=job.dataset)
+                extractors[key] = Extractor(of_features, made_by[start].section, job.dataset.source)
+            job = with_features(job, extractors[key], resolved.fields.feed)
+        found.append(job)
+    return found
 
 
 def _chosen(stage: Stage, dataset: Dataset) -> Dataset:
@@ -117,7 +139,9 @@ def _inputs(resolved: Resolved, stage: Stage, workdir: pathlib.Path) -> dict[str
     inputs = {}
     for field, name in stage.inputs.items():
         read = stages[name]
-        inputs[field] = Input(workdir / name, read.section, read.texts, _inputs(resolved, read, workdir))
+        own = _inputs(resolved, read, workdir)
+        of_features = read.texts["kind"] == "features" or ("init" in own and own["init"].of_features)
+        inputs[field] = Input(workdir / name, read.section, read.texts, own, of_features)
     return inputs
 
 

@@ -216,7 +216,8 @@ def _results(works: Sequence[Work]) -> list[dict[str, Any]]:
     """What the kind of a stage says of it, for each seed that has not run it yet."""
     if not works:
         return []
-    stage, jobs = works[0].stage, [work.job for work in works]
+    stage = works[0].stage
+    jobs = [work.job._replace(dataset=work.job.arrived(work.job.dataset)) for work in works]
     if isinstance(stage.kind.run, Training):
         return together.run(jobs, stage.kind.run, stage.section)
     return [stage.kind.run(job, stage.section) for job in jobs]

@@ -22,17 +22,23 @@ from lt_noisy.training.trackers import Trackers, none
 
 S = TypeVar("S")
 
-ENCODERS = ("self_supervised", "supervised", "mixnn", "distil")  # kinds whose checkpoint holds an encoder
+# Kinds that leave an encoder: in their checkpoint, or `features`, its outputs.
+ENCODERS = ("self_supervised", "supervised", "mixnn", "distil", "features")
 WITH_HEAD = ("supervised", "mixnn")  # kinds whose checkpoint holds a classifier on it too
 
 
 class Input(NamedTuple):
-    """An earlier stage that a stage reads: directory, bound section and its texts, and the stages it reads itself."""
+    """An earlier stage that a stage reads: directory, bound section and its texts, and the stages it reads itself.
+
+    Attributes:
+      of_features: whether it is a `features` stage, or works on what one made.
+    """
 
     directory: pathlib.Path
     section: Any
     texts: Mapping[str, Any]
     inputs: Mapping[str, "Input"]
+    of_features: bool = False
 
 
 class Job(NamedTuple):
@@ -56,6 +62,7 @@ class Job(NamedTuple):
       trackers: where metrics go beside `metrics.jsonl`.
       host_log: of this process.
       trace: where steps of the stage are to be traced.
+      arrived: `arrived(dataset)` when the stage begins: with the features that an earlier stage has made, in memory.
     """
 
     name: str
@@ -75,6 +82,7 @@ class Job(NamedTuple):
     trackers: Trackers = none()
     host_log: HostLog = HostLog()
     trace: Trace | None = None
+    arrived: Callable[[Dataset], Dataset] = lambda dataset: dataset
 
 
 def made_elsewhere(stage: Input) -> str:

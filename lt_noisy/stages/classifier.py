@@ -88,7 +88,7 @@ def _rebalanced(
 def read_head(job: Job, stage: Input) -> Head:
     """The head of a finished classifier; a cosine one as a linear one on features of length 1."""
     net = supervised.classifier(job, stage.section.head)
-    params = part_variables(job, net, stage.directory, ("head",))["params"]["head"]
+    params = part_variables(job, net, stage.directory, stage.section.augment, ("head",))["params"]["head"]
     if isinstance(net.head, Cosine):
         # scikit-learn's is a pair only with `return_norm`.
         kernel = net.head.scale * cast(np.ndarray, normalize(params["kernel"].astype(np.float64), axis=0))

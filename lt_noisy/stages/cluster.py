@@ -49,8 +49,8 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     """
     dataset, base = job.dataset, job.inputs["init"]
     net = self_supervised.build(job.encoder(job.dtype, job.norm_axis), base.section.objective, job.dtype, job.norm_axis)
-    weights = job.devices.replicate(part_variables(job, net, base.directory, self_supervised.TARGET_PARTS))
     augment = base.section.augment
+    weights = job.devices.replicate(part_variables(job, net, base.directory, augment, self_supervised.TARGET_PARTS))
 
     def hidden(variables: PyTree, images: jax.Array) -> jax.Array:
         # A pair only with `mutable`.

@@ -13,6 +13,7 @@ from lt_noisy.stages import supervised, training
 from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
 from lt_noisy.stages.quality import write_quality
 from lt_noisy.stages.rows import Rows, label_quality_rows
+from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Section(supervised.Learning):
     """The fields of a `cross_fit` stage. Pseudo-labels and transition matrices have seen the labels that it judges."""
 
     folds: int = plain(5)  # parts of the training set, each judged by a network that is trained on the others
-    init: str = stage_ref("none()", ENCODERS, optional=True, label_free=True)
+    init: str | Pretrained = stage_ref("none()", ENCODERS, optional=True, label_free=True, table=PRETRAINED)
 
 
 def assign_folds(observed: np.ndarray, ids: np.ndarray, folds: int, seed: int, purpose: str) -> np.ndarray:

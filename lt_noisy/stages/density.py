@@ -14,14 +14,16 @@ from lt_noisy.errors import UserError
 from lt_noisy.estimate.density import ESTIMATORS, DensityEstimator, describe, importance
 from lt_noisy.stages.base import ENCODERS, Job, Kind
 from lt_noisy.stages.features import encoder_features
+from lt_noisy.stages.origin import required, weights_read
 from lt_noisy.stages.rows import Rows, decimals, percent
+from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
     """The fields of a `density` stage."""
 
-    init: str = stage_ref("pretrain", ENCODERS)  # the stage whose features are used
+    init: str | Pretrained = stage_ref("pretrain", ENCODERS, table=PRETRAINED)  # whose features are used
     estimator: DensityEstimator = spec("gaussian()", ESTIMATORS)
     alpha: float = plain(0.9)  # weights are density^-alpha
     clip: float = plain(70.0)  # the largest weight, the smallest being 1
@@ -32,7 +34,7 @@ def labels(section: Section) -> tuple[str, ...]:
     return ("clean",) if section.estimator.oracle else ()
 
 
-def check(job: Job, section: Section) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, str]:
     """Refuses weights that make no sense, and an estimator that wants more images than there are."""
     if not section.alpha >= 0 or not section.clip >= 1:
         raise UserError(
@@ -42,7 +44,7 @@ def check(job: Job, section: Section) -> dict[str, int]:
         raise UserError(
             f"config.{job.name}.estimator: wants {section.estimator.least} images or more, not {len(job.dataset.ids)}"
         )
-    return {}
+    return weights_read(job, section)
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     only, unless the estimator is an oracle.
     """
     dataset = job.dataset
-    features = encoder_features(job, job.inputs["init"])(dataset.train_images)
+    features = encoder_features(job, required(job, section))(dataset.train_images)
     try:
         estimate = processes.once(lambda: section.estimator.estimate(features, dataset.clean))
     except UserError as error:

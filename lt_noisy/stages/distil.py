@@ -26,7 +26,7 @@ from lt_noisy.objectives.base import normalise
 from lt_noisy.precision import to_float
 from lt_noisy.stages import features, self_supervised, training
 from lt_noisy.stages.base import Job, Kind, Training, read_arrays
-from lt_noisy.stages.prediction import part_variables
+from lt_noisy.stages.prediction import part_variables, prepared_shape
 from lt_noisy.training.loop import Phase, Prepared
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
@@ -160,8 +160,10 @@ def check(job: Job, section: Section) -> dict[str, int]:
 def _teachers(job: Job, net: self_supervised.Network) -> tuple[Teachers, np.ndarray]:
     """The finished networks, and the cluster int32 [N] of each image (zeros without experts)."""
 
+    augment = next(iter(job.inputs.values())).section.augment
+
     def read(directory: pathlib.Path) -> PyTree:
-        return part_variables(job, net, directory, self_supervised.TARGET_PARTS)
+        return part_variables(job, net, directory, augment, self_supervised.TARGET_PARTS)
 
     base = read(job.inputs["base"].directory) if "base" in job.inputs else None
     if "experts" not in job.inputs:
@@ -183,7 +185,7 @@ def prepare(job: Job, section: Section) -> Prepared:
     count = len(teachers.experts) + (teachers.base is not None)
     head = MLP((section.hidden, size), norm=True, dtype=job.dtype, norm_axis=job.norm_axis)
     net = Student(encoder, teacher.projector, tuple(head.clone() for _ in range(count)))
-    state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, {})
+    state = training.initial_state(net, prepared_shape(job, section.augment), job.seed, job.name, {})
     state, tx = training.with_optimizer(state, section, plan)
     step = make_step(net, teacher, tx, section.augment, job.name)
     resident, order = training.feed(job, training.order(job, section), plan, training.cuts(job, section))

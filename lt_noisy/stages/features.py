@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -19,13 +19,19 @@ from lt_noisy.estimate import neighbours
 from lt_noisy.estimate.neighbours import Vectors
 from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_predict
 from lt_noisy.hashing import arrays_sha256
-from lt_noisy.precision import to_float
-from lt_noisy.stages.base import Input, Job
-from lt_noisy.stages.prediction import compile_predict, once_per_step, part_variables
+from lt_noisy.progress import Progress
+from lt_noisy.stages.base import Job
+from lt_noisy.stages.origin import EncoderOnly, Origin, augmentation, encoder_shapes, encoder_variables
+from lt_noisy.stages.prediction import compile_predict, once_per_step, prepared_shape
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
-Features = Callable[[Images], np.ndarray]  # images uint8 [N, H, W, C] -> float32 [N, D], on the host
+
+
+class Features(Protocol):
+    """images uint8 [N, H, W, C] -> float32 [N, D], on the host."""
+
+    def __call__(self, images: Images, progress: Progress | None = None) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,20 +69,18 @@ MONITORS = table({"none": none, **NEAREST})
 _PIXEL_ACCURACIES: dict[tuple[Knn, str], float] = {}
 
 
-class _Encoder(nn.Module):
-    encoder: nn.Module
+def encoder_features(job: Job, start: Origin) -> Features:
+    """The features of a finished stage's encoder, or of pretrained weights, in evaluation mode on un-augmented images.
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        return to_float(self.encoder(x, train=train))
-
-
-def encoder_features(job: Job, stage: Input) -> Features:
-    """The features of a finished stage's encoder, in evaluation mode on un-augmented images."""
-    net = _Encoder(job.encoder(job.dtype, job.norm_axis))
-    weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder",)))
-    augment = stage.section.augment
+    Of a `features` stage they are what the job's data set has in place of images.
+    """
+    augment = augmentation(start)
+    net = EncoderOnly(job.encoder(job.dtype, job.norm_axis))
+    shapes = encoder_shapes(job, prepared_shape(job, augment))
+    variables = encoder_variables(job, start, shapes)
+    weights = job.devices.replicate({group: {"encoder": tree} for group, tree in variables.items()})
     predict = compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
-    return lambda images: predict(weights, images)
+    return lambda images, progress=None: predict(weights, images, progress)
 
 
 class Bank:

@@ -44,11 +44,13 @@ from lt_noisy.precision import to_float
 from lt_noisy.stages import supervised, training
 from lt_noisy.stages.base import ENCODERS, Followed, Job, Kind, Training, observed_labels
 from lt_noisy.stages.mixnn_steps import Steps
-from lt_noisy.stages.prediction import compile_predict
+from lt_noisy.stages.origin import origin, started, weights_read
+from lt_noisy.stages.prediction import compile_predict, prepared_shape
 from lt_noisy.stages.rows import Rows, decimals, label_quality_rows, percent, selection_rows, test_rows, train_rows
 from lt_noisy.training.loop import Phase, Prepared, Refresh
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
+from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Section(training.Section):
     They are bare numbers, unlike a length: the method counts by the epoch, and its phases begin with one.
     """
 
-    init: str = stage_ref("none()", ENCODERS, optional=True)  # the stage whose encoder it starts from
+    # The stage whose encoder it starts from, or weights; of a `features` stage it takes the features for its data.
+    init: str | Pretrained = stage_ref("none()", ENCODERS, optional=True, table=PRETRAINED)
     head: HeadBuilder = spec("linear()", HEADS)
     warmup: int = plain(10)  # the first epoch of mixup
     correct_from: int = plain(60)  # the last one, from which on targets may be corrected; 0 for mixup to the end
@@ -96,7 +99,7 @@ def check(job: Job, section: Section) -> dict[str, int]:
             f"{where}: an epoch is {plan.epoch.steps} steps, not a multiple of "
             f"config.steps_per_call={job.steps_per_call}"
         )
-    return {"steps": plan.total}
+    return {"steps": plan.total, **weights_read(job, section)}
 
 
 def prepare(job: Job, section: Section) -> Prepared:
@@ -104,8 +107,8 @@ def prepare(job: Job, section: Section) -> Prepared:
     plan = training.make_plan(job, section)
     epoch = plan.epoch.steps
     net = supervised.classifier(job, section.head)
-    state = training.initial_state(net, job.dataset.train_images.shape[1:], job.seed, job.name, memory(job, section))
-    state = supervised.start(job, state)
+    state = training.initial_state(net, prepared_shape(job, section.augment), job.seed, job.name, memory(job, section))
+    state = started(job, origin(job, section), state)
     state, tx = training.with_optimizer(state, section, plan)
     warm_up, mixing, soft_mixing, neighbour_mixing = make_steps(job, section, net, tx, epoch)
     # {the epochs before it: its step}, so that a phase of no epoch gives way to the one after it.

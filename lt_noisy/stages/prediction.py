@@ -4,7 +4,7 @@ import collections
 import math
 import pathlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy import processes
+from lt_noisy.augment.base import Augment
 from lt_noisy.data.batches import part
 from lt_noisy.data.images import DTYPES, Images, blocks, kind_of
 from lt_noisy.progress import Progress
@@ -21,7 +22,13 @@ from lt_noisy.training.state import TrainState, transfer
 
 T = TypeVar("T")
 PyTree = Any
-Predict = Callable[[PyTree, Images], np.ndarray]
+
+
+class Predict(Protocol):
+    """`predict(variables, images uint8 [N, ...]) -> float32 [N, D]`, on the host; see `compile_predict`."""
+
+    def __call__(self, variables: PyTree, images: Images, progress: Progress | None = None) -> np.ndarray: ...
+
 
 _AHEAD = 4  # batches sent to the devices before the first of them is fetched
 _MAX_IMAGES = 512  # small ones gain nothing from more
@@ -41,15 +48,16 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], PyTree]) -> Pred
     Of several processes each reads its part of every batch, and has the outputs of all.
 
     Returns:
-      `predict(variables, images uint8 [N, ...]) -> float32 [N, D]` on the host, `variables` on the devices.
+      `predict(variables, images uint8 [N, ...]) -> float32 [N, D]` on the host, `variables` on the devices, with lines
+      that tell how far it is: those of `progress`, or its own.
     """
     forward = job.devices.compile_map(fn)
 
-    def predict(variables: PyTree, images: Images) -> np.ndarray:
+    def predict(variables: PyTree, images: Images, progress: Progress | None = None) -> np.ndarray:
         size = evaluation_batch(images.shape[1:], job.devices.num_devices)
         out = np.zeros((0, 0), np.float32)
         ahead: collections.deque[tuple[int, Any]] = collections.deque()
-        progress = Progress(f"a network on {kind_of(images.shape[1:])}", len(images))
+        told = progress or Progress(f"a network on {kind_of(images.shape[1:])}", len(images))
 
         def fetch() -> None:
             nonlocal out
@@ -58,7 +66,7 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], PyTree]) -> Pred
             if not len(out):
                 out = np.empty((len(images), *found.shape[1:]), found.dtype)
             out[start : start + size] = found[: len(images) - start]
-            progress.add(min(size, len(images) - start))
+            told.add(min(size, len(images) - start))
 
         for start, block in blocks(images, size, part(size)):
             padding = [(0, size // processes.count() - len(block))] + [(0, 0)] * (images.ndim - 1)
@@ -88,14 +96,23 @@ def once_per_step(job: Job, compute: Callable[[TrainState], T]) -> Callable[[Tra
     return cached
 
 
-def part_variables(job: Job, net: nn.Module, directory: pathlib.Path, parts: tuple[str, ...]) -> PyTree:
+def prepared_shape(job: Job, augment: Augment) -> tuple[int, ...]:
+    """The shape of one of the job's images as a network has it, such as (H, W, C)."""
+    image = jax.ShapeDtypeStruct(job.dataset.train_images.shape[1:], jnp.float32)
+    return jax.eval_shape(augment.evaluate, image).shape
+
+
+def part_variables(
+    job: Job, net: nn.Module, directory: pathlib.Path, augment: Augment, parts: tuple[str, ...]
+) -> PyTree:
     """Parameters and BatchNorm statistics of `parts` of a finished training's network, in the shape of `net`.
 
     Args:
       directory: of the finished training.
+      augment: of it.
       parts: of `net`, such as `encoder` and `projector`.
     """
-    image = jax.ShapeDtypeStruct((1, *job.dataset.train_images.shape[1:]), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *prepared_shape(job, augment)), jnp.float32)
     shapes = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), image)
     arrays = read_final(directory)
     return {

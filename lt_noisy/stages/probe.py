@@ -17,14 +17,16 @@ from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import training
 from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
 from lt_noisy.stages.features import NEAREST, Knn, encoder_features
+from lt_noisy.stages.origin import augmentation, required, weights_read
 from lt_noisy.stages.rows import Rows, collapse_rows, groups_rows, percent
+from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
     """The fields of a `probe` stage."""
 
-    init: str = stage_ref("pretrain", ENCODERS)  # the stage whose encoder is probed
+    init: str | Pretrained = stage_ref("pretrain", ENCODERS, table=PRETRAINED)  # whose encoder is probed
     # What the probes learn on: the full split, the manifest, or another source.
     data: Part | Load = spec("full()", DATA)
     linear: Linear = spec("logistic()", LINEAR)
@@ -34,23 +36,24 @@ class Section:
     oracle: Liu | None = spec("none()", ORACLES)  # a published protocol beside them, which selects by the test set
 
 
-def check(job: Job, section: Section) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, str]:
     """Refuses shots that cannot be drawn, and images that the encoder cannot take."""
     whole = all(type(n) is int and n >= 0 for n in section.shots)
     if not section.shots or not whole or len(set(section.shots)) < len(section.shots):
         raise UserError(f"config.{job.name}.shots are different whole numbers, 0 for all images: not {section.shots}")
     if section.repeats < 1:
         raise UserError(f"config.{job.name}.repeats is at least 1, not {section.repeats}")
-    training.check_images(job, job.inputs["init"].section.augment.evaluate, f"config.{job.name}.data")
+    start = required(job, section)
+    training.check_images(job, augmentation(start).evaluate, f"config.{job.name}.data")
     if section.oracle is not None:
         training.check_images(job, section.oracle.shown, f"config.{job.name}.oracle")
-    return {}
+    return weights_read(job, section)
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
     """Evaluates the probes on the test set of their data; returns the summary. Only an oracle selects by it."""
     dataset = job.dataset
-    features = encoder_features(job, job.inputs["init"])
+    features = encoder_features(job, required(job, section))
     test = features(dataset.test_images)
     # Groups by how often the encoder saw a class; another source has classes of its own.
     trained_on = job.training_set if isinstance(section.data, Part) else dataset

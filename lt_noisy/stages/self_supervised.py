@@ -24,11 +24,14 @@ from lt_noisy.precision import to_float
 from lt_noisy.stages import features, training
 from lt_noisy.stages.base import Followed, Job, Kind, Training, read_arrays
 from lt_noisy.stages.features import MONITORS, Knn, Representation
+from lt_noisy.stages.origin import Origin, origin, started, weights_read
+from lt_noisy.stages.prediction import prepared_shape
 from lt_noisy.stages.rows import Rows, collapse_rows, percent
 from lt_noisy.training.loop import Phase, Plan, Prepared, Trained
 from lt_noisy.training.optim import ASCENTS, Ascent, descend, ema
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
+from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
 PyTree = Any
 
@@ -45,6 +48,8 @@ class Objectives(training.Section):
 class Section(Objectives):
     """The fields of a `self_supervised` stage."""
 
+    # The stage whose encoder it starts from, or weights.
+    init: str | Pretrained = stage_ref("none()", ("self_supervised",), optional=True, table=PRETRAINED)
     ascent: Ascent | None = spec("none()", ASCENTS)
     ascent_weights: str = stage_ref("none()", ("density",), optional=True)
     monitor: Knn | None = spec("knn()", MONITORS)  # none(): nothing is watched, which takes neither time nor memory
@@ -178,7 +183,7 @@ def check(job: Job, section: Section) -> dict[str, int]:
         raise UserError(
             f"config.{job.name}.ascent_weights: weights choose the direction of an ascent; set ascent='sam(...)'"
         )
-    return {"steps": check_objective(job, section).total}
+    return {"steps": check_objective(job, section).total, **weights_read(job, section)}
 
 
 def check_objective(job: Job, section: Objectives) -> Plan:
@@ -201,15 +206,16 @@ def check_objective(job: Job, section: Objectives) -> Plan:
 
 def prepare(job: Job, section: Section) -> Prepared:
     """Builds the network the objective needs, its first state and its step."""
-    return prepare_objective(job, section, section.ascent)
+    return prepare_objective(job, section, section.ascent, origin(job, section))
 
 
-def prepare_objective(job: Job, section: Objectives, ascent: Ascent | None) -> Prepared:
-    """The same for any section with an objective and the training fields."""
-    dataset, objective, plan = job.dataset, section.objective, training.make_plan(job, section)
+def prepare_objective(job: Job, section: Objectives, ascent: Ascent | None, start: Origin | None = None) -> Prepared:
+    """The same for any section with an objective and the training fields; `start`: what its encoder starts from."""
+    objective, plan = section.objective, training.make_plan(job, section)
     net = build(job.encoder(job.dtype, job.norm_axis), objective, job.dtype, job.norm_axis)
     method = objective.method.init(_context(job, plan))
-    state = training.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, method)
+    state = training.initial_state(net, prepared_shape(job, section.augment), job.seed, job.name, method)
+    state = started(job, start, state)
     if objective.target:
         groups = state.variables.items()
         parts = {group: {part: tree[part] for part in TARGET_PARTS if part in tree} for group, tree in groups}

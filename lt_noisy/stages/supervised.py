@@ -30,14 +30,15 @@ from lt_noisy.precision import to_float
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Over, Sampler, Weighting
 from lt_noisy.stages import training, transition, unlabelled
 from lt_noisy.stages.base import ENCODERS, Followed, Input, Job, Kind, Training, observed_labels
-from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, part_variables
+from lt_noisy.stages.origin import origin, started, weights_read
+from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, part_variables, prepared_shape
 from lt_noisy.stages.quality import write_quality
 from lt_noisy.stages.rows import Rows, label_quality_rows, selection_rows, test_rows, train_rows
-from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.loop import Phase, Prepared, Trained
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
-from lt_noisy.training.state import PyTree, TrainState, transfer
+from lt_noisy.training.state import PyTree, TrainState
+from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
 FrozenNorm = Literal["running", "batch"]
 
@@ -49,7 +50,8 @@ class Learning(training.Section):
     `frozen_norm`: what a frozen encoder's BatchNorm normalises by in training (see `Classifier`).
     """
 
-    init: str = stage_ref("none()", ENCODERS, optional=True)  # the stage whose encoder it starts from
+    # The stage whose encoder it starts from, or weights; of a `features` stage it takes the features for its data.
+    init: str | Pretrained = stage_ref("none()", ENCODERS, optional=True, table=PRETRAINED)
     data: Part | Load = spec("manifest()", DATA)
     freeze_encoder: bool = plain(False)  # trains the head alone
     frozen_norm: FrozenNorm = choice("running", get_args(FrozenNorm))
@@ -179,7 +181,7 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{where}.loss: {error}") from None
     read = {"loss_file": section.loss.content} if section.loss.content else {}
-    return {"steps": plan.total, **read}
+    return {"steps": plan.total, **read, **weights_read(job, section)}
 
 
 def prepare(job: Job, section: Learning) -> Prepared:
@@ -193,8 +195,9 @@ def prepare(job: Job, section: Learning) -> Prepared:
         matrix, clean_counts = transition.read(job.inputs["transition"].directory)
         context = context._replace(transition=matrix, clean_counts=clean_counts)
     net = classifier(job, section.head, section.freeze_encoder, section.frozen_norm)
-    state = training.initial_state(net, dataset.train_images.shape[1:], job.seed, job.name, section.loss.init(context))
-    state = start(job, state)
+    shape = prepared_shape(job, section.augment)
+    state = training.initial_state(net, shape, job.seed, job.name, section.loss.init(context))
+    state = started(job, origin(job, section), state)
     rate = 0.0 if section.freeze_encoder else section.encoder_rate
     state, tx = training.with_optimizer(state, section, plan, {} if rate == 1.0 else {"encoder": rate})
     step = make_step(net, section.loss, tx, section.augment, job.name, section.mix, section.reweight.over)
@@ -209,19 +212,6 @@ def classifier(
     """The run's encoder with a head on it."""
     encoder = job.encoder(job.dtype, job.norm_axis)
     return Classifier(encoder, head(job.dataset.num_classes), freeze_encoder, frozen_norm)
-
-
-def start(job: Job, state: TrainState) -> TrainState:
-    """`state`, or that with the encoder (parameters and BatchNorm statistics) of the job's `init` stage."""
-    if "init" not in job.inputs:
-        return state
-    arrays = read_final(job.inputs["init"].directory)
-    parts = {
-        group: {**tree, "encoder": transfer(tree["encoder"], arrays, f"state.{group}.encoder")}
-        for group, tree in state.variables.items()
-        if "encoder" in tree  # one without parameters, or without BatchNorm, starts as it is
-    }
-    return dataclasses.replace(state, **parts)
 
 
 def kept_epoch(job: Job, section: Learning, train: unlabelled.Examples) -> Epoch:
@@ -270,8 +260,9 @@ def predict_logits(job: Job, net: nn.Module, augment: Augment) -> Predict:
 def load(job: Job, stage: Input) -> Callable[[Images], np.ndarray]:
     """A finished stage's classifier: `predict(images uint8 [N, ...]) -> logits float32 [N, C]`."""
     net = classifier(job, stage.section.head)
-    weights = job.devices.replicate(part_variables(job, net, stage.directory, ("encoder", "head")))
-    predict = predict_logits(job, net, stage.section.augment)
+    augment = stage.section.augment
+    weights = job.devices.replicate(part_variables(job, net, stage.directory, augment, ("encoder", "head")))
+    predict = predict_logits(job, net, augment)
     return lambda images: predict(weights, images)
 
 

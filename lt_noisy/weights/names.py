@@ -100,7 +100,9 @@ def _prefixes(naming: Naming, tensors: Tensors) -> Iterator[str]:
     """What stands before the first names of a naming."""
     for pair in naming.pairs[:3]:
         for name in tensors:
-            if name.endswith(pair.theirs[0]) and (len(name) == len(pair.theirs[0]) or name[-len(pair.theirs[0]) - 1] == "."):
+            if name.endswith(pair.theirs[0]) and (
+                len(name) == len(pair.theirs[0]) or name[-len(pair.theirs[0]) - 1] == "."
+            ):
                 yield name[: -len(pair.theirs[0])]
 
 
@@ -120,7 +122,7 @@ def _unread(naming: Naming, prefix: str, tensors: Tensors) -> list[str]:
         if name.startswith(prefix) and prefix:
             return name.removeprefix(prefix).startswith(naming.also)
         beside = name.removeprefix("module.").removeprefix("model.")
-        return name.startswith(naming.also) or bool(prefix) and beside.startswith((*_BESIDE, *_COPIES))
+        return name.startswith(naming.also) or (bool(prefix) and beside.startswith((*_BESIDE, *_COPIES)))
 
     return [name for name in tensors if not said(name)]
 

@@ -1,4 +1,4 @@
-"""What a ResNet's layers are called: torchvision's and timm's names, those of a `Sequential` of them, Hugging Face's."""
+"""What a ResNet's layers are called: by torchvision and timm, by a `Sequential` of its children, by Hugging Face."""
 
 from collections.abc import Callable
 
