@@ -37,6 +37,10 @@ def main(argv: list[str]) -> int:
         from lt_noisy.runs.check import check
 
         return check(argv[2:])
+    if argv[1:2] == ["export"]:
+        from lt_noisy.runs.export import export
+
+        return export(argv[2:])
     if "--plan" in argv:
         from lt_noisy.runs.planning.plan import plan
 

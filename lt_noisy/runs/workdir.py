@@ -148,7 +148,13 @@ def place(works: Sequence[Work], card: Mapping[str, Any], store: pathlib.Path | 
             unlink_unused(job.directory)
         summary = finished(job.directory, identity)
         made_by[stage.name] = sources if summary is None else summary.get("sources_sha256")
-        own = {**card, "identity": identity_sha256(identity), "sources_sha256": sources}
+        own = {
+            **card,
+            "stage": work.stage.name,
+            "image_shape": list(job.dataset.train_images.shape[1:]),
+            "identity": identity_sha256(identity),
+            "sources_sha256": sources,
+        }
         placed.append(work._replace(job=job._replace(card=own)))
     return placed
 

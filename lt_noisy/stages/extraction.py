@@ -216,7 +216,7 @@ def rows(summary: Mapping[str, Any]) -> Rows:
     prepared = [("images prepared to", summary["prepared"])] if "prepared" in summary else []
     return [
         ("features", f"{summary['width']} of {summary['train_images']:,} + {summary['test_images']:,} images"),
-        ("computed now, the others were on the disk", found),
+        ("computed, the others were there", found),
         *prepared,
         *collapse_rows(summary["collapse"]),
     ]

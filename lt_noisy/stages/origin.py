@@ -89,14 +89,14 @@ def weights_read(job: Job, section: Any) -> dict[str, str]:
         return {}
     where, augment = f"config.{job.name.partition('/')[0]}", getattr(section, "augment", None)
     try:
-        prepared = section.init.preprocessing
+        content, prepared = section.init.sha256, section.init.preprocessing
         augment = augment or augmentation(section.init)
         shape = prepared_shape(job, augment)
         encoder_variables(job, section.init, encoder_shapes(job, shape))
     except UserError as error:
         raise UserError(f"{where}.init: {error}") from None
     _check_prepared(prepared, augment, job.dataset.train_images.shape[1:], shape, f"{where}.augment")
-    return {"weights": section.init.sha256}
+    return {"weights": content}
 
 
 def _check_prepared(

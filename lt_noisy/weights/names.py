@@ -1,11 +1,11 @@
-"""Which of the known namings a file of weights has; an encoder filled from it, and tensors of an encoder."""
+"""Which of the known namings a file of weights has; an encoder filled from it, and an encoder as such a file."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.models.base import Encoder
 from lt_noisy.models.resnet import ResNet
 from lt_noisy.training.state import flatten, unflatten
@@ -46,6 +46,8 @@ def fill(encoder: Encoder, template: PyTree, tensors: Tensors, prefix: str | Non
     Raises:
       UserError: no naming fits, a tensor is missing or of another shape, or one is left that nothing reads.
     """
+    if prefix is not None:  # what else the file holds is then of no concern
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     naming, prefix = _naming(known(encoder), tensors, prefix)
     wanted = {name: np.shape(leaf) for name, leaf in flatten(template).items()}
     missing = [prefix + theirs for pair in naming.pairs for theirs in pair.theirs if prefix + theirs not in tensors]
@@ -69,15 +71,20 @@ def fill(encoder: Encoder, template: PyTree, tensors: Tensors, prefix: str | Non
     return unflatten(template, found)
 
 
-def tensors_of(encoder: Encoder, arrays: PyTree, naming: str = "") -> dict[str, np.ndarray]:
-    """The encoder's parameters and statistics as a file has them; `naming`: by default the first that is known."""
-    namings = {each.name: each for each in known(encoder)}
-    chosen = namings[naming] if naming else next(iter(namings.values()))
-    flat = flatten(arrays)
+def chosen(encoder: Encoder, name: str) -> Naming:
+    """The naming of this name, or the first that is known; `UserError` where there is none."""
+    namings = {naming.name: naming for naming in known(encoder)}
+    if name and name not in namings:
+        raise UserError(f"naming {name!r} is not one of {', '.join(namings)}{did_you_mean(name, namings)}")
+    return namings[name] if name else next(iter(namings.values()))
+
+
+def tensors_of(naming: Naming, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The encoder's parameters and statistics, which are given by our names, as a file has them: float32."""
     return {
         name: np.ascontiguousarray(tensor, np.float32)
-        for pair in chosen.pairs
-        for name, tensor in zip(pair.theirs, pair.form.save(np.asarray(flat[pair.ours])), strict=True)
+        for pair in naming.pairs
+        for name, tensor in zip(pair.theirs, pair.form.save(np.asarray(arrays[pair.ours])), strict=True)
     }
 
 
@@ -116,15 +123,15 @@ def _unread(naming: Naming, prefix: str, tensors: Tensors) -> list[str]:
     """Names that nothing reads, and that are neither a classifier nor what training leaves beside an encoder."""
     used = {prefix + theirs for pair in naming.pairs for theirs in pair.theirs}
 
-    def said(name: str) -> bool:
+    def known(name: str) -> bool:
         if name in used or name.endswith("num_batches_tracked"):
             return True
-        if name.startswith(prefix) and prefix:
+        if name.startswith(prefix):
             return name.removeprefix(prefix).startswith(naming.also)
-        beside = name.removeprefix("module.").removeprefix("model.")
-        return name.startswith(naming.also) or (bool(prefix) and beside.startswith((*_BESIDE, *_COPIES)))
+        part = name.removeprefix("module.").removeprefix("model.").partition(".")[0]
+        return part.startswith(_BESIDE) or any(word in part for word in _COPIES)
 
-    return [name for name in tensors if not said(name)]
+    return [name for name in tensors if not known(name)]
 
 
 def _some(names: list[str]) -> str:

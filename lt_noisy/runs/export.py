@@ -1,0 +1,89 @@
+"""The command that hands a network on: `lt-noisy export RUN/STAGE FILE.safetensors [--naming=NAME]`.
+
+A stage's encoder, and a linear classifier on it, under the names that PyTorch programs give the layers, so that they
+load there; how images were prepared goes into `FILE.json`, as timm writes it, which `pretrained(...)` reads again.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from lt_noisy.augment import AUGMENTS
+from lt_noisy.config.spec import parse, read
+from lt_noisy.errors import UserError
+from lt_noisy.files import exit_status, show, user_path, write_json
+from lt_noisy.models.table import MODELS
+from lt_noisy.training.checkpoint import final
+from lt_noisy.weights import names
+from lt_noisy.weights.preprocessing import Preprocessing, timm_config
+
+
+def export(argv: Sequence[str]) -> int:
+    """Writes what the arguments (those after `export`) name; returns the exit status."""
+    return exit_status(lambda: _export(argv))
+
+
+def _export(argv: Sequence[str]) -> int:
+    flags = [argument for argument in argv if argument.startswith("-")]
+    if unknown := [flag for flag in flags if not flag.startswith("--naming=")]:
+        raise UserError(f"export: unknown flag {unknown[0]} (it has --naming=NAME)")
+    paths = [argument for argument in argv if argument not in flags]
+    if len(paths) != 2 or not paths[1].endswith(".safetensors"):
+        raise UserError("export takes the directory of a finished stage and a file: runs/NAME/finetune net.safetensors")
+    stage, file = map(user_path, paths)
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"export: {file} is no file in a directory that exists")
+    tensors, config = exported(stage, flags[-1].partition("=")[2] if flags else "")
+    save_file(tensors, file)
+    write_json(file.with_suffix(".json"), config)
+    total = sum(tensor.size for tensor in tensors.values())
+    show(f"{file}: {len(tensors)} tensors, {total:,} numbers; {file.with_suffix('.json')}: how images are prepared")
+    return 0
+
+
+def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors of a finished stage's network by the names of a PyTorch program, and timm's config of them.
+
+    Args:
+      stage: its directory, or that of one of its networks, such as `folds/fold_0`.
+      naming: such as "timm"; empty: the first that is known of the encoder.
+
+    Raises:
+      UserError: it has no encoder, or no naming of it is known, or nothing says how its images were prepared.
+    """
+    arrays, card = final(stage)
+    config = card["config"]
+    section = config[card["stage"]]
+    of_encoder = {
+        f"{group}.{name.removeprefix(prefix)}": array
+        for group in ("params", "batch_stats")
+        for name, array in arrays.items()
+        if name.startswith(prefix := f"state.{group}.encoder.")
+    }
+    if not of_encoder or "augment" not in section:
+        raise UserError(f"{stage} has no encoder of its own, which could be exported")
+    encoder = read(config["model"], MODELS, "config.model").value(jnp.float32, None)
+    chosen = names.chosen(encoder, naming)
+    tensors = names.tensors_of(chosen, of_encoder)
+    kernel, bias = (arrays.get(f"state.params.head.dense.{name}") for name in ("kernel", "bias"))
+    if kernel is not None and bias is not None and chosen.also:
+        tensors |= {
+            f"{chosen.also[0]}weight": np.ascontiguousarray(kernel.T, np.float32),
+            f"{chosen.also[0]}bias": np.asarray(bias, np.float32),
+        }
+    return tensors, timm_config(_prepared(card, section), parse(config["model"]).name)
+
+
+def _prepared(card: Mapping[str, Any], section: Mapping[str, Any]) -> Preprocessing:
+    """How the stage's augmentation prepares images: what it makes of a black and of a white one."""
+    shape = card["image_shape"]
+    evaluate = read(section["augment"], AUGMENTS, "augment").value.evaluate
+    black, white = (np.asarray(evaluate(jnp.full(shape, value, jnp.float32)), np.float64) for value in (0.0, 1.0))
+    middle = len(black) // 2
+    low, high = black[middle, middle], white[middle, middle]
+    mean, std = (tuple(np.round(numbers, 6).tolist()) for numbers in (-low / (high - low), 1 / (high - low)))
+    return Preprocessing(mean, std, len(black), "bilinear")
