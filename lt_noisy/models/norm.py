@@ -1,4 +1,4 @@
-"""BatchNorm, as all networks here have it."""
+"""BatchNorm and LayerNorm, as all networks here have them."""
 
 import flax.linen as nn
 import jax
@@ -36,4 +36,17 @@ def batch_norm(
         name=name,
     )
     with jax.numpy_dtype_promotion("standard"):  # Flax normalises in float32 by implicit promotion
+        return layer(x)
+
+
+def layer_norm(x: jax.Array, dtype: DTypeLike, epsilon: float, name: str) -> jax.Array:
+    """LayerNorm over the last axis, within a compact method: x [..., C] -> [..., C].
+
+    Args:
+      dtype: of the result. Parameters, mean, variance (in two passes) and normalisation are float32.
+      epsilon: what the variance is enlarged by.
+      name: of the layer.
+    """
+    layer = nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+    with jax.numpy_dtype_promotion("standard"):  # as in `batch_norm`
         return layer(x)

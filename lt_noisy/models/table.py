@@ -1,7 +1,7 @@
 """The table of encoders."""
 
 from lt_noisy.config.spec import table
-from lt_noisy.models import resnet, vectors
+from lt_noisy.models import resnet, vectors, vit
 
 MODELS = table(
     {
@@ -14,6 +14,11 @@ MODELS = table(
         "resnet32": resnet.resnet32,
         "resnet44": resnet.resnet44,
         "resnet56": resnet.resnet56,
+        "vit_s16": vit.vit_s16,
+        "vit_b16": vit.vit_b16,
+        "vit_l16": vit.vit_l16,
+        "vit_s14": vit.vit_s14,
+        "vit_b14": vit.vit_b14,
         "identity": vectors.identity,
         "mlp": vectors.mlp,
     }

@@ -8,18 +8,30 @@ import numpy as np
 from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.models.base import Encoder
 from lt_noisy.models.resnet import ResNet
+from lt_noisy.models.vit import ViT
 from lt_noisy.training.state import flatten, unflatten
-from lt_noisy.weights import resnet
+from lt_noisy.weights import resnet, vit
 from lt_noisy.weights.pairs import Naming, Tensors
 
 PyTree = Any
-NAMINGS: Mapping[type[Encoder], Callable[[Any], tuple[Naming, ...]]] = {ResNet: resnet.namings}
+NAMINGS: Mapping[type[Encoder], Callable[[Any], tuple[Naming, ...]]] = {ResNet: resnet.namings, ViT: vit.namings}
 
 # Of several copies of an encoder in one checkpoint the one that was trained by gradients, but DINO's teacher.
 _PREFERRED = ("module.encoder_q.", "teacher.backbone.", "teacher.", "backbone.", "encoder.", "")
 _COPIES = ("momentum", "encoder_k", "teacher", "student", "target", "ema")
 # Parts of a checkpoint that stand beside the encoder, which self-supervised programs leave in it.
-_BESIDE = ("queue", "projector", "projection", "predictor", "prediction", "classifier", "head", "fc", "prototypes")
+_BESIDE = (
+    "queue",
+    "projector",
+    "projection",
+    "predictor",
+    "prediction",
+    "classifier",
+    "head",
+    "fc",
+    "prototypes",
+    "decoder",
+)
 
 
 def known(encoder: Encoder) -> tuple[Naming, ...]:
@@ -52,16 +64,19 @@ def fill(encoder: Encoder, template: PyTree, tensors: Tensors, prefix: str | Non
     wanted = {name: np.shape(leaf) for name, leaf in flatten(template).items()}
     missing = [prefix + theirs for pair in naming.pairs for theirs in pair.theirs if prefix + theirs not in tensors]
     if missing:
-        raise UserError(f"{_some(missing)} missing, by the naming of {naming.name}: it is another network")
+        raise UserError(f"{_some(missing)} missing, by the naming of {naming.name}: {_another(naming, missing)}")
     if left := _unread(naming, prefix, tensors):
-        raise UserError(f"{_some(left)} of no use to it, by the naming of {naming.name}: it is another network")
+        of_no_use = _some([f"{name} {list(tensors[name].shape)}" for name in left])
+        raise UserError(f"{of_no_use} of no use to it, by the naming of {naming.name}: {_another(naming, left)}")
     found = {}
     for pair in naming.pairs:
         if pair.ours not in wanted:
             raise ValueError(f"the naming {naming.name} has {pair.ours}, the network does not")
-        given, shape = [tensors[prefix + theirs] for theirs in pair.theirs], wanted[pair.ours]
+        given, shape = [tensors[prefix + theirs] for theirs in pair.theirs + pair.beside], wanted[pair.ours]
         try:
             array = pair.form.load(given, shape)
+        except UserError as error:
+            raise UserError(f"{prefix}{pair.theirs[0]}: {error}") from None
         except ValueError:  # of other dimensions
             array = None
         if array is None or array.shape != shape:
@@ -104,13 +119,11 @@ def _naming(namings: tuple[Naming, ...], tensors: Tensors, prefix: str | None) -
 
 
 def _prefixes(naming: Naming, tensors: Tensors) -> Iterator[str]:
-    """What stands before the first names of a naming."""
-    for pair in naming.pairs[:3]:
+    """What stands before the first names of a naming, up to a dot or a stroke."""
+    for first in (pair.theirs[0] for pair in naming.pairs[:3]):
         for name in tensors:
-            if name.endswith(pair.theirs[0]) and (
-                len(name) == len(pair.theirs[0]) or name[-len(pair.theirs[0]) - 1] == "."
-            ):
-                yield name[: -len(pair.theirs[0])]
+            if name.endswith(first) and (prefix := name.removesuffix(first))[-1:] in ("", ".", "/"):
+                yield prefix
 
 
 def _rank(prefix: str) -> tuple[int, int, str]:
@@ -138,3 +151,9 @@ def _some(names: list[str]) -> str:
     """`a, b, c and 5 more are`."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
+
+
+def _another(naming: Naming, names: list[str]) -> str:
+    """Why names are missing or left, as far as an argument of the model says it."""
+    said = sorted({argument for part, argument in naming.arguments if any(part in name for name in names)})
+    return f"it is another network{', see ' * bool(said)}{' and '.join(said)}{' of the model' * bool(said)}"

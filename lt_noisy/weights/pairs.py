@@ -27,11 +27,13 @@ class Pair(NamedTuple):
       ours: its path, such as `params.stem_conv.kernel`.
       theirs: names of tensors, several where a file keeps apart what is one array here.
       form: how the numbers lie.
+      beside: names of tensors that are loaded with them, behind them, and that another pair saves.
     """
 
     ours: str
     theirs: tuple[str, ...]
     form: Form
+    beside: tuple[str, ...] = ()
 
 
 class Naming(NamedTuple):
@@ -41,11 +43,13 @@ class Naming(NamedTuple):
       name: such as "torchvision".
       pairs: all arrays of the network.
       also: names beside them that say nothing to the encoder, as a classifier's do: the beginnings of names.
+      arguments: of the model, by the part of a name that is in a file if they are so: (part, argument).
     """
 
     name: str
     pairs: tuple[Pair, ...]
     also: tuple[str, ...] = ()
+    arguments: tuple[tuple[str, str], ...] = ()
 
 
 def _joined(turn: Callable[[np.ndarray], np.ndarray]) -> Callable[[Sequence[np.ndarray], tuple[int, ...]], np.ndarray]:
@@ -57,6 +61,9 @@ AS_IS = Form(_joined(lambda tensor: tensor), lambda array: [array])
 # PyTorch's [out, in] and [out, in, h, w]; ours are [in, out] and [h, w, in, out].
 LINEAR = Form(_joined(lambda tensor: tensor.T), lambda array: [array.T])
 CONVOLUTION = Form(_joined(lambda tensor: tensor.transpose(2, 3, 1, 0)), lambda array: [array.transpose(3, 2, 0, 1)])
+# The same for queries, keys and values, which are one layer of ours, kept apart.
+THREE_LINEAR = Form(LINEAR.load, lambda array: np.split(array.T, 3))
+THREE_BIASES = Form(AS_IS.load, lambda array: np.split(array, 3))
 
 
 def convolution(ours: str, theirs: str) -> list[Pair]:
