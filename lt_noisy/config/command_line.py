@@ -35,7 +35,8 @@ python main.py export RUN/STAGE FILE.safetensors [--naming=NAME]
   check       looks at a data set, such as "folder(path='photos', size=64)", and reports all that is wrong with it;
               trains nothing. Exit status 1 where something is. --json writes the whole report, --png a histogram.
 
-  export      writes a finished stage's encoder, and a linear classifier on it, as PyTorch names them (docs/pretrained.md).
+  export      writes a finished stage's encoder, and a linear classifier on it, under names of PyTorch's programs
+              (docs/pretrained.md).
 
 Where the package is installed `lt-noisy` is the same program.
 """

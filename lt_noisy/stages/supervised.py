@@ -28,7 +28,7 @@ from lt_noisy.mixing.mixup import MIXES, Mix
 from lt_noisy.models.heads import HEADS, HeadBuilder
 from lt_noisy.precision import to_float
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Over, Sampler, Weighting
-from lt_noisy.stages import training, transition, unlabelled
+from lt_noisy.stages import rates, training, transition, unlabelled
 from lt_noisy.stages.base import ENCODERS, Followed, Input, Job, Kind, Training, observed_labels
 from lt_noisy.stages.origin import origin, started, weights_read
 from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, part_variables, prepared_shape
@@ -56,6 +56,11 @@ class Learning(training.Section):
     freeze_encoder: bool = plain(False)  # trains the head alone
     frozen_norm: FrozenNorm = choice("running", get_args(FrozenNorm))
     encoder_rate: float = plain(1.0)  # learning rate of the encoder relative to the head's
+    # Of each block of the encoder relative to the next one, the last being at `encoder_rate`: BEiT's layer-wise decay.
+    layer_decay: float = plain(1.0)
+    # Of the encoder's blocks so many, the last ones and what follows them, are trained; 0: all. The parameters of the
+    # others stay; their BatchNorm statistics follow the batches.
+    last_blocks: int = plain(0)
     head: HeadBuilder = spec("linear()", HEADS)
     loss: Method = spec("cross_entropy()", LOSSES)
     mix: Mix | None = spec("none()", MIXES)
@@ -149,8 +154,7 @@ def make_step(
 def check(job: Job, section: Learning) -> dict[str, Any]:
     """Refuses what does not fit the data; returns the stage's length, and the hash of a file that its loss reads."""
     where = f"config.{job.name}"
-    if not section.encoder_rate > 0:
-        raise UserError(f"{where}.encoder_rate is above 0, not {section.encoder_rate} (freeze_encoder=True freezes it)")
+    rates.check(job, section)
     if section.frozen_norm == "batch" and not section.freeze_encoder:
         raise UserError(f"{where}.frozen_norm: it is of a frozen encoder; set freeze_encoder=True, or 'running'")
     if section.loss.memory and section.mix is not None:
@@ -198,8 +202,7 @@ def prepare(job: Job, section: Learning) -> Prepared:
     shape = prepared_shape(job, section.augment)
     state = training.initial_state(net, shape, job.seed, job.name, section.loss.init(context))
     state = started(job, origin(job, section), state)
-    rate = 0.0 if section.freeze_encoder else section.encoder_rate
-    state, tx = training.with_optimizer(state, section, plan, {} if rate == 1.0 else {"encoder": rate})
+    state, tx = training.with_optimizer(state, section, plan, rates.of_layers(section, state.params.get("encoder", {})))
     step = make_step(net, section.loss, tx, section.augment, job.name, section.mix, section.reweight.over)
     order = balanced_order(job, section, train, context)
     data, order = fed(train.images, train.targets, order, plan.total, job.workers, training.cuts(job, section))

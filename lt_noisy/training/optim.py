@@ -121,11 +121,26 @@ OPTIMIZERS = table({"sgd": sgd, "adamw": adamw, "lars": lars})
 
 
 def by_part(tx: optax.GradientTransformation, rates: Mapping[str, float]) -> optax.GradientTransformation:
-    """`tx` with the learning rate of the named parts of the network multiplied; a part at 0 stays exactly as it is."""
+    """`tx` with the learning rate of parts of the network multiplied; what is at 0 stays exactly as it is.
+
+    Args:
+      rates: by part, such as `encoder`, or by part and layer, such as `encoder/stem_conv`; all others have 1.
+    """
     if not rates:
         return tx
-    scaled = {part: optax.chain(tx, optax.scale(rate)) if rate else optax.set_to_zero() for part, rate in rates.items()}
-    return optax.multi_transform({**scaled, "": tx}, lambda params: {p: p if p in rates else "" for p in params})
+    labels = {rate: f"{rate:g}" for rate in {1.0, *rates.values()}}
+    scaled = {
+        label: tx if rate == 1 else optax.chain(tx, optax.scale(rate)) if rate else optax.set_to_zero()
+        for rate, label in labels.items()
+    }
+
+    def label(params: PyTree) -> PyTree:
+        return {
+            part: {layer: labels[rates.get(f"{part}/{layer}", rates.get(part, 1.0))] for layer in layers}
+            for part, layers in params.items()
+        }
+
+    return optax.multi_transform(scaled, label)
 
 
 class Ascent(NamedTuple):

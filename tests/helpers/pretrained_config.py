@@ -45,9 +45,7 @@ def get_config(variant="features"):
     )
     c.probe = section("probe", init=start, knn="knn(k=3)")
     c.density = section("density", init=start)
-    c.views = section(
-        "self_supervised", objective="moco(queue=32)", monitor="knn(k=3)", **{**train, "init": weights}
-    )
+    c.views = section("self_supervised", objective="moco(queue=32)", monitor="knn(k=3)", **{**train, "init": weights})
     c.labels = section("pseudo_label", init="finetune", times=1.0)
     c.joint = section("supervised", pseudo="labels", **train)
     c.balanced = section("classifier", init="finetune")

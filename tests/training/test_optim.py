@@ -306,3 +306,16 @@ def test_bad_values_are_one_line(table, text, says):
     with pytest.raises(UserError, match=says) as error:
         bind(text, table, "config.finetune.x")
     assert "\n" not in str(error.value)
+
+
+def test_rates_by_layer():
+    """A layer's own rate, then its part's, then 1."""
+    layer = {"kernel": np.full((2, 2), 3.0, np.float32)}
+    params = {"encoder": {"stem_conv": layer, "block1_conv": layer, "norm": layer}, "head": {"dense": layer}}
+    rates = {"encoder": 0.5, "encoder/stem_conv": 0.0, "encoder/block1_conv": 0.25}
+    tx = by_part(optax.sgd(1.0), rates)
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    found = {
+        f"{part}/{name}": -float(leaf["kernel"][0, 0]) for part, tree in updates.items() for name, leaf in tree.items()
+    }
+    assert found == {"encoder/stem_conv": 0, "encoder/block1_conv": 0.25, "encoder/norm": 0.5, "head/dense": 1}

@@ -65,7 +65,9 @@ def test_pytorchs_own_without_pytorch(tmp_path, monkeypatch):
 
     path.write_bytes(b"")
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"which is not here: pip install 'lt_noisy\[torch\]', or save it as safetensors"):
+    with pytest.raises(
+        UserError, match=r"which is not here: pip install 'lt_noisy\[torch\]', or save it as safetensors"
+    ):
         read(path)
 
 
@@ -84,7 +86,13 @@ def test_pytorchs_own(tmp_path):
 
 
 TIMM = {"pretrained_cfg": {"input_size": [3, 8, 8], "mean": [0.5] * 3, "std": [0.2] * 3, "interpolation": "bicubic"}}
-HF = {"image_mean": [0.1] * 3, "image_std": [0.3] * 3, "resample": 2, "size": {"height": 9, "width": 9}, "do_resize": True}
+HF = {
+    "image_mean": [0.1] * 3,
+    "image_std": [0.3] * 3,
+    "resample": 2,
+    "size": {"height": 9, "width": 9},
+    "do_resize": True,
+}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,11 @@ CHECKPOINTS = {
         "projection_head.layers.0.weight": np.zeros((8, 8)),
         "prediction_head.layers.0.weight": np.zeros((8, 8)),
     },
-    "dino": {**tensors(2, "student.backbone."), **tensors(1, "teacher.backbone."), "teacher.head.mlp.0.weight": np.ones(3)},
+    "dino": {
+        **tensors(2, "student.backbone."),
+        **tensors(1, "teacher.backbone."),
+        "teacher.head.mlp.0.weight": np.ones(3),
+    },
     "huggingface": {**tensors(1, "resnet.", "huggingface"), "classifier.1.weight": np.zeros((5, 8))},
 }
 
@@ -93,7 +97,7 @@ def test_what_is_refused(given, says):
 
 
 def test_an_encoder_that_no_weights_fit():
-    with pytest.raises(UserError, match="no published weights fit Identity, only .*ResNet"):
+    with pytest.raises(UserError, match=r"no published weights fit Identity, only .*ResNet"):
         names.known(identity()(jnp.float32, None))
-    with pytest.raises(UserError, match="naming 'torchvison' is not one of .* did you mean 'torchvision'"):
+    with pytest.raises(UserError, match=r"naming 'torchvison' is not one of .* did you mean 'torchvision'"):
         names.chosen(NET, "torchvison")
