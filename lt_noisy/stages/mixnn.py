@@ -74,7 +74,7 @@ class Section(training.Section):
     history: int = plain(1)  # how many epochs' losses the mixture sees averaged; 5 at noise 0.8
 
 
-def check(job: Job, section: Section) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, int | str]:
     """Refuses what does not fit; returns the stage's length."""
     where = f"config.{job.name}"
     plan = training.check(job, section)

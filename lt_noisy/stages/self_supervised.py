@@ -177,7 +177,7 @@ def _context(job: Job, plan: Plan) -> Context:
     return Context(dataset.num_classes, len(dataset.ids), plan.batch_size, np.zeros(dataset.num_classes, np.int64))
 
 
-def check(job: Job, section: Section) -> dict[str, int]:
+def check(job: Job, section: Section) -> dict[str, int | str]:
     """Refuses what does not fit the data; returns the stage's length."""
     if section.ascent is None and section.ascent_weights != NO_STAGE:
         raise UserError(

@@ -1,7 +1,7 @@
 """Optimisers, `OPTIMIZERS[...] (learning rate by step) -> optax transformation`, and the one parameter update."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -129,7 +129,7 @@ def by_part(tx: optax.GradientTransformation, rates: Mapping[str, float]) -> opt
     if not rates:
         return tx
     labels = {rate: f"{rate:g}" for rate in {1.0, *rates.values()}}
-    scaled = {
+    scaled: dict[Hashable, optax.GradientTransformation] = {
         label: tx if rate == 1 else optax.chain(tx, optax.scale(rate)) if rate else optax.set_to_zero()
         for rate, label in labels.items()
     }
