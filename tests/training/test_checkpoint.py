@@ -248,9 +248,7 @@ def test_what_cannot_be_written_is_one_error_of_the_system_and_the_one_before_st
         checkpoints.wait()
     assert error.value.errno == errno.EFBIG and error.value.filename == str(tmp_path / "checkpoints")
     assert error.value.strerror == "the checkpoint of step 20 (0.1 MiB) cannot be written: File too large"
-    assert not list(
-        (tmp_path / "checkpoints").glob("00000020*/**/*.json")
-    )  # of Orbax: a directory in the making at most
+    assert not list((tmp_path / "checkpoints").glob("00000020*/**/*.json"))  # a directory in the making at most
     assert checkpoints.steps() == [10] and _equal(checkpoints.latest(_tree(0))[0], _tree(10))
     checkpoints.save(20, _tree(20), 0.0)  # once there is room
     checkpoints.close()
