@@ -6,7 +6,7 @@ queries, D features, C classes; f logits, w_j and b_j the weights and bias of cl
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize
@@ -14,77 +14,11 @@ from scipy.special import log_softmax
 from sklearn.preprocessing import normalize
 
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError, check_finite
+from lt_noisy.errors import UserError
 from lt_noisy.losses import log_prior
+from lt_noisy.rebalance.base import NEVER, Head, Known, Rebalanced, Rebalancing, checked
 
-_NEVER = -50.0  # the cosine, in [-1, 1] otherwise, of a class that has no mean
 TAUS = tuple(i / 10 for i in range(21))  # what `tune` tries: the grid of the code of Kang et al. (2020)
-
-
-class Head(NamedTuple):
-    """A classifier on features: f = x W + b, `x` of length 1 where `unit_features` (zero vectors stay zero).
-
-    Attributes:
-      kernel: float64 [D, C].
-      bias: float64 [C].
-      unit_features: whether features are L2-normalised first, as under a cosine classifier.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    unit_features: bool = False
-
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """features [M, D] -> float64 [M, C]; raises `UserError` where a feature is not finite."""
-        features = _checked(features)
-        return (normalize(features) if self.unit_features else features) @ self.kernel + self.bias
-
-
-class Known(NamedTuple):
-    """What a method may know: the classifier and its training set. Never a clean label.
-
-    Attributes:
-      head: the finished classifier.
-      features: [N, D], of the training images, in evaluation mode.
-      observed: int [N] in [0, C).
-      clean_counts: float [C], a `transition` stage's estimate of how many examples are truly of each class; or None.
-    """
-
-    head: Head
-    features: np.ndarray
-    observed: np.ndarray
-    clean_counts: np.ndarray | None = None
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Examples per observed class, int [C]."""
-        return np.bincount(self.observed, minlength=len(self.head.bias))
-
-
-class Rebalanced(NamedTuple):
-    """A re-balanced classifier.
-
-    Attributes:
-      logits: features [M, D] -> float64 [M, C], finite.
-      details: what was set or learnt, JSON-ready.
-    """
-
-    logits: Callable[[np.ndarray], np.ndarray]
-    details: dict[str, Any]
-
-
-class Rebalancing(NamedTuple):
-    """A bound entry of `CLASSIFIERS`.
-
-    Attributes:
-      fit: `fit(known) -> Rebalanced`.
-      with_tau: the same method at another tau, `with_tau(tau) -> Rebalancing`; None where it has no tau.
-      reads_clean_counts: whether it needs `Known.clean_counts`.
-    """
-
-    fit: Callable[[Known], Rebalanced]
-    with_tau: Callable[[float], "Rebalancing"] | None = None
-    reads_clean_counts: bool = False
 
 
 def tau_normalised(tau: float = 1.0) -> Rebalancing:
@@ -125,14 +59,14 @@ def ncm() -> Rebalancing:
     """
 
     def fit(known: Known) -> Rebalanced:
-        features = _checked(known.features)
+        features = checked(known.features)
         centre, present = features.mean(0), np.unique(known.observed)
         directions = normalize(features - centre)
         means = np.asarray(normalize(np.stack([directions[known.observed == c].mean(0) for c in present])))
 
         def logits(queries: np.ndarray) -> np.ndarray:
-            cosines = np.full((len(queries), len(known.head.bias)), _NEVER)
-            cosines[:, present] = normalize(_checked(queries) - centre) @ means.T
+            cosines = np.full((len(queries), len(known.head.bias)), NEVER)
+            cosines[:, present] = normalize(checked(queries) - centre) @ means.T
             return cosines
 
         return Rebalanced(logits, {"classes_with_examples": len(present)})
@@ -248,12 +182,6 @@ def tune(
     scores = [score(with_tau(tau).fit(known).logits(features), observed) for tau in TAUS]
     best = int(np.argmax(scores))
     return TAUS[best], scores[best]
-
-
-def _checked(features: np.ndarray) -> np.ndarray:
-    features = np.asarray(features, np.float64)
-    check_finite(features, "features")
-    return features
 
 
 def _check_tau(tau: float) -> None:

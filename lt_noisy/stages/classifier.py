@@ -14,7 +14,8 @@ from lt_noisy.errors import UserError
 from lt_noisy.evaluation.classification import classification, label_noise
 from lt_noisy.evaluation.selection import balanced_accuracy
 from lt_noisy.models.heads import Cosine
-from lt_noisy.rebalance.posthoc import CLASSIFIERS, Head, Known, Rebalancing, tune
+from lt_noisy.rebalance.base import Head, Known, Rebalancing
+from lt_noisy.rebalance.posthoc import CLASSIFIERS, tune
 from lt_noisy.stages import supervised, transition
 from lt_noisy.stages.base import WITH_HEAD, Input, Job, Kind, made_elsewhere, observed_labels
 from lt_noisy.stages.features import encoder_features

@@ -14,7 +14,8 @@ from lt_noisy.config.spec import bind
 from lt_noisy.data.dataset import DATA
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.selection import balanced_accuracy
-from lt_noisy.rebalance.posthoc import CLASSIFIERS, TAUS, Head, Known, Rebalanced, Rebalancing, tune
+from lt_noisy.rebalance.base import Head, Known, Rebalanced, Rebalancing
+from lt_noisy.rebalance.posthoc import CLASSIFIERS, TAUS, tune
 from lt_noisy.runs.run import run
 from lt_noisy.stages import classifier
 
