@@ -17,6 +17,7 @@ from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 from lt_noisy.losses import log_prior
 from lt_noisy.rebalance.base import NEVER, Head, Known, Rebalanced, Rebalancing, checked
+from lt_noisy.rebalance.nearest import prototypes, wann
 
 TAUS = tuple(i / 10 for i in range(21))  # what `tune` tries: the grid of the code of Kang et al. (2020)
 
@@ -153,6 +154,8 @@ CLASSIFIERS = table(
         "ncm": ncm,
         "lws": lws,
         "posthoc": posthoc,
+        "wann": wann,
+        "prototypes": prototypes,
     }
 )
 
