@@ -66,8 +66,7 @@ def fill(encoder: Encoder, template: PyTree, tensors: Tensors, prefix: str | Non
     if missing:
         raise UserError(f"{_some(missing)} missing, by the naming of {naming.name}: {_another(naming, missing)}")
     if left := _unread(naming, prefix, tensors):
-        of_no_use = _some([f"{name} {list(tensors[name].shape)}" for name in left])
-        raise UserError(f"{of_no_use} of no use to it, by the naming of {naming.name}: {_another(naming, left)}")
+        raise UserError(f"{_some(left)} of no use to it, by the naming of {naming.name}: {_another(naming, left)}")
     found = {}
     for pair in naming.pairs:
         if pair.ours not in wanted:
