@@ -157,8 +157,8 @@ def _accepts(field: Field) -> str:
     kinds = " or ".join(field.reference.kinds)
     unlabelled = " that has seen no labels" if field.reference.label_free else ""
     also = [f"one of `{table_name(field.table)}`"] if field.table is not None else []
-    also += [repr(NO_STAGE)] if field.reference.optional else []
-    return ", or ".join([f"an earlier {kinds} stage{unlabelled}", *also])
+    without = [repr(NO_STAGE)] if field.reference.optional else []
+    return ", or ".join([*also, f"an earlier {kinds} stage{unlabelled}", *without])
 
 
 def _comments(section: type) -> dict[str, str]:
