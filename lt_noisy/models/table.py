@@ -1,7 +1,7 @@
 """The table of encoders."""
 
 from lt_noisy.config.spec import table
-from lt_noisy.models import resnet, vectors
+from lt_noisy.models import efficientnet, resnet, vectors
 
 MODELS = table(
     {
@@ -14,6 +14,7 @@ MODELS = table(
         "resnet32": resnet.resnet32,
         "resnet44": resnet.resnet44,
         "resnet56": resnet.resnet56,
+        "efficientnet_lite0": efficientnet.efficientnet_lite0,
         "identity": vectors.identity,
         "mlp": vectors.mlp,
     }
