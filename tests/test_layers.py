@@ -32,6 +32,7 @@ PACKAGES = (
     "mixing",
     "estimate",
     "training",
+    "weights",
     "evaluation",
     "stages",
     "runs",
