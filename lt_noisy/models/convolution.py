@@ -4,8 +4,9 @@ XLA's CPU backend computes the gradient of a kernel as a convolution whose windo
 forward pass, and inside a `scan` or `while` both gradients by a naive loop (jax-ml/jax#12868). Here the
 kernel's gradient is matrix products over a few images at a time, so that the shifted copies they take stay in the
 core's cache; the input's gradient is a forward convolution, in the layout that XLA hands to its fast library
-everywhere; and from some channels on both, and the forward pass, are Winograd's (`winograd`). The sums are the same,
-their order and rounding are not. `benchmarks/convolutions.py` measures each form and shape.
+everywhere; and from some channels on both, and the forward pass, are Winograd's (`winograd`). A 1 x 1 convolution is a
+matrix product, one with a kernel for each channel a sum of shifted products (`depthwise`). The sums are the same, their
+order and rounding are not. `benchmarks/convolutions.py` measures each form and shape without groups.
 
 First-order reverse mode only: forward-mode and second derivatives of such a convolution raise JAX's own error.
 """
@@ -19,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lt_noisy.models import winograd
+from lt_noisy.models import depthwise, winograd
+from lt_noisy.models.depthwise import Padding
 from lt_noisy.models.image_blocks import sum_blocks
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -27,7 +29,6 @@ _CACHE = 800 * 1024  # bytes of shifted copies at a time: what a core's second-l
 # The channels, of input and output, from which on Winograd's form is the faster at 3 x 3 and stride 1.
 WINOGRAD_FROM = {"forward": 32, "kernel_gradient": 64}
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
 _own = True
 
 
@@ -47,7 +48,7 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **o
 
     Args:
       x: [B, H, W, C].
-      kernel: [k, k, C, O].
+      kernel: [k, k, C, O]; [k, k, 1, C] with `feature_group_count=C`, one for each channel.
       strides: two numbers.
       padding: two pairs (before, after), in pixels.
       options: the others, as Flax gives them.
@@ -56,7 +57,9 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **o
       [B, H', W', O].
     """
     dilated = any(d != 1 for name in ("lhs_dilation", "rhs_dilation") for d in options.get(name) or ())
-    plain = x.ndim == 4 and not dilated and options.get("feature_group_count", 1) == 1 and not isinstance(padding, str)
+    groups = options.get("feature_group_count", 1)
+    known = groups == 1 or groups == x.shape[-1] == kernel.shape[-1]
+    plain = x.ndim == 4 and not dilated and known and not isinstance(padding, str)
     if not plain or not _own or jax.default_backend() != "cpu":
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     (top, bottom), (left, right) = padding
@@ -67,10 +70,19 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **o
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
     """The convolution [B, H', W', O] by the form that is the fastest for its shape."""
+    if _is_depthwise(kernel.shape, x.shape):
+        return depthwise.forward(x, kernel, strides, padding)
+    if kernel.shape[:2] == (1, 1) and strides == (1, 1) and padding == ((0, 0), (0, 0)):
+        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     sides = [size + sum(pads) - 2 for size, pads in zip(x.shape[1:3], padding, strict=True)]
     if _is_winograds("forward", kernel.shape, strides, padding, sides):
         return winograd.forward(x, kernel, padding)
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
+
+
+def _is_depthwise(kernel: tuple[int, ...], x: tuple[int, ...]) -> bool:
+    """Whether a kernel of this shape is one for each channel of an input of that shape."""
+    return kernel[2] != x[-1]
 
 
 def _is_winograds(
@@ -108,6 +120,8 @@ def input_gradient(
     dy: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding, shape: tuple[int, ...]
 ) -> jax.Array:
     """The gradient [B, H, W, C] of the input, of `shape`: a convolution of dy with the kernel turned round."""
+    if _is_depthwise(kernel.shape, shape):
+        return depthwise.input_gradient(dy, kernel, strides, padding, shape)
     turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
     pads: list[tuple[int, int]] = []
     for axis in (0, 1):
@@ -129,6 +143,8 @@ def kernel_gradient(
     other way, so that one product of [kC, pixels] by [pixels, kO] holds all k * k taps and copies only k of each; at
     other strides all taps of x are laid side by side: [kkC, pixels] by [pixels, O].
     """
+    if _is_depthwise(shape, x.shape):
+        return depthwise.kernel_gradient(x, dy, shape, strides, padding)
     rows, columns, channels, outputs = shape
     height, width = dy.shape[1:3]
     if _is_winograds("kernel_gradient", shape, strides, padding, (height, width)):

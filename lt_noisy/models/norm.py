@@ -13,6 +13,7 @@ def batch_norm(
     name: str,
     affine: bool = True,
     fast_variance: bool = True,
+    epsilon: float = 1e-5,
 ) -> jax.Array:
     """BatchNorm over all axes but the last, within a compact method: x [..., C] -> [..., C].
 
@@ -23,11 +24,12 @@ def batch_norm(
       name: of the layer.
       affine: with scale and offset.
       fast_variance: E[x^2] - E[x]^2, in one pass over x.
+      epsilon: what is added to the variance.
     """
     layer = nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=epsilon,
         use_scale=affine,
         use_bias=affine,
         use_fast_variance=fast_variance,

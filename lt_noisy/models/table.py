@@ -1,7 +1,7 @@
 """The table of encoders."""
 
 from lt_noisy.config.spec import table
-from lt_noisy.models import resnet, vectors, vit
+from lt_noisy.models import efficientnet, resnet, vectors, vit
 
 MODELS = table(
     {
@@ -19,6 +19,7 @@ MODELS = table(
         "vit_l16": vit.vit_l16,
         "vit_s14": vit.vit_s14,
         "vit_b14": vit.vit_b14,
+        "efficientnet_lite0": efficientnet.efficientnet_lite0,
         "identity": vectors.identity,
         "mlp": vectors.mlp,
     }

@@ -7,14 +7,19 @@ import numpy as np
 
 from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.models.base import Encoder
+from lt_noisy.models.efficientnet import EfficientNetLite
 from lt_noisy.models.resnet import ResNet
 from lt_noisy.models.vit import ViT
 from lt_noisy.training.state import flatten, unflatten
-from lt_noisy.weights import resnet, vit
+from lt_noisy.weights import efficientnet, resnet, vit
 from lt_noisy.weights.pairs import Naming, Tensors
 
 PyTree = Any
-NAMINGS: Mapping[type[Encoder], Callable[[Any], tuple[Naming, ...]]] = {ResNet: resnet.namings, ViT: vit.namings}
+NAMINGS: Mapping[type[Encoder], Callable[[Any], tuple[Naming, ...]]] = {
+    ResNet: resnet.namings,
+    ViT: vit.namings,
+    EfficientNetLite: efficientnet.namings,
+}
 
 # Of several copies of an encoder in one checkpoint the one that was trained by gradients, but DINO's teacher.
 _PREFERRED = ("module.encoder_q.", "teacher.backbone.", "teacher.", "backbone.", "encoder.", "")
