@@ -9,7 +9,7 @@ shorter side is 256, and their centre to test, as published programs for this se
 
 SimCLR looks at the images alone, then a ResNet-50 is trained with logit adjustment inside SuperLoss (P0);
 `--config.stages="('mixnn',)"` is MixNN (P4) from scratch in their place.
-The published rows start from ImageNet's weights, which lt_noisy does not read yet; settings are ours.
+The published rows start from ImageNet's weights (`configs/clothing1m_resnet50.py`); settings are ours.
 
 Cost: about 1.2 EFLOP (4.1 G multiply-adds a forward pass at 224 pixels; three times that an image and view, 20 epochs
 of two views and 10 of one). Not run: no GPU was at hand.

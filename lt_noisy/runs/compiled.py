@@ -14,13 +14,15 @@ from jax.experimental.compilation_cache import compilation_cache
 from lt_noisy import processes
 
 _VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # where it is set nothing here is
+_LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 def keep_programs() -> None:
     """In the user's cache directory; for the start of the program."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     _keep_in(pathlib.Path(home, "lt_noisy", "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if not os.environ.get(_LEAST):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # Where it cannot be written a later start compiles again: no reason for two lines of every program.
     warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
 
