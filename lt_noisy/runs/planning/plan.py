@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from lt_noisy.config.resolve import Resolved, Stage, resolve
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.data.images import Stored
+from lt_noisy.data.images import Stored, kind_of
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import exit_status, write_json
 from lt_noisy.models import convolution
@@ -28,10 +27,10 @@ from lt_noisy.runs.planning.request import Request, request
 from lt_noisy.runs.training_set import load
 from lt_noisy.stages import unlabelled
 from lt_noisy.stages.base import Job
-from lt_noisy.training import parallel
+from lt_noisy.training import parallel, parameters
 from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.training.loop import Plan, Prepared
-from lt_noisy.training.state import flatten
+from lt_noisy.weights.pretrained import Pretrained
 
 Document = dict[str, Any]
 _NVLINK = 8  # GPUs of a host that it joins, in the machines whose figures `accelerators` has
@@ -149,16 +148,21 @@ def _stage(
     found = programs.prepared(job, stage)
     if found is None:
         stand_ins.write(job, stage)
-        flops, trained = earlier[stage.inputs["init"]]["forward_flops"] if "init" in stage.inputs else 0.0, {}
-        plan = None
+        plan, trained, flops = None, {}, _forward_flops(stage, job, earlier)
     else:
         stage.kind.check(job, stage.section)
         networks, ready = found
         plan, flops = ready.plan, programs.forward_flops(job, ready)
         steps = [_step(stage, program, machine, halved) for program in programs.programs(stage.name, ready, on)]
         _leave(resolved, stage, job, ready)
-        parameters = sum(np.size(leaf) for leaf in flatten(ready.state.params).values())
-        trained = {"networks": networks, "parameters": parameters, "batch_size": plan.batch_size, "steps": steps}
+        parts = parameters.parts(ready.state.params)
+        trained = {
+            "networks": networks,
+            "parameters": sum(parts.values()),
+            "parameters_by_part": parts,
+            "batch_size": plan.batch_size,
+            "steps": steps,
+        }
     images = forward_images(stage, job, plan)
     peak = machine.accelerator.float32 if machine.float32 else machine.accelerator.bfloat16
     forward = images * flops / (peak * machine.efficiency * machine.devices)
@@ -173,6 +177,15 @@ def _stage(
         "forward_seconds": forward,
         "seconds": training + forward,
     }
+
+
+def _forward_flops(stage: Stage, job: Job, earlier: dict[str, Document]) -> float:
+    """Operations of one image through the network that a stage reads and does not train; 0 of one on features."""
+    if isinstance(getattr(stage.section, "init", None), Pretrained):
+        return programs.encoder_flops(job, stage.section.init)
+    if "init" not in stage.inputs or kind_of(job.dataset.train_images.shape[1:]) == "vectors":
+        return 0.0
+    return earlier[stage.inputs["init"]]["forward_flops"]
 
 
 def _step(stage: Stage, program: Program, machine: Machine, halved: bool) -> Document:
@@ -242,6 +255,6 @@ def forward_images(stage: Stage, job: Job, plan: Plan | None) -> int:
         return 0 if section.monitor is None else evaluations * (test + train) + test + 2 * train
     if kind == "pseudo_label":
         return len(unlabelled.pool(job, stand_ins.with_pool(job, section), job.name).ids)
-    if kind in ("probe", "classifier"):
-        return train + test + (held_out if kind == "classifier" else 0)
+    if kind in ("probe", "classifier", "features"):
+        return train + test + (0 if kind == "probe" else held_out)
     return 0 if kind == "transition" else train

@@ -15,9 +15,12 @@ from lt_noisy.errors import UserError, first_line
 from lt_noisy.runs.planning.accelerators import Accelerator
 from lt_noisy.stages import self_supervised, supervised
 from lt_noisy.stages.base import Job
+from lt_noisy.stages.origin import augmentation, encoder_shapes
+from lt_noisy.stages.prediction import prepared_shape
 from lt_noisy.training import cost, parallel
 from lt_noisy.training.cost import Cost
 from lt_noisy.training.loop import Prepared
+from lt_noisy.weights.pretrained import Pretrained
 
 PyTree = Any
 # Nothing is run, so that no machine code needs to be good.
@@ -161,6 +164,14 @@ def resized(x: jax.ShapeDtypeStruct, size: int) -> jax.ShapeDtypeStruct:
 def shapes(tree: PyTree) -> PyTree:
     """The shapes of host arrays."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), tree)
+
+
+def encoder_flops(job: Job, start: Pretrained) -> float:
+    """Operations of one image through an encoder of pretrained weights."""
+    shape = prepared_shape(job, augmentation(start))
+    encoder, image = job.encoder(job.dtype, job.norm_axis), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    forward = jax.jit(lambda variables, x: encoder.apply(variables, x, train=False))
+    return float(dict(forward.lower(encoder_shapes(job, shape), image).cost_analysis() or {})["flops"])
 
 
 def forward_flops(job: Job, ready: Prepared) -> float:

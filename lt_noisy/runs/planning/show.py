@@ -55,7 +55,9 @@ def _stage(stage: Mapping[str, Any], plan: Mapping[str, Any], kind: str) -> Iter
     else:
         networks = "" if stage["networks"] == 1 else f"{stage['networks']} networks of "
         total = sum(step["steps"] for step in stage["steps"])
-        yield f"{title}: {networks}{stage['parameters']:,} parameters, {total:,} steps of {stage['batch_size']} {kind}"
+        parts = ", ".join(f"{name} {number:,}" for name, number in stage["parameters_by_part"].items())
+        parameters = f"{stage['parameters']:,} parameters ({parts})"
+        yield f"{title}: {networks}{parameters}, {total:,} steps of {stage['batch_size']} {kind}"
         for step in stage["steps"]:
             yield from _step(step, plan)
     if stage["forward_images"]:

@@ -14,8 +14,9 @@ from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.config.spec import parse
 from lt_noisy.data import given, longtail, noise
 from lt_noisy.data.by_class import one_hot
+from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.feed import Feed
-from lt_noisy.data.images import DTYPES, kind_of
+from lt_noisy.data.images import DTYPES, Stored, kind_of
 from lt_noisy.data.published import published_counts, published_form
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
@@ -112,7 +113,18 @@ def with_inputs(job: Job) -> Job:
     if "pseudo" in inputs:
         read = inputs["pseudo"]
         inputs["pseudo"] = read._replace(section=with_pool(job, read.section))
-    return job._replace(inputs=inputs)
+    return job._replace(inputs=inputs, dataset=_without_features(job.dataset))
+
+
+def _without_features(dataset: Dataset) -> Dataset:
+    """The data set with numbers, which take no memory, in the place of features that nobody has computed."""
+    images, tests = dataset.train_images, dataset.test_images
+    if not isinstance(images, Stored) or kind_of(images.shape[1:]) != "vectors":
+        return dataset
+    zero = np.zeros(1, images.dtype)
+    return dataset._replace(
+        train_images=np.broadcast_to(zero, images.shape), test_images=np.broadcast_to(zero, tests.shape)
+    )
 
 
 def with_pool(job: Job, section: Any) -> Any:
