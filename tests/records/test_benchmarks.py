@@ -9,6 +9,7 @@ import arguments
 import convolutions
 import cpu_peer
 import decode
+import features_peer
 import jax
 import messy_folder
 import numpy as np
@@ -310,3 +311,28 @@ def test_runs_of_one_row_and_runs_that_only_look_alike(capsys, tmp_path):
 def test_committed_tables_have_no_columns_of_data(name):
     record = json.loads((ROOT / "results" / f"{name}.json").read_text())
     assert ssl_table.show(record).startswith("| method | model | steps x batch | kNN |")
+
+
+def test_features_beside_pytorchs(monkeypatch):
+    """Our two sides compute; the table has both, and no ratio of a training step."""
+    for what in ("features", "training"):
+        out = features_peer.ours(what, batch=2, size=32)()
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))
+
+    class Fixed:
+        def __init__(self, command):
+            self.theirs = "torch_features.py" in command[1]
+
+        def seconds(self):
+            return 0.5 if self.theirs else 0.25
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(features_peer, "Side", Fixed)
+    rows = features_peer.compare(128, 3, "python")
+    table = features_peer.show(rows)
+    assert "| features, 128 pixels, batch 32 | 64 | 128 | 2.00 (2.00 to 2.00) |" in table
+    assert "| a training step, 128 pixels, batch 32 | - | 128 | - |" in table
+    with pytest.raises(UserError, match="no such interpreter"):
+        features_peer.main(["features_peer.py", "--python=no-such-python"])
