@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 
 from lt_noisy.config import recipes
 from lt_noisy.config.resolve import check_variant
-from lt_noisy.runs.sweeps.cells import Cell, axis, product
+from lt_noisy.runs.sweeps import tables
+from lt_noisy.runs.sweeps.cells import Cell, axis, chain, product
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -34,13 +35,26 @@ def get_config(variant: str = "") -> ConfigDict:
     return c
 
 
+FIGURES = {**tables.FIGURES, "label_quality.wrong_probability.auroc": "AUROC of the suspect list"}
+
+
 def sweep(variant: str = "") -> list[Cell]:
-    """Without noise and with it, losses on the same features, five seeds."""
-    losses = {
-        "CE": {"loss": "cross_entropy()"},
-        "LA": {"loss": "logit_adjusted(tau=1.0)"},
-        "LA+SL": {},
-        "GCE, linear": {"loss": "gce(q=0.7)", "head": "linear()"},
+    """Classifiers on the same features, five seeds; without noise CE and LA alone."""
+    trained, linear = {"stages": ("features", "finetune")}, {"finetune.head": "linear()"}
+    plain = {
+        "CE": {**trained, "finetune.loss": "cross_entropy()"},
+        "LA": {**trained, "finetune.loss": "logit_adjusted(tau=1.0)"},
     }
-    noises = {rate: {"noise": f"symmetric(rate={rate})"} for rate in (0.0, 0.4)}
-    return product(axis("noise", noises), recipes.loss_axis(losses), axis("seed", range(5)))
+    methods = {
+        **plain,
+        "LA+SL": trained,
+        "GCE, linear": {**trained, **linear, "finetune.loss": "gce(q=0.7)"},
+        "WANN": {"stages": ("features", "finetune", "neighbours")},
+        "prototypes": {"stages": ("features", "finetune", "prototypes")},
+        "cross-fit labels": {"stages": ("features", "folds")},
+    }
+    clean, noisy = ({rate: {"noise": f"symmetric(rate={rate})"}} for rate in (0.0, 0.4))
+    rows = chain(
+        product(axis("noise", clean), axis("method", plain)), product(axis("noise", noisy), axis("method", methods))
+    )
+    return product(rows, axis("seed", range(5)))
