@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
+import numpy as np
 
 from lt_noisy import files, processes
 from lt_noisy.augment.base import evaluate_batch
@@ -26,14 +27,14 @@ from lt_noisy.training.state import PyTree
 class Section:
     """The fields of a `cluster` stage."""
 
-    init: str = stage_ref("pretrain", ("self_supervised",))
+    init: str = stage_ref("pretrain", ("self_supervised", "features"))  # whose projector's layer, or whose features
     partition: Partition = spec("kmeans()", PARTITIONS)
 
 
 def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses a base whose projector has no hidden layer, and more clusters than images."""
-    objective = job.inputs["init"].section.objective
-    if len(objective.projector(job.dtype, job.norm_axis).sizes) < 2:
+    base = job.inputs["init"]
+    if not base.of_features and len(base.section.objective.projector(job.dtype, job.norm_axis).sizes) < 2:
         raise UserError(f"config.{job.name}.init: the projector of that stage has no hidden layer to cluster on")
     if section.partition.clusters > len(job.dataset.ids):
         raise UserError(
@@ -45,9 +46,24 @@ def check(job: Job, section: Section) -> dict[str, int]:
 def run(job: Job, section: Section) -> dict[str, Any]:
     """Writes `clusters.npz` (ids [N], clusters int32 [N]); returns their sizes and purity.
 
-    The layer is the projector's hidden one, on un-augmented images (Tian et al. 2021, "Divide and Contrast").
+    What is clustered are the outputs of the projector's hidden layer, on un-augmented images (Tian et al. 2021, "Divide
+    and Contrast"), or features.
     """
-    dataset, base = job.dataset, job.inputs["init"]
+    dataset = job.dataset
+    vectors = dataset.train_images[:] if job.inputs["init"].of_features else _hidden_layer(job)
+    try:
+        clusters = processes.once(lambda: section.partition.assign(vectors, job.seed))
+    except UserError as error:
+        raise UserError(f"config.{job.name}.partition: {error}") from None
+    files.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)
+    return {
+        "clusters": describe(clusters, dataset.clean, dataset.num_classes),
+    }
+
+
+def _hidden_layer(job: Job) -> np.ndarray:
+    """Of every training image what the hidden layer of the base's projector gives, float32 [N, D]."""
+    base = job.inputs["init"]
     net = self_supervised.build(job.encoder(job.dtype, job.norm_axis), base.section.objective, job.dtype, job.norm_axis)
     augment = base.section.augment
     weights = job.devices.replicate(part_variables(job, net, base.directory, augment, self_supervised.TARGET_PARTS))
@@ -57,15 +73,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
         return cast(jax.Array, net.apply(variables, evaluate_batch(augment, images), method=type(net).hidden))
 
     predict = compile_predict(job, hidden)
-    vectors = predict(weights, dataset.train_images)
-    try:
-        clusters = processes.once(lambda: section.partition.assign(vectors, job.seed))
-    except UserError as error:
-        raise UserError(f"config.{job.name}.partition: {error}") from None
-    files.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)
-    return {
-        "clusters": describe(clusters, dataset.clean, dataset.num_classes),
-    }
+    return predict(weights, job.dataset.train_images)
 
 
 def rows(summary: Mapping[str, Any]) -> Rows:

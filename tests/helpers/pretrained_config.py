@@ -45,6 +45,7 @@ def get_config(variant="features"):
     )
     c.probe = section("probe", init=start, knn="knn(k=3)")
     c.density = section("density", init=start)
+    c.cluster = section("cluster", init="features", partition="kmeans(k=3)")
     c.views = section("self_supervised", objective="moco(queue=32)", monitor="knn(k=3)", **{**train, "init": weights})
     c.labels = section("pseudo_label", init="finetune", times=1.0)
     c.joint = section("supervised", pseudo="labels", **train)
@@ -52,7 +53,7 @@ def get_config(variant="features"):
     c.transition = section("transition", init="folds")
     shared = ("finetune", "folds", "mixnn", "probe", "density")
     if variant == "features":
-        c.stages = ("features", *shared, "labels", "joint", "balanced", "transition")
+        c.stages = ("features", *shared, "cluster", "labels", "joint", "balanced", "transition")
     else:
         c.stages = (*shared, "views")
     return c
