@@ -65,7 +65,7 @@ setup(
         "mlflow": ["mlflow-skinny>=3"],  # what talks to a server
         "plot": ["matplotlib>=3.8"],  # the histogram of `lt-noisy check --png`
         "parquet": ["pyarrow>=16"],  # tables and pictures in Parquet
-        "torch": ["torch>=2.4"],  # weights in files of PyTorch; `.safetensors` needs none
+        "torch": ["torch>=2.5"],  # weights in files of PyTorch; `.safetensors` needs none
         "slurm": ["submitit>=1.5.3"],  # sweeps as jobs of Slurm
         "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with
         # What judges the code is of one version: a newer one may find fault with an unchanged checkout.

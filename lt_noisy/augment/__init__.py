@@ -3,6 +3,7 @@
 from lt_noisy.augment.base import compose, none
 from lt_noisy.augment.operations import (
     blur,
+    colour,
     crop,
     cutout,
     dropout,
@@ -25,6 +26,7 @@ AUGMENTS = table(
         "none": none,
         "compose": compose,
         "normalise": normalise,
+        "colour": colour,
         "crop": crop,
         "flip": flip,
         "resize": resize,

@@ -37,14 +37,14 @@ def normalise(mean: tuple, std: tuple) -> Augment:
     def apply(image: jax.Array) -> jax.Array:
         if len(mean) == 3:
             check_image(image)
-        mean_here, std_here = (to_float(_per_channel(numbers, image.shape[-1])) for numbers in (mean, std))
+        mean_here, std_here = (to_float(per_channel(numbers, image.shape[-1])) for numbers in (mean, std))
         leading = (None,) * (image.ndim - 1)
         return (image - mean_here[leading]) / std_here[leading]
 
     return Augment(lambda key, image: apply(image), apply)
 
 
-def _per_channel(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def per_channel(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """One or three numbers as those of so many channels: see `normalise`."""
     if len(numbers) == channels:
         return numbers
@@ -85,6 +85,16 @@ def resize(size: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
             return image
         matrix = image_ops.resizing(len(image), size, interpolation)
         return jnp.clip(image_ops.separable(image, matrix, matrix), 0, 1)
+
+    return Augment(lambda key, image: apply(image), apply)
+
+
+def colour() -> Augment:
+    """A grey image as three equal channels, in training and evaluation alike; one in colour stays as it is."""
+
+    def apply(image: jax.Array) -> jax.Array:
+        check_image(image)
+        return jnp.broadcast_to(image, (*image.shape[:2], 3))
 
     return Augment(lambda key, image: apply(image), apply)
 

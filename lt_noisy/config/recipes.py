@@ -165,7 +165,7 @@ def own(dataset: str, size: int, small: bool) -> ConfigDict:
 
 
 # How the images of EfficientNet-Lite0's published weights were prepared: its program subtracts 127 and divides by 128.
-LITE0 = "mean=(0.498,), std=(0.502,), interpolation=bicubic"
+LITE0 = "mean=(0.498, 0.498, 0.498), std=(0.502, 0.502, 0.502), interpolation=bicubic"
 
 
 def on_features(dataset: str, weights: str, size: int) -> ConfigDict:

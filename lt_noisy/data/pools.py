@@ -227,7 +227,7 @@ def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: i
 
 
 def _check_shape(split: Split, name: str, dataset: Dataset) -> None:
-    found, own = split.images(np.arange(1)).shape[1:], dataset.train_images.shape[1:]
+    found, own = split.shape or split.images(np.arange(1)).shape[1:], dataset.train_images.shape[1:]
     if found != own:
         shapes = " and ".join("x".join(map(str, shape)) for shape in (found, own))
         raise UserError(f"images of the {name} and of the run are {shapes}; give the source size=, e.g. size={own[0]}")

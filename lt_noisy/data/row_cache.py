@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class RowCache:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._arrays = _opened(place, shapes) or _made(place, shapes)
                 (place / "key.json").write_text(text)
+        if not self._arrays:  # of others it may be read; what is added then stays in memory
+            self._arrays = _opened(place, shapes, "c")
         if not self._arrays:
             self._arrays = {name: np.zeros(*shape) for name, shape in shapes.items()}
 
@@ -67,12 +69,12 @@ class RowCache:
                 array.flush()
 
 
-def _opened(place: Path, shapes: Shapes) -> dict[str, np.ndarray]:
+def _opened(place: Path, shapes: Shapes, mode: Literal["r+", "c"] = "r+") -> dict[str, np.ndarray]:
     """The arrays that are there; none where one is missing or damaged."""
     arrays: dict[str, np.ndarray] = {}
     for name, (shape, dtype) in shapes.items():
         try:
-            arrays[name] = np.lib.format.open_memmap(place / f"{name}.npy", mode="r+")
+            arrays[name] = np.lib.format.open_memmap(place / f"{name}.npy", mode=mode)
         except (OSError, ValueError, EOFError):
             return {}
         if arrays[name].shape != shape or arrays[name].dtype != dtype:
@@ -85,5 +87,8 @@ def _made(place: Path, shapes: Shapes) -> dict[str, np.ndarray]:
     for name, (shape, dtype) in shapes.items():
         temporary = place / f".{name}.npy"
         np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+        if hasattr(os, "posix_fallocate"):  # a full disk is then an error here, and not a signal later
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
         os.replace(temporary, place / f"{name}.npy")
     return _opened(place, shapes)

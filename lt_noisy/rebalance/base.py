@@ -70,11 +70,13 @@ class Rebalancing(NamedTuple):
       fit: `fit(known) -> Rebalanced`.
       with_tau: the same method at another tau, `with_tau(tau) -> Rebalancing`; None where it has no tau.
       reads_clean_counts: whether it needs `Known.clean_counts`.
+      least: training examples that it takes.
     """
 
     fit: Callable[[Known], Rebalanced]
     with_tau: Callable[[float], "Rebalancing"] | None = None
     reads_clean_counts: bool = False
+    least: int = 1
 
 
 def checked(features: np.ndarray) -> np.ndarray:

@@ -39,8 +39,6 @@ def wann(k_min: int = 11, k_max: int = 51) -> Rebalancing:
 
     def fit(known: Known) -> Rebalanced:
         features, classes = checked(known.features), len(known.head.bias)
-        if len(features) <= k_max:
-            raise UserError(f"k_max={k_max} neighbours of {len(features)} examples; set a smaller one")
         near = NearestNeighbors(n_neighbors=k_max, algorithm="brute").fit(features)
         labels = known.observed[near.kneighbors(return_distance=False)]  # of others: no example is its own neighbour
         sizes = _sizes(labels, known.observed, k_min, k_max, classes)
@@ -57,7 +55,7 @@ def wann(k_min: int = 11, k_max: int = 51) -> Rebalancing:
 
         return Rebalanced(logits, {"mean_neighbours": float(sizes.mean())})
 
-    return Rebalancing(fit)
+    return Rebalancing(fit, least=k_max + 1)
 
 
 def _sizes(labels: np.ndarray, own: np.ndarray, k_min: int, k_max: int, classes: int) -> np.ndarray:

@@ -13,13 +13,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lt_noisy.augment import AUGMENTS
-from lt_noisy.config.spec import parse, read
+from lt_noisy.config.spec import Call, parse, read
 from lt_noisy.errors import UserError
 from lt_noisy.files import exit_status, show, user_path, write_json
 from lt_noisy.models.table import MODELS
 from lt_noisy.training.checkpoint import final
 from lt_noisy.weights import names
-from lt_noisy.weights.preprocessing import Preprocessing, timm_config
+from lt_noisy.weights.preprocessing import Interpolation, Preprocessing, timm_config
 
 
 def export(argv: Sequence[str]) -> int:
@@ -37,6 +37,8 @@ def _export(argv: Sequence[str]) -> int:
     stage, file = map(user_path, paths)
     if not file.absolute().parent.is_dir():
         raise UserError(f"export: {file} is no file in a directory that exists")
+    if there := [str(path) for path in (file, file.with_suffix(".json")) if path.exists()]:
+        raise UserError(f"export: {' and '.join(there)} exists already; give another name")
     tensors, config = exported(stage, flags[-1].partition("=")[2] if flags else "")
     save_file(tensors, file)
     write_json(file.with_suffix(".json"), config)
@@ -70,10 +72,10 @@ def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict
     chosen = names.chosen(encoder, naming)
     tensors = names.tensors_of(chosen, of_encoder)
     kernel, bias = (arrays.get(f"state.params.head.dense.{name}") for name in ("kernel", "bias"))
-    if kernel is not None and bias is not None and chosen.also:
+    if kernel is not None and bias is not None and chosen.head:
         tensors |= {
-            f"{chosen.also[0]}weight": np.ascontiguousarray(kernel.T, np.float32),
-            f"{chosen.also[0]}bias": np.asarray(bias, np.float32),
+            f"{chosen.head}.weight": np.ascontiguousarray(kernel.T, np.float32),
+            f"{chosen.head}.bias": np.asarray(bias, np.float32),
         }
     return tensors, timm_config(_prepared(card, section), parse(config["model"]).name)
 
@@ -83,7 +85,17 @@ def _prepared(card: Mapping[str, Any], section: Mapping[str, Any]) -> Preprocess
     shape = card["image_shape"]
     evaluate = read(section["augment"], AUGMENTS, "augment").value.evaluate
     black, white = (np.asarray(evaluate(jnp.full(shape, value, jnp.float32)), np.float64) for value in (0.0, 1.0))
+    if black.shape[0] != black.shape[1]:
+        raise UserError(f"images of {black.shape[1]} x {black.shape[0]} pixels are not square: no file can say so")
     middle = len(black) // 2
     low, high = black[middle, middle], white[middle, middle]
     mean, std = (tuple(np.round(numbers, 6).tolist()) for numbers in (-low / (high - low), 1 / (high - low)))
-    return Preprocessing(mean, std, len(black), "bilinear")
+    return Preprocessing(mean, std, len(black), _interpolation(parse(section["augment"])))
+
+
+def _interpolation(augment: Call) -> Interpolation:
+    """By which the augmentation brings images to its size; `bilinear`, as sources do, where it does not."""
+    if augment.name == "resize":
+        return augment.kwargs["interpolation"]
+    nested = [value for value in (*augment.args, *augment.kwargs.values()) if isinstance(value, Call)]
+    return next((each for each in map(_interpolation, nested) if each != "bilinear"), "bilinear")

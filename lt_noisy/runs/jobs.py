@@ -11,7 +11,7 @@ from lt_noisy.data.dataset import Dataset, choose, read_by
 from lt_noisy.data.images import described, kind_of
 from lt_noisy.errors import UserError
 from lt_noisy.stages.base import Input, Job
-from lt_noisy.stages.extraction import Extractor, with_features
+from lt_noisy.stages.extraction import Extractor, featured, on_features
 from lt_noisy.training import parallel, profile
 from lt_noisy.training.interrupt import Interrupts
 
@@ -56,16 +56,31 @@ def _on_features(resolved: Resolved, jobs: Mapping[str, Job]) -> list[Job]:
     """The jobs, with features in place of images where a stage starts from a `features` stage, or from such a stage."""
     made_by = {stage.name: stage for stage in resolved.stages if stage.texts["kind"] == "features"}
     extractors: dict[tuple[str, int], Extractor] = {}  # by stage and source
+    made: dict[tuple[str, int], Dataset] = {}  # by stage and data set
     found = []
+
+    def extractor(name: str, dataset: Dataset) -> Extractor:
+        key = name, id(dataset.source)
+        if key not in extractors:
+            try:
+                extractors[key] = Extractor(jobs[name]._replace(dataset=dataset), made_by[name].section, dataset.source)
+            except UserError as error:
+                raise UserError(f"config.{name}.init: {error}") from None
+        return extractors[key]
+
+    def with_features(name: str, dataset: Dataset) -> Dataset:
+        key = name, id(dataset)
+        if key not in made:
+            made[key] = featured(dataset, extractor(name, dataset))
+        return made[key]
+
     for stage in resolved.stages:
         job, start = jobs[stage.name], stage.inputs.get("init")
         if start in made_by and stage.name not in made_by:
             made_by[stage.name] = made_by[start]
-            key = made_by[start].name, id(job.dataset.source)
-            if key not in extractors:
-                of_features = jobs[key[0]]._replace(dataset=job.dataset)
-                extractors[key] = Extractor(of_features, made_by[start].section, job.dataset.source)
-            job = with_features(job, extractors[key], resolved.fields.feed)
+            name = made_by[start].name
+            datasets = with_features(name, job.dataset), with_features(name, job.training_set)
+            job = on_features(job, datasets, extractor(name, job.dataset), resolved.fields.feed)
         found.append(job)
     return found
 

@@ -26,7 +26,7 @@ from lt_noisy.runs.starts import count_start
 from lt_noisy.runs.training_set import write_skipped
 from lt_noisy.runs.workdir import claim, default_workdir, finished, locked, place, shared, waited_for
 from lt_noisy.stages import together
-from lt_noisy.stages.base import Training
+from lt_noisy.stages.base import Job, Training
 from lt_noisy.training import parallel, profile
 from lt_noisy.training.host_log import HostLog
 from lt_noisy.training.interrupt import Interrupts
@@ -217,10 +217,16 @@ def _results(works: Sequence[Work]) -> list[dict[str, Any]]:
     if not works:
         return []
     stage = works[0].stage
-    jobs = [work.job._replace(dataset=work.job.arrived(work.job.dataset)) for work in works]
+    jobs = [_arrived(work.job) for work in works]
     if isinstance(stage.kind.run, Training):
         return together.run(jobs, stage.kind.run, stage.section)
     return [stage.kind.run(job, stage.section) for job in jobs]
+
+
+def _arrived(job: Job) -> Job:
+    """The job with what earlier stages have made for it."""
+    dataset = job.arrived(job.dataset)
+    return job._replace(dataset=dataset, training_set=dataset if job.training_set is job.dataset else job.training_set)
 
 
 def _claim(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:

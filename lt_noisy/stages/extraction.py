@@ -14,16 +14,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from lt_noisy import processes, system
+from lt_noisy import processes, revision, system
 from lt_noisy.config.fields import stage_ref
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.feed import Feed, stays_resident
-from lt_noisy.data.images import Stored
+from lt_noisy.data.images import Images, Stored, identity
 from lt_noisy.data.row_cache import RowCache
 from lt_noisy.data.sources.base import Source, Split, identity_of, split_images
+from lt_noisy.errors import UserError
 from lt_noisy.evaluation.representation import collapse
 from lt_noisy.hashing import arrays_sha256
-from lt_noisy.models.vectors import identity
+from lt_noisy.models import vectors
 from lt_noisy.progress import Progress
 from lt_noisy.stages import training
 from lt_noisy.stages.base import ENCODERS, Job, Kind
@@ -35,7 +36,7 @@ from lt_noisy.training.state import flatten
 from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
 _BLOCK = 2048  # rows after which what was computed is on the disk
-_VERSION = 1  # raised when a change of the code gives the same key other features
+_CODE = ("lt_noisy.augment.operations", "lt_noisy.data.boxes", "lt_noisy.weights.names")  # beside the encoder's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,45 +72,61 @@ class Extractor:
         """The split of this name with features, float32 [n, D], in place of its images."""
         split = self._splits[name]
         return split._replace(
-            images=lambda rows: self.read(name, rows), content=lambda rows: _of_pixels(split, rows), read_cut=None
+            images=lambda rows: self.read(name, rows),
+            content=lambda rows: _of_pixels(split, rows),
+            read_cut=None,
+            shape=(self.width,),
         )
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """float32 [n, D] of these rows (int [n]) of a split; what is missing is computed."""
+        """float32 [n, D] of these rows (int [n]) of a split; what is missing is computed.
+
+        Several processes compute together, in `fill` alone: they read rows of their own, each at its own time.
+        """
         if not len(rows):
             return np.empty((0, self.width), np.float32)
         with self._lock:
-            self._compute(name, rows)
-            return self._cache(name).read(rows)
+            cache = self._cache(name)
+            missing = np.unique(rows[~cache.there(rows)])
+            if len(missing) and processes.count() > 1:
+                raise UserError(
+                    f"config.{self._job.name}: these features are not there, and only one process adds some"
+                )
+            self._compute(name, missing)
+            return cache.read(rows)
 
     def fill(self, wanted: Mapping[str, list[np.ndarray]]) -> int:
         """Computes what is missing of these rows of the splits, by all processes together; returns how many rows."""
-        return sum(self._compute(name, np.concatenate(rows)) for name, rows in wanted.items() if rows)
+        number = 0
+        for name, parts in wanted.items():
+            rows = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+            # Where processes have disks of their own, what one of them lacks.
+            missing = rows[processes.gather(~self._cache(name).there(rows)).any(0)]
+            self._compute(name, missing)
+            number += len(missing)
+        self._features = None  # what it holds on the devices
+        return number
 
-    def _compute(self, name: str, rows: np.ndarray) -> int:
-        cache, split = self._cache(name), self._splits[name]
-        rows = np.unique(rows)
-        # Where processes have disks of their own, what one of them lacks.
-        missing = rows[processes.gather(~cache.there(rows)).any(0)]
+    def _compute(self, name: str, missing: np.ndarray) -> None:
         if not len(missing):
-            return 0
+            return
+        cache, split = self._cache(name), self._splits[name]
         if self._features is None:
             self._features = encoder_features(self._job, self._start)
         progress = Progress(f"{self._job.name}: {name} images", len(missing))
         for begin in range(0, len(missing), _BLOCK):
             block = missing[begin : begin + _BLOCK]
             cache.write(block, self._features(split_images(split, block, True), progress))
-        return len(missing)
 
     def _cache(self, name: str) -> RowCache:
         if name not in self._caches:
-            split = self._splits[name]
+            split, encoder = self._splits[name], self._job.encoder(self._job.dtype, None)
             key = {
-                "version": _VERSION,
                 "images": _of_pixels(split, np.arange(len(split.ids))),
                 "encoder": self._encoder(),
                 "shown": [repr(self._shape), _constants(self._augment.evaluate, self._job)],
                 "precision": np.dtype(self._job.dtype).name,
+                "code": revision.sources_sha256(type(encoder).__module__, *_CODE),
                 "computed by": [jax.__version__, jax.default_backend(), jax.devices()[0].device_kind],
             }
             self._caches[name] = RowCache(key, len(split.ids), self.width)
@@ -127,6 +144,12 @@ def _of_pixels(split: Split, rows: np.ndarray) -> str:
     return identity_of(split, rows, Stored(split.images, rows, split.images(rows[:1]).shape[1:]))
 
 
+def _content(features: Images) -> str:
+    """The hash of all the numbers, which are read block by block."""
+    assert isinstance(features, Stored)
+    return identity(Stored(features.read, features.rows, features.shape[1:]))
+
+
 def _constants(evaluate: Callable[[jax.Array], jax.Array], job: Job) -> str:
     """What the deterministic part of an augmentation makes of one picture, which tells two of them apart."""
     shape = job.dataset.train_images.shape[1:]
@@ -135,10 +158,13 @@ def _constants(evaluate: Callable[[jax.Array], jax.Array], job: Job) -> str:
     return arrays_sha256({"shown": shown + 0.0})
 
 
-def with_features(job: Job, extractor: Extractor, feed: Feed) -> Job:
+def on_features(job: Job, datasets: tuple[Dataset, Dataset], extractor: Extractor, feed: Feed) -> Job:
     """The job on features in place of images, with an encoder that leaves them as they are.
 
     They are in memory once the stage begins (`Job.arrived`), unless they are too many: nothing is computed before.
+
+    Args:
+      datasets: the job's data set and the run's training set, with features.
     """
 
     def arrived(dataset: Dataset) -> Dataset:
@@ -151,28 +177,24 @@ def with_features(job: Job, extractor: Extractor, feed: Feed) -> Job:
             train_images=images[:], test_images=tests[:], validation=held and held._replace(images=held.images[:])
         )
 
-    return job._replace(
-        dataset=_featured(job.dataset, extractor),
-        training_set=_featured(job.training_set, extractor),
-        encoder=identity(),
-        arrived=arrived,
-    )
+    dataset, training_set = datasets
+    return job._replace(dataset=dataset, training_set=training_set, encoder=vectors.identity(), arrived=arrived)
 
 
-def _featured(dataset: Dataset, extractor: Extractor) -> Dataset:
+def featured(dataset: Dataset, extractor: Extractor) -> Dataset:
     """The data set with features that are read when they are asked for."""
     train, test = extractor.split("train"), extractor.split("test")
 
-    def vectors(split: Split, rows: np.ndarray | None) -> Stored:
+    def stored(split: Split, rows: np.ndarray | None) -> Stored:
         assert rows is not None  # known of whatever `dataset.select` made
         return Stored(split.images, rows, (extractor.width,), split.content)
 
     held = dataset.validation
     return dataset._replace(
-        train_images=vectors(train, dataset.source_rows),
-        test_images=vectors(test, np.arange(len(dataset.test_labels))),
+        train_images=stored(train, dataset.source_rows),
+        test_images=stored(test, np.arange(len(dataset.test_labels))),
         source=dataset.source._replace(train=train, test=test),
-        validation=held and held._replace(images=vectors(train, held.source_rows)),
+        validation=held and held._replace(images=stored(train, held.source_rows)),
     )
 
 
@@ -185,8 +207,11 @@ def _rows(dataset: Dataset) -> dict[str, list[np.ndarray]]:
 
 def check(job: Job, section: Section) -> dict[str, str]:
     """Refuses weights that do not fit, and images that the encoder cannot take."""
-    training.check_images(job, augmentation(required(job, section)).evaluate, f"config.{job.name}.init")
-    return weights_read(job, section)
+    read, start = weights_read(job, section), required(job, section)
+    if not isinstance(start, Pretrained) and start.of_features:
+        raise UserError(f"config.{job.name}.init: that stage works on features itself; name one with an encoder")
+    training.check_images(job, augmentation(start).evaluate, f"config.{job.name}.init")
+    return read
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:
@@ -195,15 +220,15 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     began = time.perf_counter()
     computed = extractor.fill(_rows(job.dataset))
     seconds = time.perf_counter() - began
-    dataset = _featured(job.dataset, extractor)
-    digest = arrays_sha256({"train": dataset.train_images[:], "test": (test := dataset.test_images[:])})
+    dataset = featured(job.dataset, extractor)
+    test = dataset.test_images[:]
     return {
         "train_images": len(dataset.ids),
         "test_images": len(test),
         "width": extractor.width,
         "computed": computed,
         "images_per_second": computed / seconds if computed else None,
-        "features_sha256": digest,
+        "features_sha256": _content(dataset.train_images),
         "collapse": collapse(test),
         **({"prepared": section.init.preprocessing.describe()} if isinstance(section.init, Pretrained) else {}),
     }

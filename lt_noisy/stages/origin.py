@@ -10,7 +10,7 @@ import numpy as np
 
 from lt_noisy.augment.base import Augment, compose
 from lt_noisy.augment.base import none as unchanged
-from lt_noisy.augment.operations import normalise, resize
+from lt_noisy.augment.operations import colour, normalise, per_channel, resize
 from lt_noisy.errors import UserError
 from lt_noisy.models.base import Encoder
 from lt_noisy.stages.base import Input, Job
@@ -43,7 +43,8 @@ def augmentation(start: Origin) -> Augment:
     """
     if isinstance(start, Pretrained):
         wanted = start.preprocessing
-        return compose(resize(wanted.size, wanted.interpolation), normalise(wanted.mean, wanted.std))
+        channels = [colour()] if len(wanted.mean) == 3 else []  # grey images too, for a network of colours
+        return compose(resize(wanted.size, wanted.interpolation), *channels, normalise(wanted.mean, wanted.std))
     return unchanged() if start.of_features else start.section.augment
 
 
@@ -96,13 +97,15 @@ def weights_read(job: Job, section: Any) -> dict[str, str]:
     except UserError as error:
         raise UserError(f"{where}.init: {error}") from None
     _check_prepared(prepared, augment, job.dataset.train_images.shape[1:], shape, f"{where}.augment")
-    return {"weights": content}
+    return {"weights": content, "prepared": prepared.describe()}
 
 
 def _check_prepared(
     wanted: Preprocessing, augment: Augment, given: tuple[int, ...], shape: tuple[int, ...], where: str
 ) -> None:
     """Refuses an augmentation whose deterministic part is not what the weights were trained with."""
+    if len(wanted.mean) == 3 and shape[-1] == 1:
+        raise UserError(f"{where}: the weights of init are for colours, the images are grey; write colour() into it")
     if shape[:2] != (wanted.size, wanted.size):
         raise UserError(
             f"{where}: the weights of init are for {wanted.size} pixels, the images have {shape[0]}; begin it with "
@@ -110,7 +113,7 @@ def _check_prepared(
         )
     black, white = (np.asarray(augment.evaluate(jnp.full(given, value, jnp.float32))) for value in (0.0, 1.0))
     middle = shape[0] // 2, shape[1] // 2
-    mean, std = (np.broadcast_to(np.array(numbers), shape[-1:]) for numbers in (wanted.mean, wanted.std))
+    mean, std = (np.array(per_channel(numbers, shape[-1])) for numbers in (wanted.mean, wanted.std))
     if not (
         np.allclose(black[middle], -mean / std, atol=1e-3) and np.allclose(white[middle], (1 - mean) / std, atol=1e-3)
     ):

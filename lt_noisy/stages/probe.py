@@ -43,11 +43,11 @@ def check(job: Job, section: Section) -> dict[str, str]:
         raise UserError(f"config.{job.name}.shots are different whole numbers, 0 for all images: not {section.shots}")
     if section.repeats < 1:
         raise UserError(f"config.{job.name}.repeats is at least 1, not {section.repeats}")
-    start = required(job, section)
+    read, start = weights_read(job, section), required(job, section)
     training.check_images(job, augmentation(start).evaluate, f"config.{job.name}.data")
     if section.oracle is not None:
         training.check_images(job, section.oracle.shown, f"config.{job.name}.oracle")
-    return weights_read(job, section)
+    return read
 
 
 def run(job: Job, section: Section) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Learning(training.Section):
     freeze_encoder: bool = plain(False)  # trains the head alone
     frozen_norm: FrozenNorm = choice("running", get_args(FrozenNorm))
     encoder_rate: float = plain(1.0)  # learning rate of the encoder relative to the head's
-    # Of each block of the encoder relative to the next one, the last being at `encoder_rate`: BEiT's layer-wise decay.
+    # Of each block of the encoder relative to what follows it, the last being at `encoder_rate`: BEiT's decay by layer.
     layer_decay: float = plain(1.0)
     # Of the encoder's blocks so many, the last ones and what follows them, are trained; 0: all. The parameters of the
     # others stay; their BatchNorm statistics follow the batches.

@@ -11,8 +11,8 @@ from lt_noisy.weights.pairs import Naming, Pair, batch_norm, convolution
 def namings(net: EfficientNetLite) -> tuple[Naming, ...]:
     """What files call the layers of `net`."""
     return (
-        Naming("efficientnet_lite_pytorch", _packages(net), ("_fc.",)),
-        Naming("timm", _timms(net), ("classifier.",)),
+        Naming("efficientnet_lite_pytorch", _packages(net), ("_fc.",), head="_fc"),
+        Naming("timm", _timms(net), ("classifier.",), head="classifier"),
     )
 
 

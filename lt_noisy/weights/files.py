@@ -1,5 +1,6 @@
 """Files of weights as named arrays: safetensors and NumPy's `.npz`, and with the extra `torch` PyTorch's own."""
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def _torch(path: Path) -> Tensors:
             f"{path} is read by PyTorch, which is not here: pip install 'lt_noisy[torch]', or save it as safetensors"
         ) from None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # a program's own flags, as DINO's saves them
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's own, zip's, and what PyTorch says of classes that it does not trust
         raise UserError(f"{path}: it holds more than tensors, or is damaged ({first_line(error)})") from None
     if not isinstance(found, Mapping):

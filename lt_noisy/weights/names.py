@@ -27,6 +27,7 @@ _COPIES = ("momentum", "encoder_k", "teacher", "student", "target", "ema")
 # Parts of a checkpoint that stand beside the encoder, which self-supervised programs leave in it.
 _BESIDE = (
     "queue",
+    "dino_loss",
     "projector",
     "projection",
     "predictor",

@@ -43,6 +43,7 @@ class Naming(NamedTuple):
       name: such as "torchvision".
       pairs: all arrays of the network.
       also: names beside them that say nothing to the encoder, as a classifier's do: the beginnings of names.
+      head: what a linear classifier is called, whose weights lie as PyTorch's do; empty: it has no such one.
       arguments: of the model, by the part of a name that is in a file if they are so: (part, argument).
     """
 
@@ -50,6 +51,7 @@ class Naming(NamedTuple):
     pairs: tuple[Pair, ...]
     also: tuple[str, ...] = ()
     arguments: tuple[tuple[str, str], ...] = ()
+    head: str = ""
 
 
 def _joined(turn: Callable[[np.ndarray], np.ndarray]) -> Callable[[Sequence[np.ndarray], tuple[int, ...]], np.ndarray]:

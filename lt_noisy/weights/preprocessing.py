@@ -71,7 +71,8 @@ def chosen(path: Path, mean: tuple, std: tuple, size: int, interpolation: str) -
       UserError: neither says it.
     """
     asked = {"mean": mean, "std": std, "size": size, "interpolation": interpolation}
-    values = said(path) | {name: value for name, value in asked.items() if value}
+    written = {name: value for name, value in asked.items() if value}
+    values = written if len(written) == len(asked) else said(path) | written
     if missing := [name for name in asked if name not in values]:
         raise UserError(
             f"{path}: no file beside it says how images were prepared; write {', '.join(missing)} of its training into "
@@ -91,9 +92,9 @@ def chosen(path: Path, mean: tuple, std: tuple, size: int, interpolation: str) -
 
 def timm_config(prepared: Preprocessing, architecture: str) -> dict[str, Any]:
     """What `said` reads again, and timm too."""
-    size = prepared.size
-    pretrained = {"mean": prepared.mean, "std": prepared.std, "interpolation": prepared.interpolation}
-    return {"architecture": architecture, "pretrained_cfg": {"input_size": [3, size, size], **pretrained}}
+    mean, std, size, interpolation = prepared
+    shown = {"input_size": [len(mean), size, size], "mean": mean, "std": std, "interpolation": interpolation}
+    return {"architecture": architecture, "pretrained_cfg": {**shown, "crop_pct": 1.0}}
 
 
 def _timm(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from lt_noisy.weights.pairs import Naming, Pair, batch_norm, convolution
 def namings(net: ResNet) -> tuple[Naming, ...]:
     """What files call the layers of `net`."""
     return (
-        Naming("torchvision", _pairs(net, lambda name: name), ("fc.", "linear.")),
+        Naming("torchvision", _pairs(net, lambda name: name), ("fc.", "linear."), head="fc"),
         Naming("sequential", _pairs(net, _sequential)),  # lightly's, of torchvision's children in order
-        Naming("huggingface", _pairs(net, _huggingface), ("classifier.",)),
+        Naming("huggingface", _pairs(net, _huggingface), ("classifier.",), head="classifier.1"),
     )
 
 

@@ -142,7 +142,7 @@ def namings(net: ViT) -> tuple[Naming, ...]:
     chunked = {n: _named(net, _DINOV2, _FUSED, GRID_WITH_CLASS, chunks=n) for n in (0, *chunks)}
     jax = _by_heads(net.heads)
     return (
-        Naming("timm", timm, _HEADS, _ARGUMENTS),
+        Naming("timm", timm, _HEADS, _ARGUMENTS, head="head"),
         *(Naming(f"dinov2{f'_chunks{n}' * (n > 0)}", pairs, _HEADS, _ARGUMENTS) for n, pairs in chunked.items()),
         Naming(
             "huggingface",

@@ -33,6 +33,7 @@ def get_config(variant="features"):
     start = "features" if variant == "features" else weights
     augment = "none()" if variant == "features" else "compose(resize(12), normalise((0.25,), (0.5,)))"
     train = {**TRAIN, "init": start, "augment": augment}
+    c.again = section("features", init="finetune")
     c.finetune = section("supervised", head="cosine(scale=25)", loss="logit_adjusted()", **train)
     c.folds = section("cross_fit", folds=2, **train)
     c.mixnn = section(

@@ -91,7 +91,6 @@ def test_small_and_empty_classes_and_equal_features():
         (lambda: CLASSIFIERS["wann"](k_min=4), "k_min=4 must be odd"),
         (lambda: CLASSIFIERS["wann"](k_min=11, k_max=11), "k_max=11 larger"),
         (lambda: CLASSIFIERS["prototypes"](rounds=0), "rounds=0 must be at least 1"),
-        (lambda: CLASSIFIERS["wann"]().fit(known(np.ones((5, 2)), np.zeros(5, int), 1)), "k_max=51 neighbours of 5"),
     ],
 )
 def test_what_is_refused(make, says):

@@ -129,7 +129,7 @@ def test_training_starts_from_the_weights(own, weights, tmp_path):
     assert "weights" in (tmp_path / "finetune" / "identity.json").read_text()
 
 
-def test_what_a_stage_exports_is_what_another_starts_from(own, weights, finished, tmp_path):
+def test_what_a_stage_exports_is_what_another_starts_from(own, weights, tmp_path, capsys):
     file = tmp_path / "out.safetensors"
     stages = [
         "--config.stages=('finetune',)",
@@ -140,6 +140,8 @@ def test_what_a_stage_exports_is_what_another_starts_from(own, weights, finished
     exported = run(own, tmp_path, program=("main.py", "export", tmp_path / "run" / "finetune", file), config=[])
     assert exported.returncode == 2 and "unknown flag --workdir" in exported.stderr
     assert export([str(tmp_path / "run" / "finetune"), str(file)]) == 0
+    assert export([str(tmp_path / "run" / "finetune"), str(file)]) == 2  # nothing is written over
+    assert "exists already" in capsys.readouterr().err
     ours, given = pretrained(str(file)), pretrained(str(weights))
     assert ours.preprocessing == given.preprocessing
     template = jax.eval_shape(lambda: NET.init(jax.random.key(0), jnp.zeros((1, 12, 12, 1)), train=False))
@@ -200,6 +202,21 @@ BAD = {
         ["--config.finetune.augment=digits()"],
         "config.finetune.augment: it changes images, and the data are vectors of 16",
     ),
+    "features of features": (
+        ON_FEATURES,
+        ["--config.stages=('features', 'finetune', 'again')", "--config.again.init=finetune"],
+        "config.again.init: that stage works on features itself",
+    ),
+    "too few neighbours": (
+        ON_FEATURES,
+        ["--config.balanced.method=wann()"],
+        "config.balanced.method: it takes 52 training examples or more",
+    ),
+    "colours for grey": (
+        ON_WEIGHTS,
+        ["--config.finetune.init=pretrained(path='{weights}', mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))"],
+        "config.finetune.augment: the weights of init are for colours, the images are grey; write colour() into it",
+    ),
     "a misspelt spec": (ON_WEIGHTS, ["--config.finetune.init=pretrain(path='x')"], "unknown name 'pretrain'"),
     "a features stage of one": (ON_FEATURES, ["--config.features.init=finetune"], "'finetune' is not an earlier stage"),
 }
@@ -210,9 +227,24 @@ def test_one_line_for_what_cannot_be(weights, tmp_path, monkeypatch, capsys, cas
     config, overrides, says = BAD[case]
     monkeypatch.setenv("WEIGHTS", str(weights))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    overrides = [override.format(weights=weights) for override in overrides]
     assert main.main(["main.py", *config, f"--workdir={tmp_path / 'x'}", *overrides]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1 and not (tmp_path / "x" / "finetune").exists()
+
+
+def test_another_preparation_is_another_stage(own, weights, tmp_path):
+    """What the file beside the weights says is part of what a stage is, wherever it was read from."""
+    copy = tmp_path / "net.safetensors"
+    copy.write_bytes(weights.read_bytes())
+    found = []
+    for std in (0.5, 0.25):
+        write_json(copy.with_suffix(".json"), timm_config(Preprocessing((0.25,), (std,), 12, "bilinear"), "resnet8"))
+        stages = "--config.stages=('features',)"
+        done({**own, "WEIGHTS": str(copy)}, tmp_path / str(std), ON_FEATURES, stages)
+        found.append(summary_of(tmp_path / str(std), "features"))
+    assert found[0]["identity_sha256"] != found[1]["identity_sha256"]
+    assert found[0]["features_sha256"] != found[1]["features_sha256"]
 
 
 def test_rows_that_were_written_are_there_after_a_kill(tmp_path, monkeypatch):

@@ -61,6 +61,7 @@ CHECKPOINTS = {
         **tensors(2, "student.backbone."),
         **tensors(1, "teacher.backbone."),
         "teacher.head.mlp.0.weight": np.ones(3),
+        "dino_loss.center": np.ones(3),
     },
     "huggingface": {**tensors(1, "resnet.", "huggingface"), "classifier.1.weight": np.zeros((5, 8))},
 }

@@ -30,6 +30,7 @@ class Split(NamedTuple):
       read_cut: reads parts of the whole pictures, where images are made of some (`data.images.ReadCut`).
       flags: int8 [N], what the publisher says of each label, for metrics alone: 1 it is wrong (and not what would be
         right), 0 it is right, -1 nothing; None where nothing is said of any.
+      shape: of an image, where that is known without reading one.
     """
 
     ids: np.ndarray
@@ -40,6 +41,7 @@ class Split(NamedTuple):
     clean: np.ndarray | None = None
     read_cut: ReadCut | None = None
     flags: np.ndarray | None = None
+    shape: tuple[int, ...] | None = None
 
     @property
     def best_labels(self) -> np.ndarray:
@@ -82,7 +84,7 @@ def split_images(split: Split, rows: np.ndarray, stored: bool) -> Images:
     """The images of these rows: on the disk, or read now."""
     if not stored:
         return split.images(rows)
-    shape = split.images(rows[:1]).shape[1:]
+    shape = split.shape or split.images(rows[:1]).shape[1:]
     return Stored(split.images, rows, shape, content=split.content, read_cut=split.read_cut)
 
 
@@ -110,6 +112,7 @@ def selected(split: Split, rows: np.ndarray) -> Split:
         clean=None if split.clean is None else split.clean[rows],
         read_cut=read_cut and (lambda positions, cut, draws: read_cut(rows[positions], cut, draws)),
         flags=None if split.flags is None else split.flags[rows],
+        shape=split.shape,
     )
 
 

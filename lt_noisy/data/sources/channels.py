@@ -15,8 +15,8 @@ _BLOCK = 2**22  # pixels converted at a time
 
 
 def shape_of(split: Split) -> tuple[int, ...]:
-    """The shape of an image of the split; one is read."""
-    return split.images(np.arange(1)).shape[1:]
+    """The shape of an image of the split; one is read where that tells it."""
+    return split.shape or split.images(np.arange(1)).shape[1:]
 
 
 def channels_of(split: Split) -> int:

@@ -152,7 +152,7 @@ def _stage(
     else:
         stage.kind.check(job, stage.section)
         networks, ready = found
-        plan, flops = ready.plan, programs.forward_flops(job, ready)
+        plan, flops = ready.plan, programs.forward_flops(job, stage.section.augment, ready)
         steps = [_step(stage, program, machine, halved) for program in programs.programs(stage.name, ready, on)]
         _leave(resolved, stage, job, ready)
         parts = parameters.parts(ready.state.params)

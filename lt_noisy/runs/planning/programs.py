@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lt_noisy.augment.base import Augment
 from lt_noisy.config.resolve import Stage
 from lt_noisy.errors import UserError, first_line
 from lt_noisy.runs.planning.accelerators import Accelerator
@@ -174,9 +175,9 @@ def encoder_flops(job: Job, start: Pretrained) -> float:
     return float(dict(forward.lower(encoder_shapes(job, shape), image).cost_analysis() or {})["flops"])
 
 
-def forward_flops(job: Job, ready: Prepared) -> float:
+def forward_flops(job: Job, augment: Augment, ready: Prepared) -> float:
     """Operations of one image through a stage's network in evaluation mode."""
-    image = jax.ShapeDtypeStruct((1, *job.dataset.train_images.shape[1:]), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *prepared_shape(job, augment)), jnp.float32)
 
     def forward(variables: PyTree, x: jax.Array) -> PyTree:
         return ready.net.apply(variables, x, train=False)
