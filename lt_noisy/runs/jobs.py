@@ -11,7 +11,7 @@ from lt_noisy.data.dataset import Dataset, choose, read_by
 from lt_noisy.data.images import described, kind_of
 from lt_noisy.errors import UserError
 from lt_noisy.stages.base import Input, Job
-from lt_noisy.stages.extraction import Extractor, featured, on_features
+from lt_noisy.stages.features import Extractor, featured, on_features
 from lt_noisy.training import parallel, profile
 from lt_noisy.training.interrupt import Interrupts
 

@@ -18,8 +18,8 @@ from lt_noisy.rebalance.base import Head, Known, Rebalancing
 from lt_noisy.rebalance.posthoc import CLASSIFIERS, tune
 from lt_noisy.stages import supervised, transition
 from lt_noisy.stages.base import WITH_HEAD, Input, Job, Kind, made_elsewhere, observed_labels
-from lt_noisy.stages.features import encoder_features
 from lt_noisy.stages.prediction import part_variables
+from lt_noisy.stages.representation import encoder_features
 from lt_noisy.stages.rows import Rows, percent, test_rows, train_rows
 
 

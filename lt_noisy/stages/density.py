@@ -13,8 +13,8 @@ from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.density import ESTIMATORS, DensityEstimator, describe, importance
 from lt_noisy.stages.base import ENCODERS, Job, Kind
-from lt_noisy.stages.features import encoder_features
 from lt_noisy.stages.origin import required, weights_read
+from lt_noisy.stages.representation import encoder_features
 from lt_noisy.stages.rows import Rows, decimals, percent
 from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 

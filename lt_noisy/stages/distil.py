@@ -24,7 +24,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
 from lt_noisy.precision import to_float
-from lt_noisy.stages import features, self_supervised, training
+from lt_noisy.stages import self_supervised, training
 from lt_noisy.stages.base import Job, Kind, Training, read_arrays
 from lt_noisy.stages.prediction import part_variables, prepared_shape
 from lt_noisy.training.loop import Phase, Prepared
@@ -42,7 +42,7 @@ class Section(training.Section):
     base: str = stage_ref("pretrain", ("self_supervised",), optional=True)  # none() is a control
     experts: str = stage_ref("experts", ("experts",), optional=True)  # none() is a control
     hidden: int = plain(512)  # of the regression heads
-    monitor: features.Knn | None = spec("knn()", features.MONITORS)  # none(): nothing is watched
+    monitor: representation.Knn | None = spec("knn()", representation.MONITORS)  # none(): nothing is watched
     augment: Augment = spec("simclr_cifar()", AUGMENTS)
 
 

@@ -1,205 +1,250 @@
-"""The representation that a finished stage has learnt: its encoder's features, and what they are worth."""
+"""Stage `features`: an encoder once over all images; what starts from it works on its features in their place.
+
+The features of an image are kept on the disk by source, weights and preparation (`data.row_cache`), so that every run
+with the same ones, whatever its long tail, noise and seed, finds them there; a stage that asks for more rows, such as
+the full split, has those computed.
+"""
 
 import dataclasses
-import math
-from collections.abc import Callable
-from typing import Any, Protocol
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
-from lt_noisy.augment.base import Augment, evaluate_batch
-from lt_noisy.config.spec import table
+from lt_noisy import processes, revision, system
+from lt_noisy.config.fields import stage_ref
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.data.images import DTYPES, Images, Stored, kind_of
-from lt_noisy.data.sources.base import split_images
+from lt_noisy.data.feed import Feed, stays_resident
+from lt_noisy.data.images import Images, Stored, identity
+from lt_noisy.data.row_cache import RowCache
+from lt_noisy.data.sources.base import Source, Split, identity_of, split_images
 from lt_noisy.errors import UserError
-from lt_noisy.estimate import neighbours
-from lt_noisy.estimate.neighbours import Vectors
-from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_predict
+from lt_noisy.evaluation.representation import collapse
 from lt_noisy.hashing import arrays_sha256
+from lt_noisy.models import vectors
 from lt_noisy.progress import Progress
-from lt_noisy.stages.base import Job
-from lt_noisy.stages.origin import EncoderOnly, Origin, augmentation, encoder_shapes, encoder_variables
-from lt_noisy.stages.prediction import compile_predict, once_per_step, prepared_shape
-from lt_noisy.training.state import TrainState
+from lt_noisy.stages import training
+from lt_noisy.stages.base import ENCODERS, Job, Kind
+from lt_noisy.stages.origin import augmentation, encoder_shapes, encoder_variables, required, weights_read
+from lt_noisy.stages.prediction import prepared_shape
+from lt_noisy.stages.representation import Features, encoder_features
+from lt_noisy.stages.rows import Rows, collapse_rows
+from lt_noisy.training.state import flatten
+from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
-PyTree = Any
-
-
-class Features(Protocol):
-    """images uint8 [N, H, W, C] -> float32 [N, D], on the host."""
-
-    def __call__(self, images: Images, progress: Progress | None = None) -> np.ndarray: ...
+_BLOCK = 2048  # rows after which what was computed is on the disk
+_CODE = ("lt_noisy.augment.operations", "lt_noisy.data.boxes", "lt_noisy.weights.names")  # beside the encoder's own
 
 
 @dataclasses.dataclass(frozen=True)
-class Knn:
-    """`knn_predict` with its settings: `(bank [M, D], labels int [M], queries [Q, D], num_classes) -> int [Q]`."""
+class Section:
+    """The fields of a `features` stage."""
 
-    k: int
-    temperature: float
-
-    def __call__(
-        self, bank: np.ndarray | Vectors, labels: np.ndarray, queries: np.ndarray | Vectors, num_classes: int
-    ) -> np.ndarray:
-        return knn_predict(bank, labels, queries, num_classes, self.k, self.temperature)
+    # Whose encoder: weights, or an earlier stage.
+    init: str | Pretrained = stage_ref("pretrain", tuple(k for k in ENCODERS if k != "features"), table=PRETRAINED)
 
 
-def knn(k: int = 200, temperature: float = 0.1) -> Knn:
-    """Weighted kNN: cosine similarity, weights exp(sim / temperature), `k` neighbours.
-
-    References:
-      Wu et al. (2018).
-    """
-    if k < 1 or not temperature > 0:
-        raise UserError(f"k is at least 1 and temperature positive, not {k}, {temperature}")
-    return Knn(k, temperature)
-
-
-def none() -> None:
-    """Nothing is watched: neither neighbours of features and pixels nor a collapse."""
-    return None
-
-
-NEAREST = table({"knn": knn})
-MONITORS = table({"none": none, **NEAREST})
-# By monitor and content: the same in all stages of a run, and at 3072 pixels dearer than all else that is watched.
-_PIXEL_ACCURACIES: dict[tuple[Knn, str], float] = {}
-
-
-def encoder_features(job: Job, start: Origin) -> Features:
-    """The features of a finished stage's encoder, or of pretrained weights, in evaluation mode on un-augmented images.
-
-    Of a `features` stage they are what the job's data set has in place of images.
-    """
-    augment = augmentation(start)
-    net = EncoderOnly(job.encoder(job.dtype, job.norm_axis))
-    shapes = encoder_shapes(job, prepared_shape(job, augment))
-    variables = encoder_variables(job, start, shapes)
-    weights = job.devices.replicate({group: {"encoder": tree} for group, tree in variables.items()})
-    predict = compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
-    return lambda images, progress=None: predict(weights, images, progress)
-
-
-class Bank:
-    """Labelled images that neighbours are looked for in: balanced, as many as the training set has.
-
-    They are drawn from the full training split; where they are the training images, those serve.
+class Extractor:
+    """The features of a source's images, computed where they are not on the disk yet.
 
     Attributes:
-      labels: int [N].
-      shared: whether the training images serve.
+      width: D.
     """
 
-    def __init__(self, dataset: Dataset, seed: int):
-        self._dataset, full = dataset, dataset.source.train
-        self._rows = balanced_bank(full.best_labels, dataset.num_classes, len(dataset.ids), seed)
-        self.labels = full.best_labels[self._rows]
-        self.shared = np.array_equal(full.ids[self._rows], dataset.ids)
+    def __init__(self, job: Job, section: Section, source: Source):
+        self._job, self._start = job, required(job, section)
+        self._splits = {"train": source.train, "test": source.test}
+        self._augment = augmentation(self._start)
+        self._shape = prepared_shape(job, self._augment)
+        encoder = job.encoder(job.dtype, job.norm_axis)
+        image = jax.ShapeDtypeStruct((1, *self._shape), np.float32)
+        variables = encoder_shapes(job, self._shape)
+        self.width = jax.eval_shape(lambda v, x: encoder.apply(v, x, train=False), variables, image).shape[-1]
+        self._caches: dict[str, RowCache] = {}
+        self._features: Features | None = None
+        self._weights = ""
+        self._lock = threading.Lock()
 
-    def images(self) -> Images:
-        """uint8 [N, H, W, C]; they stay on the disk where the training images do."""
-        own = self._dataset.train_images
-        return own if self.shared else split_images(self._dataset.source.train, self._rows, isinstance(own, Stored))
+    def split(self, name: str) -> Split:
+        """The split of this name with features, float32 [n, D], in place of its images."""
+        split = self._splits[name]
+        return split._replace(
+            images=lambda rows: self.read(name, rows),
+            content=lambda rows: _of_pixels(split, rows),
+            read_cut=None,
+            shape=(self.width,),
+        )
 
+    def read(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, D] of these rows (int [n]) of a split; what is missing is computed.
 
-def memory(job: Job, monitor: Knn | None) -> int:
-    """About how many bytes of the host a monitor takes beside the images of the run, the network's features left out.
-
-    A bank of its own, and what the neighbours of the pixels take: vectors of the bank, twice while they are scaled, and
-    of the test images, and a block of scores; that is the same for any number of images. Nothing of stored images.
-    """
-    if monitor is None or isinstance(job.dataset.train_images, Stored):
-        return 0
-    images, tests = job.dataset.train_images, job.dataset.test_images
-    width = math.prod(images.shape[1:])
-    held = [4 * width * Vectors(len(array), width, lambda rows: rows).held for array in (images, tests)]
-    own = 0 if Bank(job.dataset, job.seed).shared else images.nbytes
-    return own + 2 * held[0] + held[1] + 4 * neighbours.BLOCK * min(neighbours.TILE, len(images))
-
-
-class Representation:
-    """Watches the features of a network in training: kNN accuracy, spread, and what they are compared with.
-
-    Labels and test images go to these figures only.
-    """
-
-    def __init__(self, job: Job, monitor: Knn, augment: Augment, net: nn.Module):
-        self._job, self._monitor = job, monitor
-        self._predict = compile_predict(job, features_of(net, augment))
-        self._pixels = compile_predict(job, lambda _, images: evaluate_batch(augment, images).reshape(len(images), -1))
-        bank = Bank(job.dataset, job.seed)
-        self._bank, self._bank_labels = bank.images(), bank.labels
-        self._latest = once_per_step(job, self._look)
-
-    def _test_and_bank(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
-        variables = state.variables
-        return self._predict(variables, self._job.dataset.test_images), self._predict(variables, self._bank)
-
-    def _knn(self, queries: np.ndarray | Vectors, bank: np.ndarray | Vectors, labels: np.ndarray) -> float:
-        dataset = self._job.dataset
-        predictions = self._monitor(bank, labels, queries, dataset.num_classes)
-        return float(np.mean(predictions == dataset.test_labels))
-
-    def _look(self, state: TrainState) -> tuple[np.ndarray, dict[str, Any]]:
-        """The features of the test images, and the figures."""
-        queries, bank = self._test_and_bank(state)
-        return queries, {"knn_balanced_bank": self._knn(queries, bank, self._bank_labels), **collapse(queries)}
-
-    def _pixel_accuracy(self) -> float | None:
-        """None of stored images, which are read once for each block of vectors, and are many and large."""
-        dataset = self._job.dataset
-        if isinstance(dataset.train_images, Stored):
-            return None
-        arrays = {
-            "queries": dataset.test_images,
-            "bank": self._bank,
-            "test_labels": dataset.test_labels,
-            "bank_labels": self._bank_labels,
-            "prepared": self._pixels({}, _every_value(dataset.test_images.shape[1:])),
-        }
-        content = self._monitor, arrays_sha256(arrays)
-        if content not in _PIXEL_ACCURACIES:
-            queries, bank = (self._prepared(images) for images in (dataset.test_images, self._bank))
-            _PIXEL_ACCURACIES[content] = self._knn(queries, bank, self._bank_labels)
-        return _PIXEL_ACCURACIES[content]
-
-    def _prepared(self, images: Images) -> Vectors:
-        """Pixels as the network gets them, which are many times as large as the images and are never all there."""
-        return Vectors(len(images), math.prod(images.shape[1:]), lambda rows: self._pixels({}, images[rows]))
-
-    def figures(self, state: TrainState) -> dict[str, Any]:
-        """kNN accuracy and collapse of a state on the devices."""
-        return self._latest(state)[1]
-
-    def summary(self, first: TrainState, last: TrainState) -> dict[str, Any]:
-        """The figures of the `last` state, with a long-tailed bank too, beside two baselines.
-
-        Args:
-          first: the initial state, on the host; its kNN accuracy is `knn_initial`, that of the pixels as the network
-            gets them (normalised) `knn_pixels`, None where images are streamed.
-          last: the final state, on the devices.
+        Several processes compute together, in `fill` alone: they read rows of their own, each at its own time.
         """
-        dataset = self._job.dataset
-        queries, figures = self._latest(last)
-        longtailed = self._predict(last.variables, dataset.train_images)
-        initial = self._test_and_bank(self._job.devices.replicate(first))
-        return {
-            **figures,
-            "knn_longtailed_bank": self._knn(queries, longtailed, dataset.clean),
-            "knn_initial": self._knn(*initial, self._bank_labels),
-            "knn_pixels": self._pixel_accuracy(),
-        }
+        if not len(rows):
+            return np.empty((0, self.width), np.float32)
+        with self._lock:
+            cache = self._cache(name)
+            missing = np.unique(rows[~cache.there(rows)])
+            if len(missing) and processes.count() > 1:
+                raise UserError(
+                    f"config.{self._job.name}: these features are not there, and only one process adds some"
+                )
+            self._compute(name, missing)
+            return cache.read(rows)
+
+    def fill(self, wanted: Mapping[str, list[np.ndarray]]) -> int:
+        """Computes what is missing of these rows of the splits, by all processes together; returns how many rows."""
+        number = 0
+        for name, parts in wanted.items():
+            rows = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+            # Where processes have disks of their own, what one of them lacks.
+            missing = rows[processes.gather(~self._cache(name).there(rows)).any(0)]
+            self._compute(name, missing)
+            number += len(missing)
+        self._features = None  # what it holds on the devices
+        return number
+
+    def _compute(self, name: str, missing: np.ndarray) -> None:
+        if not len(missing):
+            return
+        cache, split = self._cache(name), self._splits[name]
+        if self._features is None:
+            self._features = encoder_features(self._job, self._start)
+        progress = Progress(f"{self._job.name}: {name} images", len(missing))
+        for begin in range(0, len(missing), _BLOCK):
+            block = missing[begin : begin + _BLOCK]
+            cache.write(block, self._features(split_images(split, block, True), progress))
+
+    def _cache(self, name: str) -> RowCache:
+        if name not in self._caches:
+            split, encoder = self._splits[name], self._job.encoder(self._job.dtype, None)
+            key = {
+                "images": _of_pixels(split, np.arange(len(split.ids))),
+                "encoder": self._encoder(),
+                "shown": [repr(self._shape), _constants(self._augment.evaluate, self._job)],
+                "precision": np.dtype(self._job.dtype).name,
+                "code": revision.sources_sha256(type(encoder).__module__, *_CODE),
+                "computed by": [jax.__version__, jax.default_backend(), jax.devices()[0].device_kind],
+            }
+            self._caches[name] = RowCache(key, len(split.ids), self.width)
+        return self._caches[name]
+
+    def _encoder(self) -> str:
+        """What its weights are."""
+        if not self._weights:
+            variables = encoder_variables(self._job, self._start, encoder_shapes(self._job, self._shape))
+            self._weights = arrays_sha256(flatten(variables)) + repr(self._job.encoder(self._job.dtype, None))
+        return self._weights
 
 
-def _every_value(shape: tuple[int, ...]) -> np.ndarray:
-    """Images [256, *shape] of one value each: what the deterministic part of an augmentation does to them."""
-    values = np.arange(256, dtype=DTYPES[kind_of(shape)])
-    return np.broadcast_to(values.reshape(-1, *(1 for _ in shape)), (256, *shape))
+def _of_pixels(split: Split, rows: np.ndarray) -> str:
+    return identity_of(split, rows, Stored(split.images, rows, split.images(rows[:1]).shape[1:]))
 
 
-def features_of(net: nn.Module, augment: Augment) -> Callable[[PyTree, jax.Array], PyTree]:
-    """`fn(variables, images uint8 [B, ...]) -> features [B, D]` of a network that has `features`."""
-    return lambda variables, images: net.apply(variables, evaluate_batch(augment, images), method="features")
+def _content(features: Images) -> str:
+    """The hash of all the numbers, which are read block by block."""
+    assert isinstance(features, Stored)
+    return identity(Stored(features.read, features.rows, features.shape[1:]))
+
+
+def _constants(evaluate: Callable[[jax.Array], jax.Array], job: Job) -> str:
+    """What the deterministic part of an augmentation makes of one picture, which tells two of them apart."""
+    shape = job.dataset.train_images.shape[1:]
+    ramp = np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    shown = np.round(np.asarray(jax.jit(evaluate)(ramp), np.float64), 4)
+    return arrays_sha256({"shown": shown + 0.0})
+
+
+def on_features(job: Job, datasets: tuple[Dataset, Dataset], extractor: Extractor, feed: Feed) -> Job:
+    """The job on features in place of images, with an encoder that leaves them as they are.
+
+    They are in memory once the stage begins (`Job.arrived`), unless they are too many: nothing is computed before.
+
+    Args:
+      datasets: the job's data set and the run's training set, with features.
+    """
+
+    def arrived(dataset: Dataset) -> Dataset:
+        extractor.fill(_rows(dataset))
+        images, tests = dataset.train_images, dataset.test_images
+        if not processes.once(lambda: stays_resident(feed, images.nbytes, tests.nbytes, system.device_bytes())):
+            return dataset
+        held = dataset.validation
+        return dataset._replace(
+            train_images=images[:], test_images=tests[:], validation=held and held._replace(images=held.images[:])
+        )
+
+    dataset, training_set = datasets
+    return job._replace(dataset=dataset, training_set=training_set, encoder=vectors.identity(), arrived=arrived)
+
+
+def featured(dataset: Dataset, extractor: Extractor) -> Dataset:
+    """The data set with features that are read when they are asked for."""
+    train, test = extractor.split("train"), extractor.split("test")
+
+    def stored(split: Split, rows: np.ndarray | None) -> Stored:
+        assert rows is not None  # known of whatever `dataset.select` made
+        return Stored(split.images, rows, (extractor.width,), split.content)
+
+    held = dataset.validation
+    return dataset._replace(
+        train_images=stored(train, dataset.source_rows),
+        test_images=stored(test, np.arange(len(dataset.test_labels))),
+        source=dataset.source._replace(train=train, test=test),
+        validation=held and held._replace(images=stored(train, held.source_rows)),
+    )
+
+
+def _rows(dataset: Dataset) -> dict[str, list[np.ndarray]]:
+    """The rows of the splits that a data set has."""
+    held = dataset.validation
+    train = [rows for rows in (dataset.source_rows, held and held.source_rows) if rows is not None]
+    return {"train": train, "test": [np.arange(len(dataset.test_labels))]}
+
+
+def check(job: Job, section: Section) -> dict[str, str]:
+    """Refuses weights that do not fit, and images that the encoder cannot take."""
+    read, start = weights_read(job, section), required(job, section)
+    if not isinstance(start, Pretrained) and start.of_features:
+        raise UserError(f"config.{job.name}.init: that stage works on features itself; name one with an encoder")
+    training.check_images(job, augmentation(start).evaluate, f"config.{job.name}.init")
+    return read
+
+
+def run(job: Job, section: Section) -> dict[str, Any]:
+    """Computes what the disk does not have of the training set, the held-out part and the test set."""
+    extractor = Extractor(job, section, job.dataset.source)
+    began = time.perf_counter()
+    computed = extractor.fill(_rows(job.dataset))
+    seconds = time.perf_counter() - began
+    dataset = featured(job.dataset, extractor)
+    test = dataset.test_images[:]
+    return {
+        "train_images": len(dataset.ids),
+        "test_images": len(test),
+        "width": extractor.width,
+        "computed": computed,
+        "images_per_second": computed / seconds if computed else None,
+        "features_sha256": _content(dataset.train_images),
+        "collapse": collapse(test),
+        **({"prepared": section.init.preprocessing.describe()} if isinstance(section.init, Pretrained) else {}),
+    }
+
+
+def rows(summary: Mapping[str, Any]) -> Rows:
+    """How many, how fast, and whether they have collapsed."""
+    speed = summary["images_per_second"]
+    found = f"{summary['computed']:,}" + ("" if speed is None else f" ({speed:.0f} images/s)")
+    prepared = [("images prepared to", summary["prepared"])] if "prepared" in summary else []
+    return [
+        ("features", f"{summary['width']} of {summary['train_images']:,} + {summary['test_images']:,} images"),
+        ("computed, the others were there", found),
+        *prepared,
+        *collapse_rows(summary["collapse"]),
+    ]
+
+
+KIND = Kind(Section, run, rows, check)

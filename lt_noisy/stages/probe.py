@@ -16,8 +16,8 @@ from lt_noisy.evaluation.probes import LINEAR, Linear, evaluate_probes
 from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import training
 from lt_noisy.stages.base import ENCODERS, Job, Kind, observed_labels
-from lt_noisy.stages.features import NEAREST, Knn, encoder_features
 from lt_noisy.stages.origin import augmentation, required, weights_read
+from lt_noisy.stages.representation import NEAREST, Knn, encoder_features
 from lt_noisy.stages.rows import Rows, collapse_rows, groups_rows, percent
 from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 

@@ -21,11 +21,11 @@ from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
 from lt_noisy.precision import to_float
-from lt_noisy.stages import features, training
+from lt_noisy.stages import representation, training
 from lt_noisy.stages.base import Followed, Job, Kind, Training, read_arrays
-from lt_noisy.stages.features import MONITORS, Knn, Representation
 from lt_noisy.stages.origin import Origin, origin, started, weights_read
 from lt_noisy.stages.prediction import prepared_shape
+from lt_noisy.stages.representation import MONITORS, Knn, Representation
 from lt_noisy.stages.rows import Rows, collapse_rows, percent
 from lt_noisy.training.loop import Phase, Plan, Prepared, Trained
 from lt_noisy.training.optim import ASCENTS, Ascent, descend, ema
@@ -270,8 +270,8 @@ def watched(
 
 
 def memory(job: Job, section: Watched) -> int:
-    """What the monitor of a stage without labels takes, `features.memory`."""
-    return features.memory(job, section.monitor)
+    """What the monitor of a stage without labels takes, `representation.memory`."""
+    return representation.memory(job, section.monitor)
 
 
 def rows(summary: Mapping[str, Any]) -> Rows:

@@ -12,7 +12,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.estimate import neighbours
 from lt_noisy.evaluation.representation import knn_predict
-from lt_noisy.stages import features
+from lt_noisy.stages import representation
 from lt_noisy.training import parallel
 
 RNG = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def job(images=IMAGES, test_labels=LABELS[::2]):
 @pytest.fixture
 def monitor(monkeypatch):
     """A monitor that counts its calls, and no figures from before."""
-    monkeypatch.setattr(features, "_PIXEL_ACCURACIES", {})
+    monkeypatch.setattr(representation, "_PIXEL_ACCURACIES", {})
 
     def knn(bank, labels, queries, num_classes):
         knn.calls += 1
@@ -42,7 +42,7 @@ def monitor(monkeypatch):
 
 
 def pixel_accuracy(job, monitor, augment="none()"):
-    return features.Representation(job, monitor, bind(augment, AUGMENTS, "augment"), None)._pixel_accuracy()
+    return representation.Representation(job, monitor, bind(augment, AUGMENTS, "augment"), None)._pixel_accuracy()
 
 
 def test_the_pixels_figure_is_made_once_for_the_same_pixels(monitor):
@@ -63,45 +63,45 @@ def test_the_pixels_figure_is_never_of_something_else(monitor):
     for calls, (other, augment) in enumerate(others, 2):
         pixel_accuracy(other, monitor, augment)
         assert monitor.calls == calls
-    pixel_accuracy(job(), features.Knn(k=1, temperature=0.1))
-    assert monitor.calls == 4 and len(features._PIXEL_ACCURACIES) == 5
+    pixel_accuracy(job(), representation.Knn(k=1, temperature=0.1))
+    assert monitor.calls == 4 and len(representation._PIXEL_ACCURACIES) == 5
 
 
 def test_two_stages_that_ask_for_the_same_monitor_have_the_same():
-    one, two = (bind("knn(k=5)", features.MONITORS, "monitor") for _ in range(2))
-    assert one == two != bind("knn(k=6)", features.MONITORS, "monitor") and hash(one) == hash(two)
+    one, two = (bind("knn(k=5)", representation.MONITORS, "monitor") for _ in range(2))
+    assert one == two != bind("knn(k=6)", representation.MONITORS, "monitor") and hash(one) == hash(two)
 
 
 def test_the_bank_is_the_training_images_where_they_are_all_there_is():
     whole = job().dataset
-    bank = features.Bank(whole, 0)
+    bank = representation.Bank(whole, 0)
     assert bank.shared and bank.images() is whole.train_images and bank.labels.tolist() == LABELS.tolist()
     part = whole.rows(np.arange(0, 20, 2))
-    bank = features.Bank(part, 0)
+    bank = representation.Bank(part, 0)
     assert not bank.shared and np.bincount(bank.labels).tolist() == [5, 5] and len(bank.images()) == 10
 
 
 def test_the_memory_of_a_monitor_grows_with_a_bank_of_its_own_alone(monkeypatch):
     monkeypatch.setattr(neighbours, "HELD", 4 * 16 * 3)  # three vectors of 16 pixels at a time
-    monitor = features.Knn(k=1, temperature=0.1)
-    assert features.memory(job(), None) == 0
-    few = features.memory(job(), monitor)
+    monitor = representation.Knn(k=1, temperature=0.1)
+    assert representation.memory(job(), None) == 0
+    few = representation.memory(job(), monitor)
     assert few == 3 * 4 * 16 * 3 + 4 * neighbours.BLOCK * 20
     part = job()
     part.dataset = part.dataset.rows(np.arange(10))
-    assert features.memory(part, monitor) == 3 * 4 * 16 * 3 + 4 * neighbours.BLOCK * 10 + IMAGES[:10].nbytes
+    assert representation.memory(part, monitor) == 3 * 4 * 16 * 3 + 4 * neighbours.BLOCK * 10 + IMAGES[:10].nbytes
 
 
 def test_pixels_are_never_all_in_memory(monitor, monkeypatch):
     expected = pixel_accuracy(job(), monitor)
     monkeypatch.setattr(neighbours, "HELD", 4 * 16 * 3)
-    monkeypatch.setattr(features, "_PIXEL_ACCURACIES", {})
-    sizes, read = [], features.Representation._prepared
+    monkeypatch.setattr(representation, "_PIXEL_ACCURACIES", {})
+    sizes, read = [], representation.Representation._prepared
 
     def recorded(self, images):
         vectors = read(self, images)
         return dataclasses.replace(vectors, read=lambda rows: (sizes.append(len(rows)), vectors.read(rows))[1])
 
-    monkeypatch.setattr(features.Representation, "_prepared", recorded)
+    monkeypatch.setattr(representation.Representation, "_prepared", recorded)
     assert pixel_accuracy(job(), monitor) == expected
     assert max(sizes) == 3 and sum(sizes) == 10 + 4 * 20  # the queries in four portions, the bank for each of them
