@@ -24,7 +24,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
 from lt_noisy.precision import to_float
-from lt_noisy.stages import self_supervised, training
+from lt_noisy.stages import representation, self_supervised, training
 from lt_noisy.stages.base import Job, Kind, Training, read_arrays
 from lt_noisy.stages.prediction import part_variables, prepared_shape
 from lt_noisy.training.loop import Phase, Prepared

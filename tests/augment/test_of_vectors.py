@@ -36,7 +36,7 @@ def test_vectors_are_taken_as_they_are():
 
 @pytest.mark.parametrize("name", sorted(augment.AUGMENTS.keys() - OF_VECTORS.keys() - {"compose"}))
 def test_what_changes_images_refuses_vectors(name):
-    arguments = {"jitter": "0.4, 0.4, 0.4, 0.1", "cutout": "2"}
+    arguments = {"jitter": "0.4, 0.4, 0.4, 0.1", "cutout": "2", "resize": "8"}
     op = build(f"{name}({arguments.get(name, '')})")
     with pytest.raises(UserError, match=r"it changes images, and the data are vectors of 40; write none\(\)"):
         op.train(jax.random.key(0), VECTORS[0])

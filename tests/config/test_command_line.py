@@ -20,6 +20,7 @@ from lt_noisy.runs.jobs import make_job
 from lt_noisy.runs.sweeps.cells import arguments
 from lt_noisy.training import parallel
 from lt_noisy.training.interrupt import Interrupts
+from lt_noisy.weights.pretrained import Pretrained
 
 
 @pytest.mark.parametrize(
@@ -155,9 +156,12 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
     module = read_module(path)
     assert f"python main.py --config=configs/{path.name}" in module.__doc__
     shown = set(re.findall(rf"{path.name}:(\w+)", module.__doc__))
-    assert "small" in shown or "digits" in path.stem
     for variant in ("", *shown):
         assert resolve(module.get_config(variant)).stages
+    inits = [getattr(stage.section, "init", None) for stage in resolve(module.get_config("")).stages]
+    if "small" not in shown and any(isinstance(init, Pretrained) for init in inits):
+        return  # small as it is: an encoder that nobody trains, from a file that is not here
+    assert "small" in shown or "digits" in path.stem
 
     small = module.get_config("small")
     assert resolve(small).stages

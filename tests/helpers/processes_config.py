@@ -36,6 +36,8 @@ def get_config():
     # So long that it stops on the way for a signal that comes after its first steps.
     c.distil = section("distil", hidden=8, **{**watched, "length": "steps(60)", "eval_every": "steps(30)"})
     c.probe = section("probe", init="distil", knn="knn(k=3)", shots=(0, 2), repeats=1)
+    c.features = section("features", init="distil")
+    c.head = section("supervised", init="features", **TRAIN)
     c.base = section("supervised", init="rwsam", loss="elr()", **TRAIN)
     c.folds = section("cross_fit", folds=2, **TRAIN)
     c.matrix = section("transition", init="folds")
@@ -51,7 +53,7 @@ def get_config():
     )
     c.balanced = section("classifier", init="mixnn")
     c.stages = (
-        *("pretrain", "density", "rwsam", "cluster", "experts", "distil", "probe"),
+        *("pretrain", "density", "rwsam", "cluster", "experts", "distil", "probe", "features", "head"),
         *("base", "folds", "matrix", "labels", "joint", "mixnn", "balanced"),
     )
     missing = STAGES.keys() - {c[name].kind for name in c.stages}

@@ -209,8 +209,8 @@ BAD = {
     ),
     "too few neighbours": (
         ON_FEATURES,
-        ["--config.balanced.method=wann()"],
-        "config.balanced.method: it takes 52 training examples or more",
+        ["--config.balanced.method=wann(k_max=100)"],
+        "config.balanced.method: it takes 101 training examples or more",
     ),
     "colours for grey": (
         ON_WEIGHTS,

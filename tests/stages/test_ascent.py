@@ -54,6 +54,7 @@ def _job(shape=(4, 4, 1), **inputs):
 def _section(objective, ascent="none()", ascent_weights="none()"):
     steps = bind("steps(5)", DURATIONS, "length")
     return SimpleNamespace(
+        init="none()",
         objective=bind(objective, OBJECTIVES, "objective"),
         ascent=bind(ascent, ASCENTS, "ascent"),
         ascent_weights=ascent_weights,

@@ -10,7 +10,8 @@ from helpers.step_cases import in_precision
 from lt_noisy.errors import UserError
 from lt_noisy.models.efficientnet import efficientnet_lite0
 from lt_noisy.precision import float_dtype
-from lt_noisy.weights.names import fill, tensors_of
+from lt_noisy.training.state import flatten
+from lt_noisy.weights.names import chosen, fill, tensors_of
 
 # the stored program, whose padding, by which naming
 PROGRAMS = [
@@ -42,7 +43,7 @@ def test_what_is_exported_has_the_programs_names_and_comes_back(name, program, n
     given = published.tensors(shapes)
     net, template = network(program)
     arrays = fill(net, template, given)
-    saved = tensors_of(net, arrays, naming)
+    saved = tensors_of(chosen(net, naming), flatten(arrays))
     assert {key: tensor.shape for key, tensor in saved.items()} == encoders
     for key, tensor in saved.items():
         np.testing.assert_array_equal(tensor, given[key], err_msg=key)
