@@ -134,7 +134,7 @@ def test_all_stage_kinds_are_planned_without_what_earlier_stages_would_have_left
     kinds = {stage["kind"]: stage for stage in stages.values()}
     assert set(kinds) == set(STAGES)
     trained = {stage["stage"] for stage in stages.values() if "steps" in stage}
-    assert trained == {"pretrain", "rwsam", "experts", "distil", "base", "folds", "joint", "mixnn"}
+    assert trained == {"pretrain", "rwsam", "experts", "distil", "head", "base", "folds", "joint", "mixnn"}
     assert all(stages[name]["train_seconds"] > 0 for name in trained)
     # The ascent is a second pass; a student sends the images through its three teachers, too.
     assert stages["rwsam"]["steps"][0]["flops"] > stages["pretrain"]["steps"][0]["flops"]

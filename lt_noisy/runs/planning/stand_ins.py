@@ -16,7 +16,7 @@ from lt_noisy.data import given, longtail, noise
 from lt_noisy.data.by_class import one_hot
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.feed import Feed
-from lt_noisy.data.images import DTYPES, Stored, kind_of
+from lt_noisy.data.images import DTYPES, kind_of
 from lt_noisy.data.published import published_counts, published_form
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
@@ -119,7 +119,7 @@ def with_inputs(job: Job) -> Job:
 def _without_features(dataset: Dataset) -> Dataset:
     """The data set with numbers, which take no memory, in the place of features that nobody has computed."""
     images, tests = dataset.train_images, dataset.test_images
-    if not isinstance(images, Stored) or kind_of(images.shape[1:]) != "vectors":
+    if dataset.source.train.shape is None:  # it is of a split of features alone
         return dataset
     zero = np.zeros(1, images.dtype)
     return dataset._replace(
