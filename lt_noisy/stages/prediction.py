@@ -35,17 +35,29 @@ _MAX_IMAGES = 512  # small ones gain nothing from more
 _MAX_BYTES = 6 * 2**20  # of pixels: 512 images of 64 x 64 x 3, 41 of 224 x 224 x 3
 
 
-def evaluation_batch(image_shape: tuple[int, ...], num_devices: int) -> int:
-    """Images in a batch of evaluation, by their size, so that its memory is bounded: a multiple of `num_devices`."""
+def evaluation_batch(image_shape: tuple[int, ...], num_devices: int, enlarged: bool = False) -> int:
+    """Images in a batch of evaluation, by their size, so that its memory is bounded: a multiple of `num_devices`.
+
+    Args:
+      image_shape: as the network has them.
+      enlarged: whether that is larger than they are stored. A CPU then takes few: what a network makes of 16 images of
+        128 pixels stays in its caches, 1.4 times as fast as 128 of them on two cores (EfficientNet-Lite0).
+    """
     of_one = math.prod(image_shape) * DTYPES[kind_of(image_shape)].itemsize
-    images = min(max(_MAX_BYTES // of_one, 1), _MAX_IMAGES)
+    most = _MAX_BYTES // 8 if enlarged and jax.default_backend() == "cpu" else _MAX_BYTES
+    images = min(max(most // of_one, 1), _MAX_IMAGES)
     return -(-images // num_devices) * num_devices
 
 
-def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], PyTree]) -> Predict:
+def compile_predict(
+    job: Job, fn: Callable[[PyTree, jax.Array], PyTree], prepared: tuple[int, ...] | None = None
+) -> Predict:
     """Compiles `fn(variables, images uint8 [B, ...]) -> [B, D]` once, for image sets of any size.
 
     Of several processes each reads its part of every batch, and has the outputs of all.
+
+    Args:
+      prepared: the shape of an image as the network has it, where that is not the one of the images.
 
     Returns:
       `predict(variables, images uint8 [N, ...]) -> float32 [N, D]` on the host, `variables` on the devices, with lines
@@ -54,7 +66,9 @@ def compile_predict(job: Job, fn: Callable[[PyTree, jax.Array], PyTree]) -> Pred
     forward = job.devices.compile_map(fn)
 
     def predict(variables: PyTree, images: Images, progress: Progress | None = None) -> np.ndarray:
-        size = evaluation_batch(images.shape[1:], job.devices.num_devices)
+        shown = prepared or images.shape[1:]
+        enlarged = math.prod(shown) > math.prod(images.shape[1:])
+        size = evaluation_batch(shown, job.devices.num_devices, enlarged)
         out = np.zeros((0, 0), np.float32)
         ahead: collections.deque[tuple[int, Any]] = collections.deque()
         told = progress or Progress(f"a network on {kind_of(images.shape[1:])}", len(images))

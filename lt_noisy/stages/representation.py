@@ -76,10 +76,11 @@ def encoder_features(job: Job, start: Origin) -> Features:
     """
     augment = augmentation(start)
     net = EncoderOnly(job.encoder(job.dtype, job.norm_axis))
-    shapes = encoder_shapes(job, prepared_shape(job, augment))
+    shape = prepared_shape(job, augment)
+    shapes = encoder_shapes(job, shape)
     variables = encoder_variables(job, start, shapes)
     weights = job.devices.replicate({group: {"encoder": tree} for group, tree in variables.items()})
-    predict = compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False))
+    predict = compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False), shape)
     return lambda images, progress=None: predict(weights, images, progress)
 
 
