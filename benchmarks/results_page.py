@@ -16,6 +16,7 @@ import arguments
 import convolutions
 import cpu_peer
 import decode
+import features_peer
 import jinja2
 import keep_memory
 import messy_folder
@@ -62,6 +63,11 @@ def share(name: str, path: str, digits: int = 1) -> str:
 def minutes(name: str) -> str:
     """What a sweep's processes took together."""
     return f"{record(name)['process_seconds'] / 60:.0f}"
+
+
+def process_seconds(name: str) -> float:
+    """What a process of a sweep took in the median."""
+    return statistics.median(cell["process_seconds"] for cell in record(name)["cells"])
 
 
 def shares(name: str, title: str, **labels: Any) -> dict[Any, float]:
@@ -183,6 +189,7 @@ def page(name: str) -> str:
         "number": number,
         "share": share,
         "minutes": minutes,
+        "process_seconds": process_seconds,
         "percent": percent,
         "mean": mean,
         "gain": gain,
@@ -199,6 +206,7 @@ def page(name: str) -> str:
         "forms": lambda name: convolutions.show(record(name)["rows"]),
         "ceiling": lambda name: statistics.median(row["gflop_per_second"]["ceiling"] for row in record(name)["rows"]),
         "suspects": lambda name: messy_folder.show(record(name)),
+        "features": lambda name: features_peer.show(record(name)["rows"]),
         "gaps": lambda name: relative_gap.show(record(name)["rows"]),
         "scaling": lambda name: weak_scaling.show(record(name)["rows"]),
         "published": lambda name: weak_scaling.show_published(record(name)["published"]),

