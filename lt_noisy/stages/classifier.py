@@ -37,15 +37,15 @@ def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses a classifier of other data than the manifest, a missing prior, and one that nothing reads."""
     if data := made_elsewhere(job.inputs["init"]):
         raise UserError(f"config.{job.name}.init: that stage is trained on {data}, not on the run's manifest()")
+    if section.method.reads_clean_counts and "transition" not in job.inputs:
+        raise UserError(f"config.{job.name}.transition: posthoc(prior='corrected') needs a `transition` stage")
+    if "transition" in job.inputs and not section.method.reads_clean_counts:
+        raise UserError(f"config.{job.name}.transition: only posthoc(prior='corrected') reads it; set it to 'none()'")
     if len(job.dataset.ids) < section.method.least:
         raise UserError(
             f"config.{job.name}.method: it takes {section.method.least} training examples or more, there are "
             f"{len(job.dataset.ids)}; set a smaller k_max, or leave {job.name!r} out of config.stages"
         )
-    if section.method.reads_clean_counts and "transition" not in job.inputs:
-        raise UserError(f"config.{job.name}.transition: posthoc(prior='corrected') needs a `transition` stage")
-    if "transition" in job.inputs and not section.method.reads_clean_counts:
-        raise UserError(f"config.{job.name}.transition: only posthoc(prior='corrected') reads it; set it to 'none()'")
     return {}
 
 
