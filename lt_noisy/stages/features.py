@@ -6,6 +6,7 @@ the full split, has those computed.
 """
 
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -35,7 +36,8 @@ from lt_noisy.stages.rows import Rows, collapse_rows
 from lt_noisy.training.state import flatten
 from lt_noisy.weights.pretrained import PRETRAINED, Pretrained
 
-_BLOCK = 2048  # rows after which what was computed is on the disk
+_FIRST = 64  # rows after which what was computed is on the disk; then as many as take about
+_SECONDS = 10.0
 _CODE = ("lt_noisy.augment.operations", "lt_noisy.data.boxes", "lt_noisy.weights.names")  # beside the encoder's own
 
 
@@ -114,9 +116,13 @@ class Extractor:
         if self._features is None:
             self._features = encoder_features(self._job, self._start)
         progress = Progress(f"{self._job.name}: {name} images", len(missing))
-        for begin in range(0, len(missing), _BLOCK):
-            block = missing[begin : begin + _BLOCK]
+        begin, size = 0, _FIRST
+        while begin < len(missing):
+            started, block = time.perf_counter(), missing[begin : begin + size]
             cache.write(block, self._features(split_images(split, block, True), progress))
+            begin += len(block)
+            seconds = processes.once(functools.partial(_seconds_since, started))  # of all the same
+            size = 2 * size if seconds < _SECONDS / 2 else max(size // 2, 1) if seconds > 2 * _SECONDS else size
 
     def _cache(self, name: str) -> RowCache:
         if name not in self._caches:
@@ -138,6 +144,10 @@ class Extractor:
             variables = encoder_variables(self._job, self._start, encoder_shapes(self._job, self._shape))
             self._weights = arrays_sha256(flatten(variables)) + repr(self._job.encoder(self._job.dtype, None))
         return self._weights
+
+
+def _seconds_since(started: float) -> float:
+    return time.perf_counter() - started
 
 
 def _of_pixels(split: Split, rows: np.ndarray) -> str:

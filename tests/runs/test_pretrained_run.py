@@ -19,6 +19,7 @@ from lt_noisy.data.sources import SOURCES
 from lt_noisy.files import write_json
 from lt_noisy.models.resnet import resnet8
 from lt_noisy.runs.export import export
+from lt_noisy.stages import features
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.weights import names
 from lt_noisy.weights.preprocessing import Preprocessing, timm_config
@@ -108,6 +109,34 @@ def test_every_run_finds_what_another_has_computed(own, finished, tmp_path):
 def summary_held_out(workdir):
     """How many images the run holds out: of the manifest what the training has not."""
     return len(np.load(workdir / "manifest.npz")["ids"]) - summary_of(workdir, "features")["train_images"]
+
+
+def test_what_was_computed_before_a_kill_is_not_computed_again(weights, tmp_path, monkeypatch, capsys):
+    """The encoder fails in its third block: the first two are on the disk, and the same command goes on behind them."""
+    monkeypatch.setenv("WEIGHTS", str(weights))
+    monkeypatch.setenv("LT_NOISY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(features, "_FIRST", 8)
+    command = ["main.py", *ON_FEATURES, f"--workdir={tmp_path / 'run'}", "--config.stages=('features',)"]
+    real, blocks = features.encoder_features, []
+
+    def failing(job, start):
+        compute = real(job, start)
+
+        def block(images, progress=None):
+            if len(blocks) == 2:
+                raise MemoryError
+            blocks.append(len(images))
+            return compute(images, progress)
+
+        return block
+
+    monkeypatch.setattr(features, "encoder_features", failing)
+    assert main.main(command) != 0
+    monkeypatch.setattr(features, "encoder_features", real)
+    assert main.main(command) == 0
+    summary = summary_of(tmp_path / "run", "features")
+    whole = summary["train_images"] + summary_held_out(tmp_path / "run") + summary["test_images"]
+    assert blocks[0] == 8 and summary["computed"] == whole - sum(blocks)
 
 
 def test_training_starts_from_the_weights(own, weights, tmp_path):
