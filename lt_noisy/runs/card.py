@@ -20,10 +20,15 @@ def versions() -> dict[str, str]:
     return {"lt_noisy": __version__, "python": platform.python_version(), **packages}
 
 
+def config_texts(resolved: Resolved) -> dict[str, Any]:
+    """The fields of the run and a section for each of its stages, in canonical texts."""
+    return {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}}
+
+
 def run_card(resolved: Resolved, manifest: manifests.Manifest, devices: parallel.Jit | parallel.Pmap) -> dict[str, Any]:
     """What every checkpoint of a run says of itself, JSON-ready; each stage adds its own identity and sources."""
     return {
-        "config": {**resolved.texts, **{stage.name: stage.texts for stage in resolved.stages}},
+        "config": config_texts(resolved),
         "code": revision.code(),
         "versions": versions(),
         "machine": {

@@ -10,14 +10,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lt_noisy import processes, revision
-from lt_noisy.config.resolve import resolve
+from lt_noisy.config.resolve import Resolved, resolve
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.errors import say
 from lt_noisy.files import user_path, write_json
 from lt_noisy.runs import report
-from lt_noisy.runs.card import run_card
+from lt_noisy.runs.card import config_texts, run_card
 from lt_noisy.runs.compiled import share_programs
 from lt_noisy.runs.jobs import Work, identified, make_jobs, traced
 from lt_noisy.runs.rounds import begin
@@ -138,11 +138,21 @@ def _placed(
         if not (directory / "manifest.json").exists():
             manifests.save(manifest, directory)
         write_skipped(dataset.source, directory)
+        write_json(directory / "run.json", describe(resolved, dataset))
         count_start(directory, [work.stage.name for work in works])
         return [work.job.card for work in placed]
 
     cards = processes.once(write)
     return [work._replace(job=work.job._replace(card=card)) for work, card in zip(works, cards, strict=True)]
+
+
+def describe(resolved: Resolved, dataset: Dataset) -> dict[str, Any]:
+    """What `run.json` says: all that is needed to use the run's networks without its data."""
+    return {
+        "config": config_texts(resolved),
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.train_images.shape[1:]),
+    }
 
 
 def _finish_each(works: Sequence[Work], keep: str) -> list[dict[str, Any]]:
