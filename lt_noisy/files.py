@@ -123,7 +123,12 @@ def write_table(path: pathlib.Path, heading: Sequence[str], rows: Iterable[Seque
     with replacing(path, "w", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(heading)
-        writer.writerows([f"'{c}" if isinstance(c, str) and c[:1] in _FORMULA else c for c in row] for row in rows)
+        writer.writerows([safe_cell(cell) for cell in row] for row in rows)
+
+
+def safe_cell(cell: object) -> object:
+    """A cell of a table in which no spreadsheet sees a formula: an apostrophe before text that begins as one."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell
 
 
 def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:

@@ -72,7 +72,7 @@ def _hidden_layer(job: Job) -> np.ndarray:
         # A pair only with `mutable`.
         return cast(jax.Array, net.apply(variables, evaluate_batch(augment, images), method=type(net).hidden))
 
-    predict = compile_predict(job, hidden)
+    predict = compile_predict(job.devices, hidden)
     return predict(weights, job.dataset.train_images)
 
 

@@ -99,7 +99,7 @@ def _train(job: Job, section: Section, clusters: np.ndarray, k: int, batch: int,
     ready = self_supervised.prepare_objective(own_job, own_section, ascent=None)
     own_job.directory.mkdir(exist_ok=True)
     trained = training.run_training(own_job, ready, lambda state: {})
-    predict = compile_predict(on_cluster, features_of(ready.net, section.augment))
+    predict = compile_predict(on_cluster.devices, features_of(ready.net, section.augment))
     features = predict(trained.device_state.variables, on_cluster.dataset.train_images)
     figures = {"images": len(on_cluster.dataset.ids), **collapse(features)}
     return {**training.summarise(own_job, trained, ready.plan, figures), "stage": f"expert_{k}"}

@@ -194,7 +194,7 @@ def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: 
     """
     predict = supervised.predict_logits(job, net, section.augment)
     featurise = compile_predict(
-        job,
+        job.devices,
         lambda v, images: to_float(
             net.apply(v, evaluate_batch(section.augment, images), train=False, method=type(net).features_and_logits)[0]
         ),

@@ -17,6 +17,7 @@ from lt_noisy.data.batches import part
 from lt_noisy.data.images import DTYPES, Images, blocks, kind_of
 from lt_noisy.progress import Progress
 from lt_noisy.stages.base import Job
+from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.training.state import TrainState, transfer
 
@@ -50,7 +51,10 @@ def evaluation_batch(image_shape: tuple[int, ...], num_devices: int, enlarged: b
 
 
 def compile_predict(
-    job: Job, fn: Callable[[PyTree, jax.Array], PyTree], prepared: tuple[int, ...] | None = None
+    devices: parallel.Jit | parallel.Pmap,
+    fn: Callable[[PyTree, jax.Array], PyTree],
+    prepared: tuple[int, ...] | None = None,
+    few: bool = False,
 ) -> Predict:
     """Compiles `fn(variables, images uint8 [B, ...]) -> [B, D]` once, for image sets of any size.
 
@@ -58,17 +62,22 @@ def compile_predict(
 
     Args:
       prepared: the shape of an image as the network has it, where that is not the one of the images.
+      few: a set that is smaller than a batch gets one of its own size, rounded up to a power of two, and a program of
+        its own: for a network that sees one image now and then.
 
     Returns:
       `predict(variables, images uint8 [N, ...]) -> float32 [N, D]` on the host, `variables` on the devices, with lines
       that tell how far it is: those of `progress`, or its own.
     """
-    forward = job.devices.compile_map(fn)
+    forward = devices.compile_map(fn)
 
     def predict(variables: PyTree, images: Images, progress: Progress | None = None) -> np.ndarray:
         shown = prepared or images.shape[1:]
         enlarged = math.prod(shown) > math.prod(images.shape[1:])
-        size = evaluation_batch(shown, job.devices.num_devices, enlarged)
+        size = evaluation_batch(shown, devices.num_devices, enlarged)
+        if few:
+            smallest = 1 << max(len(images) - 1, 0).bit_length()
+            size = min(size, -(-smallest // devices.num_devices) * devices.num_devices)
         out = np.zeros((0, 0), np.float32)
         ahead: collections.deque[tuple[int, Any]] = collections.deque()
         told = progress or Progress(f"a network on {kind_of(images.shape[1:])}", len(images))
@@ -76,7 +85,7 @@ def compile_predict(
         def fetch() -> None:
             nonlocal out
             start, block = ahead.popleft()
-            found = job.devices.gather(block)
+            found = devices.gather(block)
             if not len(out):
                 out = np.empty((len(images), *found.shape[1:]), found.dtype)
             out[start : start + size] = found[: len(images) - start]

@@ -80,7 +80,9 @@ def encoder_features(job: Job, start: Origin) -> Features:
     shapes = encoder_shapes(job, shape)
     variables = encoder_variables(job, start, shapes)
     weights = job.devices.replicate({group: {"encoder": tree} for group, tree in variables.items()})
-    predict = compile_predict(job, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False), shape)
+    predict = compile_predict(
+        job.devices, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False), shape
+    )
     return lambda images, progress=None: predict(weights, images, progress)
 
 
@@ -129,8 +131,10 @@ class Representation:
 
     def __init__(self, job: Job, monitor: Knn, augment: Augment, net: nn.Module):
         self._job, self._monitor = job, monitor
-        self._predict = compile_predict(job, features_of(net, augment))
-        self._pixels = compile_predict(job, lambda _, images: evaluate_batch(augment, images).reshape(len(images), -1))
+        self._predict = compile_predict(job.devices, features_of(net, augment))
+        self._pixels = compile_predict(
+            job.devices, lambda _, images: evaluate_batch(augment, images).reshape(len(images), -1)
+        )
         bank = Bank(job.dataset, job.seed)
         self._bank, self._bank_labels = bank.images(), bank.labels
         self._latest = once_per_step(job, self._look)

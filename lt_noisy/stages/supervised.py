@@ -33,6 +33,7 @@ from lt_noisy.stages.base import ENCODERS, Followed, Input, Job, Kind, Training,
 from lt_noisy.stages.origin import origin, started, weights_read
 from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, part_variables, prepared_shape
 from lt_noisy.stages.quality import write_quality
+from lt_noisy.stages.reference import write_reference
 from lt_noisy.stages.rows import Rows, label_quality_rows, selection_rows, test_rows, train_rows
 from lt_noisy.training.loop import Phase, Prepared, Trained
 from lt_noisy.training.optim import descend
@@ -257,7 +258,7 @@ def predict_logits(job: Job, net: nn.Module, augment: Augment) -> Predict:
         # A pair only with `mutable`.
         return cast(jax.Array, net.apply(variables, evaluate_batch(augment, images), train=False))
 
-    return compile_predict(job, logits)
+    return compile_predict(job.devices, logits)
 
 
 def load(job: Job, stage: Input) -> Callable[[Images], np.ndarray]:
@@ -277,7 +278,7 @@ def follow(
 ) -> Followed:
     """Evaluates a classifier: test and validation figures, label quality. The test set selects nothing.
 
-    Writes `label_quality.npz` (see `label_quality.quality`).
+    Writes `label_quality.npz` (see `label_quality.quality`) and `reference.npz` (see `reference.write_reference`).
 
     Args:
       more: what else the summary says of the final state, on the host.
@@ -300,6 +301,7 @@ def follow(
         return {**figures, "validation_balanced_accuracy": accuracy}
 
     def finish(trained: Trained) -> dict[str, Any]:
+        write_reference(job, ready.net, section.augment, trained.device_state.variables)
         logits = predict(trained.device_state.variables, dataset.train_images)
         results = {
             "test": report(trained.device_state),

@@ -157,7 +157,7 @@ def test_device_scope_norm_differs_but_states_stay_equal():
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_map_covers_uneven_sets(mode):
     job = SimpleNamespace(devices=parallel.make(mode, 4))
-    predict = compile_predict(job, lambda v, images: images.astype(np.int32).sum((1, 2, 3)) * v["params"])
+    predict = compile_predict(job.devices, lambda v, images: images.astype(np.int32).sum((1, 2, 3)) * v["params"])
     variables = job.devices.replicate({"params": np.int32(2)})
     images = np.random.default_rng(0).integers(0, 9, (evaluation_batch((2, 2, 1), 4) + 7, 2, 2, 1), dtype=np.uint8)
 

@@ -72,6 +72,11 @@ def rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 1], the luminance (ITU-R 601) of colours [H, W, 3]: of a grey picture its own values."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
 def decode(file: File | io.BytesIO, size: int, channels: int, resize: int = 0) -> np.ndarray:
     """uint8 [size, size, channels]: the shorter side resized to `resize` (bilinear), the centre cut out.
 

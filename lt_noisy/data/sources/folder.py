@@ -91,6 +91,11 @@ def images_under(root: Path, size: int) -> Split:
     return split_of(root, files, ids, np.zeros(len(files), np.int32), Pictures(root, files, seen, size), rows)
 
 
+def image_files(root: Path) -> list[Path]:
+    """All image files under a folder, sorted, as `folder` takes them for images."""
+    return _image_files(root).images
+
+
 class _Tree(NamedTuple):
     """The images under a folder in sorted order, its files that are no images, and links that lead round in circles."""
 

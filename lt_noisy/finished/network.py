@@ -1,0 +1,156 @@
+"""The classifier of a finished run, ready for images: what was trained, read again without its training data."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lt_noisy.augment.base import evaluate_batch
+from lt_noisy.config.resolve import Resolved, Stage, default, resolve, section
+from lt_noisy.config.spec import parse
+from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.images import DTYPES, Images, kind_of
+from lt_noisy.data.sources.base import Source, Split
+from lt_noisy.errors import UserError
+from lt_noisy.finished.run import FinishedRun
+from lt_noisy.models import vectors
+from lt_noisy.precision import to_float
+from lt_noisy.progress import Progress
+from lt_noisy.runs.jobs import make_job
+from lt_noisy.stages import supervised
+from lt_noisy.stages.base import WITH_HEAD, Job
+from lt_noisy.stages.origin import required
+from lt_noisy.stages.prediction import compile_predict, part_variables, prepared_shape
+from lt_noisy.stages.reference import Reference, read_reference
+from lt_noisy.stages.representation import Features, encoder_features
+from lt_noisy.training import parallel
+from lt_noisy.training.checkpoint import final
+from lt_noisy.training.interrupt import Interrupts
+
+PyTree = Any
+Forward = Callable[[Images, Progress | None], np.ndarray]
+
+
+class Network(NamedTuple):
+    """A finished classifier.
+
+    Attributes:
+      stage: the name of the stage that trained it.
+      class_names: C names.
+      image_shape: (H, W, C) of the images that it takes, uint8; (D,) of vectors, float32.
+      resize: the shorter side of a picture is resized to so many pixels before the centre is cut out; 0: to its size.
+      reference: features of its training images; None where the stage left none.
+      forward: images [N, ...] -> float32 [N, C + D], logits and features side by side.
+    """
+
+    stage: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    resize: int
+    reference: Reference | None
+    forward: Forward
+
+    def __call__(self, images: Images, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Logits float32 [N, C] and features float32 [N, D] of images as `image_shape` says."""
+        found = self.forward(images, progress)
+        return found[:, : len(self.class_names)], found[:, len(self.class_names) :]
+
+
+def default_stage(run: FinishedRun) -> str:
+    """The last finished stage that has a classifier of its own."""
+    known = [stage.name for stage in run.stages if stage.kind in WITH_HEAD]
+    if not known:
+        there = ", ".join(f"{stage.name} ({stage.kind})" for stage in run.stages) or "no stage yet"
+        raise UserError(f"{run.directory}: no finished stage holds a classifier (it has {there})")
+    return known[-1]
+
+
+def load_network(run: FinishedRun, name: str = "", few: bool = False) -> Network:
+    """The classifier that a finished stage trained.
+
+    Args:
+      name: of the stage; empty for `default_stage`.
+      few: whether it will mostly see few images at a time (`stages.prediction.compile_predict`).
+
+    Raises:
+      UserError: the stage holds no classifier, or what it needs is not there any more.
+    """
+    name = name or default_stage(run)
+    if (kind := run.stage(name).kind) not in WITH_HEAD:
+        raise UserError(f"{run.directory / name} is a {kind} stage, which holds no classifier ({', '.join(WITH_HEAD)})")
+    resolved = resolved_again(run)
+    by_name = {stage.name: stage for stage in resolved.stages}
+    stage, read = by_name[name], _features_stage(by_name, by_name[name])
+    job = _job(run, resolved, stage, run.image_shape)
+    if read is None:
+        forward = _classifier(job, stage, few)
+    else:
+        extracted = encoder_features(_job(run, resolved, read, run.image_shape), required(job, read.section))
+        forward = _after(extracted, _classifier(_on_vectors(run, resolved, stage), stage, few))
+    resize = parse(run.config["dataset"]).kwargs.get("resize", 0)
+    reference = read_reference(run.directory / name)
+    return Network(name, run.class_names, run.image_shape, cast(int, resize), reference, forward)
+
+
+def resolved_again(run: FinishedRun) -> Resolved:
+    """The config of a run, bound anew; fields that are newer than the run have their defaults."""
+    config = default()
+    for key, value in run.config.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, Mapping):
+            fields = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+            config[key] = section(**fields)
+        else:
+            config[key] = value
+    return resolve(config)
+
+
+def _features_stage(stages: Mapping[str, Stage], stage: Stage) -> Stage | None:
+    """The `features` stage on whose output a stage works; None where it works on images."""
+    start = stages.get(stage.inputs.get("init", ""))
+    if start is None or start.texts["kind"] == "features":
+        return start
+    return _features_stage(stages, start)
+
+
+def _job(run: FinishedRun, resolved: Resolved, stage: Stage, shape: tuple[int, ...]) -> Job:
+    """What the stage was given, with no image in its data set."""
+    devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)
+    nothing, labels = np.zeros((0, *shape), DTYPES[kind_of(shape)]), np.zeros(0, np.int32)
+    split = Split(labels.astype(np.int64), labels, lambda rows: nothing)
+    source = Source(split, split, run.class_names)
+    dataset = Dataset(nothing, labels, labels, split.ids, nothing, labels, run.class_names, source)
+    return make_job(resolved, stage, run.directory, dataset, dataset, devices, Interrupts())
+
+
+def _on_vectors(run: FinishedRun, resolved: Resolved, stage: Stage) -> Job:
+    """The job of a stage on the features of another, of which only the checkpoint says how wide they are."""
+    width = final(run.directory / stage.name)[1]["image_shape"]
+    return _job(run, resolved, stage, tuple(width))._replace(encoder=vectors.identity())
+
+
+def _classifier(job: Job, stage: Stage, few: bool) -> Forward:
+    """The trained network of a stage, logits and features side by side."""
+    net, augment = supervised.classifier(job, stage.section.head), stage.section.augment
+    weights = job.devices.replicate(part_variables(job, net, job.directory, augment, ("encoder", "head")))
+
+    def both(variables: PyTree, images: jax.Array) -> jax.Array:
+        x = evaluate_batch(augment, images)
+        found: Any = net.apply(variables, x, train=False, method="features_and_logits")
+        features, logits = found
+        return jnp.concatenate([to_float(logits), to_float(features)], axis=-1)
+
+    predict = compile_predict(job.devices, both, prepared_shape(job, augment), few)
+    return lambda images, progress: predict(weights, images, progress)
+
+
+def _after(extract: Features, classify: Forward) -> Forward:
+    """Both, with the features in between as exact as `data.row_cache` has them in training."""
+
+    def forward(images: Images, progress: Progress | None) -> np.ndarray:
+        features = extract(images, progress).astype(np.float16).astype(np.float32)
+        return classify(features, Progress("the classifier on the features", len(features)))
+
+    return forward
