@@ -100,7 +100,7 @@ def resolved_again(run: FinishedRun) -> Resolved:
     for key, value in run.config.items():
         value = tuple(value) if isinstance(value, list) else value
         if isinstance(value, Mapping):
-            fields = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+            fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
             config[key] = section(**fields)
         else:
             config[key] = value

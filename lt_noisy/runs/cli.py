@@ -1,10 +1,18 @@
 """The program: `python main.py` in a checkout, `lt-noisy` where the package is installed."""
 
+import importlib
 import sys
 import traceback
 import warnings
 
 from lt_noisy.system import keep_memory, refuse_unsupported
+
+# The function of the same name in this module takes what follows it.
+COMMANDS = {
+    "check": "lt_noisy.runs.check",
+    "export": "lt_noisy.runs.export",
+    "predict": "lt_noisy.finished.predict",
+}
 
 
 def start() -> int:
@@ -18,7 +26,7 @@ def start() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit status: 0 finished, 1 `check` found errors, 2 wrong input or no room.
+    """Returns the exit status: 0 finished, 1 where a command found faults in its input, 2 wrong input or no room.
 
     143, 130 and 129 leave as SystemExit.
     """
@@ -28,19 +36,14 @@ def main(argv: list[str]) -> int:
     from lt_noisy.errors import UserError, first_line
     from lt_noisy.files import show
 
-    if {"-h", "--help"} & set(argv[1:]):
+    command = COMMANDS.get(argv[1] if len(argv) > 1 else "", "")
+    if {"-h", "--help"} & set(argv[1:]) and not command.startswith("lt_noisy.finished"):  # which say their own
         show(USAGE)
         return 0
     # At twice as many pixels it is an error, which names the file.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", Warning)
-    if argv[1:2] == ["check"]:
-        from lt_noisy.runs.check import check
-
-        return check(argv[2:])
-    if argv[1:2] == ["export"]:
-        from lt_noisy.runs.export import export
-
-        return export(argv[2:])
+    if command:
+        return getattr(importlib.import_module(command), argv[1])(argv[2:])
     if "--plan" in argv:
         from lt_noisy.runs.planning.plan import plan
 
