@@ -3,7 +3,8 @@
 On disk it is `manifest.npz` (exactly the arrays ids, clean_labels, observed_labels) and `manifest.json`:
   format      2; see `_document` for 1, which is still read and has no such entry;
   recipe      what was asked for: the texts given to `build`, num_classes, class_names, seed, nominal_rate,
-              noise_before_longtail;
+              noise_before_longtail; and where labels were corrected since by hand, `corrections`, how many, and
+              `corrected`, the ids at which the clean label is no more the source's;
   statistics  what came of it: number of examples, counts per clean and per observed class, realised rate
               overall and per clean class, realised transitions (`pair_counts` of clean and observed labels);
   sha256      of each array, of the three together (`digest`) and of the recipe.
@@ -169,7 +170,8 @@ def verify(manifest: Manifest, labels: np.ndarray, ids: np.ndarray) -> np.ndarra
     """Rows int64 [n] of the manifest's examples in a split with labels int [M] and ids int64 [M].
 
     Raises:
-      UserError: an id that the split does not have, or another label there than the manifest's clean one.
+      UserError: an id that the split does not have, or another label there than the manifest's clean one, unless that
+        is `corrected` by somebody (`lt-noisy apply`).
     """
     order = np.argsort(ids)
     rows = order[np.searchsorted(ids, manifest.ids, sorter=order).clip(max=len(ids) - 1)]
@@ -179,7 +181,8 @@ def verify(manifest: Manifest, labels: np.ndarray, ids: np.ndarray) -> np.ndarra
             f"manifest: {len(unknown)} of {len(rows)} ids are not in the data set, the first is "
             f"{unknown[0]}; it was made from another one"
         )
-    wrong = np.flatnonzero(labels[rows] != manifest.clean_labels)
+    corrected = np.isin(manifest.ids, np.array(manifest.recipe.get("corrected", ()), np.int64))
+    wrong = np.flatnonzero((labels[rows] != manifest.clean_labels) & ~corrected)
     if len(wrong):
         first = wrong[0]
         raise UserError(

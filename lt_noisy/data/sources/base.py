@@ -31,6 +31,7 @@ class Split(NamedTuple):
       flags: int8 [N], what the publisher says of each label, for metrics alone: 1 it is wrong (and not what would be
         right), 0 it is right, -1 nothing; None where nothing is said of any.
       shape: of an image, where that is known without reading one.
+      original: `original(row) -> bytes`, the encoded picture that an image is made of; None where there is none.
     """
 
     ids: np.ndarray
@@ -42,6 +43,7 @@ class Split(NamedTuple):
     read_cut: ReadCut | None = None
     flags: np.ndarray | None = None
     shape: tuple[int, ...] | None = None
+    original: Callable[[int], bytes] | None = None
 
     @property
     def best_labels(self) -> np.ndarray:
@@ -102,7 +104,7 @@ def identity_of(split: Split, rows: np.ndarray | None, images: Images) -> str:
 
 def selected(split: Split, rows: np.ndarray) -> Split:
     """These rows (int [n]) of a split alone; nothing is read."""
-    content, read_cut = split.content, split.read_cut
+    content, read_cut, original = split.content, split.read_cut, split.original
     return Split(
         ids=split.ids[rows],
         labels=split.labels[rows],
@@ -113,6 +115,7 @@ def selected(split: Split, rows: np.ndarray) -> Split:
         read_cut=read_cut and (lambda positions, cut, draws: read_cut(rows[positions], cut, draws)),
         flags=None if split.flags is None else split.flags[rows],
         shape=split.shape,
+        original=original and (lambda position: original(int(rows[position]))),
     )
 
 

@@ -229,6 +229,7 @@ def split_of(
         clean=None if clean is None else clean[order],
         read_cut=lambda positions, cut, draws: pictures.cut(rows[positions], cut, draws),
         flags=None if flags is None else flags[order],
+        original=lambda position: pictures.original(int(rows[position])),
     )
 
 

@@ -193,6 +193,10 @@ class Pictures:
             out[at] = decode_cut(self._files[rows[at]], self._size, self.shape[-1], cut, draws[at])
         return out
 
+    def original(self, row: int) -> bytes:
+        """The encoded picture of a row."""
+        return self._files[row].read_bytes()
+
     def content(self, rows: np.ndarray) -> str:
         """Identifies the pixels of these rows, by what is in the files."""
         digest = hashlib.sha256(f"{self.shape}{f', resize {self._resize}' if self._resize else ''}".encode())
