@@ -1,8 +1,8 @@
 """The command that corrects a training set: `lt-noisy apply RUN DECISIONS.csv [--out=DIR]`.
 
 Decisions come from the page of `lt-noisy review`, or from any CSV with the columns `id`, `decision` (keep, relabel or
-drop) and `new_label` (the class of a relabelled image). The corrected set is a manifest, which the same config trains on:
-`--config.manifest="file(path='DIR')"`. No file of the user's is touched.
+drop) and `new_label` (the class of a relabelled image). The corrected set is a manifest, which the same config trains
+on: `--config.manifest="file(path='DIR')"`. No file of the user's is touched.
 """
 
 import csv
@@ -153,7 +153,7 @@ def _apply(argv: Sequence[str]) -> int:
     say(f"{out}: {len(new.ids)} images, {changed} relabelled, {len(before.ids) - len(new.ids)} dropped")
     fixed = "".join(f" --config.{name}='none()'" for name in ("longtail", "noise") if run.config[name] != "none()")
     say(
-        "train on it: the same command with another --workdir and\n"
-        f"""  --config.manifest="file(path='{out}')"{fixed}"""
+        "train on it: the same command with another --workdir and",
+        f"""  --config.manifest="file(path='{out}')"{fixed}""",
     )
     return 0

@@ -14,14 +14,15 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.images import DTYPES, Images, kind_of
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
-from lt_noisy.finished.run import FinishedRun
+from lt_noisy.finished.run import FinishedRun, FinishedStage
 from lt_noisy.models import vectors
 from lt_noisy.precision import to_float
 from lt_noisy.progress import Progress
 from lt_noisy.runs.jobs import make_job
 from lt_noisy.stages import supervised
 from lt_noisy.stages.base import WITH_HEAD, Job
-from lt_noisy.stages.origin import required
+from lt_noisy.stages.features import Extractor
+from lt_noisy.stages.origin import origin, required
 from lt_noisy.stages.prediction import compile_predict, part_variables, prepared_shape
 from lt_noisy.stages.reference import Reference, read_reference
 from lt_noisy.stages.representation import Features, encoder_features
@@ -154,3 +155,22 @@ def _after(extract: Features, classify: Forward) -> Forward:
         return classify(features, Progress("the classifier on the features", len(features)))
 
     return forward
+
+
+def trained_features(run: FinishedRun, stage: FinishedStage, dataset: Dataset) -> np.ndarray:
+    """Features float32 [N, D] of a data set's training images, by the encoder that a stage of the run starts from.
+
+    That has seen no labels where the stage judges them out of sample. A stage from scratch has none: then it is that of
+    the run's classifier.
+    """
+    resolved = resolved_again(run)
+    by_name = {stage.name: stage for stage in resolved.stages}
+    bound = by_name[stage.name]
+    job = _job(run, resolved, bound, run.image_shape)
+    if (read := _features_stage(by_name, bound)) is not None:
+        extractor = Extractor(_job(run, resolved, read, run.image_shape), read.section, dataset.source)
+        assert dataset.source_rows is not None
+        return extractor.read("train", dataset.source_rows)
+    if (start := origin(job, bound.section)) is not None:
+        return encoder_features(job, start)(dataset.train_images)
+    return load_network(run)(dataset.train_images)[1]

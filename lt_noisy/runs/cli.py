@@ -12,6 +12,8 @@ COMMANDS = {
     "check": "lt_noisy.runs.check",
     "export": "lt_noisy.runs.export",
     "predict": "lt_noisy.finished.predict",
+    "review": "lt_noisy.finished.review.command",
+    "apply": "lt_noisy.finished.apply",
 }
 
 
