@@ -81,6 +81,7 @@ setup(
             "jinja2>=3.1",
             "jsonschema>=4.20",
             "matplotlib>=3.8",
+            "playwright>=1.49",  # pages in the system's Chromium; none is downloaded
             "pyarrow>=16",
             "pytest>=8",
             "pytest-xdist>=3",

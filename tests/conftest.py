@@ -5,6 +5,7 @@ import shutil
 import tempfile
 
 import pytest
+from helpers.browser import browser_page  # noqa: F401 (a fixture)
 from helpers.commands import xla_flags
 
 # Set before JAX starts, and inherited by child processes: no dtype and no rank changes unless the code says so.
