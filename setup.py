@@ -36,7 +36,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["lt_noisy", "lt_noisy.*"]),
-    package_data={"lt_noisy": ["py.typed"]},
+    package_data={"lt_noisy": ["py.typed"], "lt_noisy.finished.review": ["*.html"]},
     entry_points={"console_scripts": ["lt-noisy = lt_noisy.runs.cli:start"]},
     install_requires=[
         "jax>=0.10",

@@ -4,17 +4,22 @@
         --longtail='exponential(ratio=10, n_max=300)' --noise='symmetric(rate=0.2)' [--seed=0] [--size=96]
     python main.py --config=configs/own_images.py:small --workdir=runs/photos
     python benchmarks/messy_folder.py score photos runs/photos/folds/suspects.csv [--json=results/own_images.json]
+    python benchmarks/messy_folder.py decide photos runs/photos --first=100 --out=decisions.csv
+    python benchmarks/messy_folder.py compare photos runs/photos runs/corrected [--json=results/own_images_review.json]
 
 `make` writes PNG files into the folder of their (sometimes wrong) class (with `--size` JPEG files of that many pixels a
 side), and what is true into `photos.manifest` beside it, where no run looks. `score` tells how many of the first 25,
 50, 100, ... files of the list are in a wrong folder, and of how many of them the suggested class is the true one; the
 share of wrong labels is what a list in any order would have. `auroc` is that of the wrong probability over all files
-that the stage judged.
+that the stage judged. `decide` answers for a person who knows the truth: the page of `lt-noisy review` without the
+page. `compare` tells how many wrong labels runs were trained on, and what their classifiers are worth on test images
+whose labels are right: make the folder with `--tests=100`.
 """
 
 import csv
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import arguments
@@ -27,8 +32,12 @@ from lt_noisy.data import manifest as manifests
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
+from lt_noisy.data.sources.base import Split
 from lt_noisy.errors import UserError, say
-from lt_noisy.files import load_arrays, user_path, write_json
+from lt_noisy.files import load_arrays, user_path, write_json, write_table
+from lt_noisy.finished.network import default_stage, resolved_again
+from lt_noisy.finished.run import read_run
+from lt_noisy.finished.suspects import judge, read_suspects
 from lt_noisy.revision import distinct
 from lt_noisy.runs.markdown import markdown
 
@@ -44,10 +53,13 @@ def _class_folder(name: str) -> str:
     return f"{name}_" if name == "train" else name
 
 
-def make(folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: int, size: int = 0) -> manifests.Manifest:
+def make(
+    folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: int, size: int = 0, tests: int = 0
+) -> manifests.Manifest:
     """Writes the images of a training set as `folder/<observed class>/<id>.png`; refuses a folder that exists.
 
-    With a `size` they are `.jpg` files of so many pixels a side.
+    With a `size` they are `.jpg` files of so many pixels a side. With `tests` they go below `folder/train`, and so many
+    test images of each class, all in their own, below `folder/test`.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already")
@@ -64,17 +76,29 @@ def make(folder: pathlib.Path, dataset: str, longtail: str, noise: str, seed: in
         seed,
         recipe,
     )
-    for name in source.class_names:
-        (folder / _class_folder(name)).mkdir(parents=True)
-    pixels = train.images(manifests.verify(manifest, train.labels, train.ids))
-    for key, label, image in zip(manifest.ids, manifest.observed_labels, pixels, strict=True):
-        picture, file = Image.fromarray(image.squeeze()), folder / _class_folder(source.class_names[label]) / str(key)
+    rows, names = manifests.verify(manifest, train.labels, train.ids), [_class_folder(n) for n in source.class_names]
+    _write(folder / "train" if tests else folder, names, train, rows, manifest.observed_labels, size)
+    if tests:
+        order = np.argsort(source.test.labels, kind="stable")
+        _, first = np.unique(source.test.labels[order], return_index=True)
+        rows = np.concatenate([order[begin : begin + tests] for begin in first])
+        _write(folder / "test", names, source.test, rows, source.test.labels[rows], size)
+    manifests.save(manifest, _truth(folder))
+    return manifest
+
+
+def _write(
+    folder: pathlib.Path, names: Sequence[str], split: Split, rows: np.ndarray, labels: np.ndarray, size: int
+) -> None:
+    """Images of a split as files in the folders of these labels."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    for key, label, image in zip(split.ids[rows], labels, split.images(rows), strict=True):
+        picture, file = Image.fromarray(image.squeeze()), folder.joinpath(names[label], str(key))
         if size:
             picture.resize((size, size), Image.Resampling.BICUBIC).save(file.with_suffix(".jpg"), quality=90)
         else:
             picture.save(file.with_suffix(".png"))
-    manifests.save(manifest, _truth(folder))
-    return manifest
 
 
 def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, Any]:
@@ -101,6 +125,48 @@ def score(folder: pathlib.Path, suspects: pathlib.Path) -> dict[str, Any]:
         "auroc": _auroc(folder, suspects.with_name("label_quality.npz"), manifest),
         **_stage(suspects.with_name("summary.json")),
     }
+
+
+def decide(folder: pathlib.Path, run: pathlib.Path, first: int, path: pathlib.Path) -> int:
+    """Writes what somebody who knows the truth decides of the first suspects of a run; returns how many are wrong."""
+    finished = read_run(run)
+    manifest, suspects = manifests.load(_truth(folder)), read_suspects(judge(finished).directory)[:first]
+    clean = dict(zip(manifest.ids.tolist(), manifest.clean_labels.tolist(), strict=True))
+    rows = []
+    for suspect in suspects:
+        true = _class_folder(manifest.recipe["class_names"][clean[int(pathlib.Path(suspect.file).stem)]])
+        right = true == suspect.label
+        rows.append((suspect.id, suspect.file, suspect.label, "keep" if right else "relabel", "" if right else true))
+    write_table(path, ("id", "file", "label", "decision", "new_label"), rows)
+    return sum(row[3] == "relabel" for row in rows)
+
+
+def compare(folder: pathlib.Path, runs: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
+    """How many wrong labels each run was trained on, and what its classifier is worth on the test images."""
+    manifest = manifests.load(_truth(folder))
+    clean = dict(zip(manifest.ids.tolist(), manifest.clean_labels.tolist(), strict=True))
+    names = [_class_folder(name) for name in manifest.recipe["class_names"]]
+    found = []
+    for path in runs:
+        run = read_run(path)
+        train, given = resolved_again(run).fields.dataset().train, manifests.load(path)
+        file = dict(zip(train.ids.tolist(), train.files, strict=True))
+        pairs = zip(given.ids.tolist(), given.observed_labels.tolist(), strict=True)
+        wrong = [
+            clean[int(pathlib.Path(file[key]).stem)] != names.index(run.class_names[label]) for key, label in pairs
+        ]
+        stage = run.stage(default_stage(run))
+        found.append(
+            {
+                "run": str(path),
+                "images": len(wrong),
+                "wrong_labels": sum(wrong),
+                **{name: stage.summary["test"][name] for name in ("accuracy", "balanced_accuracy")},
+                "code": distinct([stage.summary]),
+                **{key: stage.summary[key] for key in ("stage", "seed", "versions", "machine")},
+            }
+        )
+    return found
 
 
 def _auroc(folder: pathlib.Path, quality: pathlib.Path, manifest: manifests.Manifest) -> float | None:
@@ -142,22 +208,46 @@ def main(argv: list[str]) -> None:
     parser = arguments.Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     making, scoring = commands.add_parser("make"), commands.add_parser("score")
+    deciding, comparing = commands.add_parser("decide"), commands.add_parser("compare")
     making.add_argument("folder", type=user_path)
     making.add_argument("--dataset", default="tfds(cifar10)")
     making.add_argument("--longtail", default="exponential(ratio=10, n_max=300)")
     making.add_argument("--noise", default="symmetric(rate=0.2)")
     making.add_argument("--seed", type=int, default=0)
     making.add_argument("--size", type=int, default=0)
+    making.add_argument("--tests", type=int, default=0)
+    deciding.add_argument("folder", type=user_path)
+    deciding.add_argument("run", type=user_path)
+    deciding.add_argument("--first", type=arguments.count, default=100)
+    deciding.add_argument("--out", type=arguments.new_file, required=True)
+    comparing.add_argument("folder", type=user_path)
+    comparing.add_argument("runs", type=user_path, nargs="+")
+    comparing.add_argument("--json", type=arguments.new_file)
     scoring.add_argument("folder", type=user_path)
     scoring.add_argument("suspects", type=user_path)
     scoring.add_argument("--json", type=arguments.new_file)
     given = parser.parse_args(argv[1:])
     if given.command == "make":
-        made = make(given.folder, given.dataset, given.longtail, given.noise, given.seed, given.size)
+        made = make(given.folder, given.dataset, given.longtail, given.noise, given.seed, given.size, given.tests)
         say(f"{given.folder}: {len(made.ids)} images, {(made.clean_labels != made.observed_labels).sum()} wrong")
         return
+    if given.command == "decide":
+        wrong = decide(given.folder, given.run, given.first, given.out)
+        say(f"{given.out}: {wrong} of the first {given.first} suspects are relabelled, the others stay")
+        return
+    command = " ".join(["python benchmarks/messy_folder.py", *argv[1:]])
+    if given.command == "compare":
+        rows = compare(given.folder, given.runs)
+        for row in rows:
+            accuracy = ", ".join(f"{name} {100 * row[name]:.1f} %" for name in ("accuracy", "balanced_accuracy"))
+            say(f"{row['run']}: {row['wrong_labels']} of {row['images']} labels wrong, {accuracy}")
+        if given.json is not None:
+            write_json(
+                given.json, {"command": command, "recipe": manifests.load(_truth(given.folder)).recipe, "runs": rows}
+            )
+        return
     figures = {
-        "command": " ".join(["python benchmarks/messy_folder.py", *argv[1:]]),
+        "command": command,
         **score(given.folder, given.suspects),
     }
     say(f"{figures['files']} files, {100 * figures['wrong']:.1f} % in a wrong folder, {figures['listed']} listed")

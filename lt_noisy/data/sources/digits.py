@@ -23,7 +23,7 @@ def digits(test_per_class: int = 50, canvas: int = 0) -> Load:
     def load() -> Source:
         from sklearn.datasets import load_digits  # here, because importing it takes a while
 
-        pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = map(np.asarray, load_digits(return_X_y=True))
         images = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
         if canvas:
             corners = rng.generator(HOLD_OUT_SEED, "digits canvas").integers(0, canvas - 8 + 1, (len(images), 2))

@@ -33,6 +33,14 @@ _EMBEDDED = 3000  # thumbnails that a page holds itself; more lie beside it
 _FOLDER = 1000  # thumbnails in a folder
 
 
+class Judged(NamedTuple):
+    """Of `label_quality.npz`: ids int64 [N], observed int32 [N], wrong_probability float64 [N]."""
+
+    ids: np.ndarray
+    observed: np.ndarray
+    wrong_probability: np.ndarray
+
+
 class Review(NamedTuple):
     """What the page shows.
 
@@ -54,57 +62,70 @@ def make_review(run: FinishedRun, stage: FinishedStage, source: Source, limit: i
       neighbours: how many of each class; 0 for none.
     """
     listed = read_suspects(stage.directory)
-    ids, observed, wrong = load_arrays(stage.directory / "label_quality.npz", "ids", "observed", "wrong_probability")
-    row_of = {key: row for row, key in enumerate(ids.tolist())}
-    in_source = {key: row for row, key in enumerate(source.train.ids.tolist())}
-    there = [suspect for suspect in listed if suspect.id in in_source]
+    source_row = {key: row for row, key in enumerate(source.train.ids.tolist())}
+    there = [suspect for suspect in listed if suspect.id in source_row]
     if gone := len(listed) - len(there):
         say(f"note: {gone} of {len(listed)} suspects are no more in the data and are left out")
     shown = there[:limit] if limit else there
-    label_of = {name: label for label, name in enumerate(run.class_names)}
-    nearby = np.full((len(shown), 0), -1, np.int64)
-    if neighbours and shown:
-        kept = np.array([key in in_source for key in ids.tolist()])
-        rows = np.flatnonzero(kept)
-        place = np.cumsum(kept) - 1  # of a row of the run among those that are kept
-        source_rows = np.array([in_source[key] for key in ids[rows].tolist()], np.int64)
-        features = trained_features(run, stage, select(source, source_rows, observed[rows], observed[rows], True))
-        queries = place[[row_of[suspect.id] for suspect in shown]]
-        trusted = wrong[rows] < 0.5
-        both = [
-            nearest_of_class(
-                features, observed[rows], trusted, queries, np.array([label_of[c] for c in names]), neighbours
-            )
-            for names in ([s.label for s in shown], [s.suggested for s in shown])
-        ]
-        nearby = np.where(np.hstack(both) < 0, -1, source_rows[np.hstack(both)])
+    judged = Judged(*load_arrays(stage.directory / "label_quality.npz", *Judged._fields))
+    label = {name: number for number, name in enumerate(run.class_names)}
+    pairs = [(label[suspect.label], label[suspect.suggested]) for suspect in shown]
+    nearby = _nearby(run, stage, source, judged, [suspect.id for suspect in shown], np.array(pairs, int), neighbours)
     pictures: dict[int, int] = {}  # row of the source -> its number among the thumbnails
 
-    def number(row: int) -> int:
-        return -1 if row < 0 else pictures.setdefault(row, len(pictures))
+    def numbers(rows: Sequence[int]) -> list[int]:
+        return [pictures.setdefault(row, len(pictures)) for row in rows if row >= 0]
 
     suspects = [
         [
-            str(suspect.id),
+            str(suspect.id),  # more digits than a number of JavaScript has
             suspect.file,
-            label_of[suspect.label],
-            label_of[suspect.suggested],
+            *pair,
             round(suspect.wrong_probability, 4),
-            number(in_source[suspect.id]),
-            [number(row) for row in near[:neighbours].tolist()],
-            [number(row) for row in near[neighbours:].tolist()],
+            *numbers([source_row[suspect.id]]),
+            *(numbers(rows) for rows in near),
         ]
-        for suspect, near in zip(shown, nearby, strict=True)
+        for suspect, pair, near in zip(shown, pairs, nearby.tolist(), strict=True)
     ]
     document = {
         "run": str(run.directory),
         "stage": stage.name,
-        "key": hashing.arrays_sha256({"ids": ids, "observed": observed, "wrong": wrong})[:16],
-        "judged": len(ids),
+        "key": hashing.arrays_sha256(judged._asdict())[:16],
+        "judged": len(judged.ids),
         "classes": list(run.class_names),
         "suspects": suspects,
     }
     return Review(document, list(pictures))
+
+
+def _nearby(
+    run: FinishedRun,
+    stage: FinishedStage,
+    source: Source,
+    judged: Judged,
+    ids: Sequence[int],
+    pairs: np.ndarray,
+    neighbours: int,
+) -> np.ndarray:
+    """Rows of the source's training split, int64 [S, 2, neighbours]: of each suspect's class, and of the suggested one.
+
+    -1 where there are fewer. None is a suspect itself.
+
+    Args:
+      ids: S ids of suspects.
+      pairs: int [S, 2], class and suggested class of each.
+    """
+    if not neighbours or not ids:
+        return np.zeros((len(ids), 2, 0), np.int64)
+    order = np.argsort(source.train.ids)
+    place = np.searchsorted(source.train.ids, judged.ids, sorter=order).clip(max=len(order) - 1)
+    there = source.train.ids[order[place]] == judged.ids
+    rows, observed = order[place[there]], judged.observed[there]
+    features = trained_features(run, stage, select(source, rows, observed, observed, stored=True))
+    row_of = {key: row for row, key in enumerate(judged.ids[there].tolist())}
+    queries, trusted = np.array([row_of[key] for key in ids]), judged.wrong_probability[there] < 0.5
+    found = [nearest_of_class(features, observed, trusted, queries, classes, neighbours) for classes in pairs.T]
+    return np.where(np.stack(found, 1) < 0, -1, rows[np.stack(found, 1)])
 
 
 def write_page(review: Review, source: Source, out: Path, size: int) -> Path:
@@ -127,7 +148,7 @@ def write_page(review: Review, source: Source, out: Path, size: int) -> Path:
 
 def page(document: dict[str, Any]) -> str:
     """The HTML of a document."""
-    text = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    text = importlib.resources.files("lt_noisy.finished.review").joinpath("page.html").read_text(encoding="utf-8")
     # Nothing in a script element is escaped but what could end it.
     data = json.dumps(document).replace("<", "\\u003c")
     return text.replace("{{title}}", html.escape(document["run"])).replace("{{data}}", data)
