@@ -93,8 +93,8 @@ def _write(
     """Images of a split as files in the folders of these labels."""
     for name in names:
         (folder / name).mkdir(parents=True)
-    for key, label, image in zip(split.ids[rows], labels, split.images(rows), strict=True):
-        picture, file = Image.fromarray(image.squeeze()), folder.joinpath(names[label], str(key))
+    for key, label, image in zip(split.ids[rows].tolist(), labels.tolist(), split.images(rows), strict=True):
+        picture, file = Image.fromarray(image.squeeze()), folder / names[label] / str(key)
         if size:
             picture.resize((size, size), Image.Resampling.BICUBIC).save(file.with_suffix(".jpg"), quality=90)
         else:

@@ -68,9 +68,7 @@ def read_run(directory: Path) -> FinishedRun:
         raise UserError(f"{directory}: there is no such directory of a run (they are in runs/ unless --workdir says)")
     if (found := read_json(directory / DESCRIPTION)) is None:
         if seeds := sorted(path.parent.name for path in directory.glob(f"seed_*/{DESCRIPTION}")):
-            raise UserError(
-                f"{directory} holds {len(seeds)} runs, one a seed: name one, such as {directory / seeds[0]}"
-            )
+            raise UserError(f"{directory} holds a run for each seed: name one, such as {directory / seeds[0]}")
         raise UserError(f"{directory} is no directory of a run: it has no {DESCRIPTION}, which a run's start writes")
     config = found["config"]
     stages = []
