@@ -36,6 +36,8 @@ PACKAGES = (
     "evaluation",
     "stages",
     "runs",
+    "finished",
+    "api",
 )
 # Where config files come in: it knows every table, and stands above them all though it lies in `config`.
 ENTRANCE = {f"lt_noisy.config.{name}" for name in ("resolve", "identity", "recipes", "command_line")}
@@ -49,10 +51,19 @@ def module_name(path):
 MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
+def _of_types(node):
+    """Whether it is `if TYPE_CHECKING:`, which no program runs."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def imports_of(path):
     """The package's own modules that a file imports, at its top or inside a function."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for_types = {id(inner) for node in tree.body if _of_types(node) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

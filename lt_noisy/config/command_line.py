@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -81,6 +82,25 @@ def _read(path: str, variant: str) -> ConfigDict:
     return config
 
 
+def read_config(text: str) -> tuple[ConfigDict, str]:
+    """The config of `FILE.py[:VARIANT]`, and what its runs are called: the file's name with the variant."""
+    path, _, variant = text.partition(":")
+    return _read(path, variant), pathlib.Path(path).stem + (f"-{variant}" if variant else "")
+
+
+def set_fields(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Sets {"finetune.loss": ...} of a config in place; refuses a field that it does not have, and another type."""
+    for field, value in values.items():
+        flag = f"--config.{field}"
+        before, (path, _, last) = _overridden(config, flag), field.rpartition(".")
+        if type(before) is float and type(value) is int:
+            value = float(value)
+        if isinstance(before, ConfigDict) or type(value) is not type(before):
+            raise UserError(_wrong_type(config, f"{flag}={value}"))
+        section = _overridden(config, f"--config.{path}") if path else config
+        section[last] = value
+
+
 def _overridden(config: ConfigDict, override: str) -> Any:
     """The value in the place of `--config.FIELD=VALUE`; refuses a field that the config does not have."""
     flag, value, path = override.partition("=")[0], config, "config"
@@ -140,8 +160,7 @@ def parse(argv: list[str]) -> Command:
     files = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
     if not files or not files[-1]:
         raise UserError("no --config given; try: python main.py --config=configs/digits_lt_noise.py")
-    path, _, variant = files[-1].partition(":")
-    config = _read(path, variant)
+    config, name = read_config(files[-1])
     argv = [argument for argument in argv if not argument.startswith("--config=")]
     overrides = [argument for argument in argv if argument.startswith("--config.")]
     for override in overrides:
@@ -162,5 +181,4 @@ def parse(argv: list[str]) -> Command:
         raise UserError(f"command line: {' '.join(str(error).split())}") from None
     if rest:
         raise UserError(f"left-over argument {rest[0]!r} (overrides look like --config.seed=1)")
-    name = pathlib.Path(path).stem + (f"-{variant}" if variant else "")
     return Command(config, values.workdir, name, values.store, values.distributed, profile.parse(values.profile))

@@ -140,7 +140,7 @@ def _not_started(context: Context) -> State:
 
 
 def _running_mean(state: State, losses: jax.Array) -> State:
-    mean = _batch_mean(losses)
+    mean = collectives.mean(losses)
     value = jnp.where(state["started"], 0.9 * state["value"] + 0.1 * mean, mean)
     return {"value": value, "started": jnp.ones((), bool)}
 
@@ -151,13 +151,9 @@ def _no_batches(context: Context) -> State:
 
 def _mean_so_far(state: State, losses: jax.Array) -> State:
     batches = state["batches"] + 1
-    mean = _batch_mean(losses)
+    mean = collectives.mean(losses)
     value = state["value"] + (mean - state["value"]) / batches.astype(mean.dtype)
     return {"value": value, "batches": batches}
-
-
-def _batch_mean(losses: jax.Array) -> jax.Array:
-    return jax.lax.pmean(losses.mean(), collectives.AXIS)
 
 
 _THRESHOLDS = {
