@@ -13,6 +13,7 @@ import numpy as np
 from lt_noisy.data.memory import check_bytes
 from lt_noisy.data.sources.base import listed
 from lt_noisy.data.sources.findings import Finding, repeated_ids
+from lt_noisy.data.sources.one_label import refuse_array
 from lt_noisy.errors import UserError, first_line
 
 Arrays = dict[str, np.ndarray]
@@ -58,7 +59,9 @@ def integers(path: str, key: str, array: np.ndarray, length: int) -> np.ndarray:
 
 def labels_of(path: str, name: str, arrays: Arrays, length: int) -> np.ndarray:
     """The labels integer [length] of the split `name`."""
-    return integers(path, f"{name}_labels", arrays[f"{name}_labels"], length)
+    key = f"{name}_labels"
+    refuse_array(f"{path}: {key}", arrays[key], length)
+    return integers(path, key, arrays[key], length)
 
 
 def ids_of(path: str, name: str, arrays: Arrays, key: str, findings: list[Finding]) -> np.ndarray:

@@ -12,6 +12,7 @@ from lt_noisy.data.sources.content import ids_of
 from lt_noisy.data.sources.decoding import is_image
 from lt_noisy.data.sources.findings import Finding, settle
 from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, readable, reading, shown, split_of, unreadable
+from lt_noisy.data.sources.one_label import refuse_folders
 from lt_noisy.data.sources.pictures import Pictures, look
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
@@ -109,6 +110,7 @@ def _list_images(root: Path) -> Listed:
     test_folder = _test_folder(_existing(root))
     train_root = root / "train" if test_folder else root
     class_names = in_order([folder.name for folder in _folders(train_root)])
+    refuse_folders(train_root, class_names)
     if not class_names and not test_folder and any(entry.is_file() for entry in _visible(root)):
         return _list_unlabelled(root)
     few = f"{train_root} has {len(class_names)} class folders; at least 2 are needed"

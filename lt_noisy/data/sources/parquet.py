@@ -11,6 +11,7 @@ import numpy as np
 from lt_noisy.data.sources.base import Load, listed
 from lt_noisy.data.sources.findings import Finding
 from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, numbers, reading, shown
+from lt_noisy.data.sources.one_label import refuse_texts
 from lt_noisy.data.sources.parquet_files import Cell, Labels, Table
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
@@ -147,6 +148,7 @@ def _classes(columns: Mapping[Table, Labels], label: str) -> tuple[list[str], np
             raise UserError(f"{table.file}: column {label!r} has other classes than that of {first.file}")
     values = np.concatenate([column.values for column in columns.values()])
     if values.dtype.kind == "O":
+        refuse_texts(f"{first.file}: column {label!r}", values)
         names = in_order(sorted(set(values) - {""}))
         number = {name: at for at, name in enumerate(names)}
         return names, np.array([number.get(name, -1) for name in values], np.int64)

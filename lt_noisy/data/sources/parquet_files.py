@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lt_noisy.data.sources.one_label import SUPPORTED
 from lt_noisy.errors import UserError, first_line
 
 _GROUPS = 4  # row groups that are kept, over all files
@@ -87,7 +88,9 @@ class Table:
             found = found.value_type
         texts = types.is_string(found) or types.is_large_string(found)
         if not texts and not types.is_integer(found):
-            raise UserError(f"{self.file}: column {column!r} is {str(found)[:80]}; labels are integers or texts")
+            raise UserError(
+                f"{self.file}: column {column!r} is {str(found)[:80]}; labels are integers or texts: {SUPPORTED}"
+            )
         try:
             values = self._read(None, column).cast(found).to_pylist()
         except (OSError, ValueError) as error:

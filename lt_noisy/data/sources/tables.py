@@ -9,6 +9,7 @@ import numpy as np
 from lt_noisy.data.sources.base import Load, listed
 from lt_noisy.data.sources.findings import Finding, repeated_ids
 from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, numbers, reading, shown
+from lt_noisy.data.sources.one_label import refuse_columns, refuse_texts
 from lt_noisy.data.sources.parquet_files import arrow
 from lt_noisy.errors import UserError, first_line
 from lt_noisy.files import user_path
@@ -59,7 +60,9 @@ def table(
     def list_files() -> Listed:
         findings: list[Finding] = []
         rows = _used(file, _read(file), findings)
+        refuse_columns(str(file), [dict(row) for _, row in rows], label)
         rows = _whole_rows(file, rows, (image, label), findings)
+        refuse_texts(f"{file}: column {label!r}", (row[label] for _, row in rows))
         names = in_order(sorted({row[label] for _, row in rows}))
         if len(names) < 2:
             text = f"{file}: {len(names)} class in column {label!r}; at least 2 are needed"
