@@ -67,7 +67,7 @@ def loss_mixture(losses: np.ndarray, seed: int) -> LossMixture | None:
     if span == 0:
         return None
     mixture = _fitted(normalised, seed)
-    means, variances = np.ravel(mixture.means_), np.ravel(mixture.covariances_)
+    means, variances = (np.asarray(found, np.float64).ravel() for found in (mixture.means_, mixture.covariances_))
     order = np.argsort(means, kind="stable")
     return LossMixture(
         np.asarray(mixture.weights_)[order], lowest + span * means[order], span * np.sqrt(variances[order])

@@ -1,7 +1,10 @@
 """What a report is made of: sections of figures and tables, whatever they show and however they are written."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+_NUMBER = re.compile(r"[-\d.,±% ]*")
 
 
 class Table(NamedTuple):
@@ -18,6 +21,12 @@ class Table(NamedTuple):
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     folded: bool = False
+
+
+def numeric(table: Table) -> list[bool]:
+    """Which columns of a table hold numbers alone, shares and deviations among them: they end at the same side."""
+    columns = list(zip(*table.rows, strict=True)) or [()] * len(table.head)
+    return [i > 0 and all(_NUMBER.fullmatch(cell) for cell in column) for i, column in enumerate(columns)]
 
 
 class Figure(NamedTuple):

@@ -28,7 +28,7 @@ _CLASSES = (  # of ten classes
     *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777"),
 )
 _LINES = ("-", "--", "-.", ":")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -123,7 +123,7 @@ def frequency(series: Mapping[str, ByFrequency], names: Sequence[str] | None = N
         if alone and names is not None and len(found.classes) <= 20:
             for c, x, y in zip(found.classes, found.counts, found.accuracy, strict=True):
                 offset = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": "x-small"}
-                axes.annotate(_short(names[c]), (x, y), **offset)
+                axes.annotate(_short(names[int(c)]), (x, y), **offset)
     axes.set_ylim(-0.02, 1.04)
     axes.set_xlabel("training examples of the class, by clean label")
     axes.set_ylabel("test accuracy of the class")

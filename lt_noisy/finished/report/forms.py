@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from lt_noisy.errors import printable
-from lt_noisy.finished.report.contents import Table
+from lt_noisy.finished.report.contents import Table, numeric
 from lt_noisy.runs.markdown import markdown
 
 _MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{c: f"\\{c}" for c in "\\`*[]~$"}}
@@ -47,7 +47,7 @@ def latex_tables(title: str, tables: Sequence[Table]) -> str:
     """A LaTeX file of these tables, to be included in a document that uses `booktabs`."""
     parts = [f"% {printable(title)}\n% \\usepackage{{booktabs}}, and \\usepackage[T1]{{fontenc}}"]
     for table in tables:
-        columns = "l" + "r" * (len(table.head) - 1)
+        columns = "".join("r" if number else "l" for number in numeric(table))
         head, *rows = [" & ".join(map(in_latex, line)) + r" \\" for line in (table.head, *table.rows)]
         lines = [
             r"\begin{table}",

@@ -64,7 +64,7 @@ def _overview(run: Reported) -> Items:
     fields = [[field, _text(config[field])] for field in own]
     fields += [[f"{name}.{field}", _text(text)] for name in config["stages"] for field, text in config[name].items()]
     whole = Table("The whole config", ("field", "value"), fields, folded=True)
-    items: Items = [Table("The run", ("", "value"), rows)]
+    items: Items = [Table("The run", ("property", "value"), rows)]
     return [*items, _times(run), _methods(run), whole] if finished else [*items, whole]
 
 
@@ -125,7 +125,7 @@ def _training_set(run: Reported, name: str) -> Items:
     for c in run.order:
         rows.append([run.names[c], f"{clean[c]:,}", f"{observed[c]:,}"])
         if run.truth_known:
-            rows[-1] += [f"{wrong[c]:,}", share(wrong[c] / clean[c]) if clean[c] else ""]
+            rows[-1] += [f"{wrong[c]:,}", share(float(wrong[c] / clean[c])) if clean[c] else ""]
     head += ["wrong labels", "of its clean ones"] if run.truth_known else []
     counts = Table("Training examples of each class", head, rows, folded=len(rows) > _MOST_FOLDED)
     recipe = {key: value for key, value in manifest.recipe.items() if key != "class_names"}
@@ -134,7 +134,7 @@ def _training_set(run: Reported, name: str) -> Items:
         ["SHA-256 of its arrays", digest(manifest)],
         *([key.replace("_", " "), _text(value)] for key, value in recipe.items()),
     ]
-    items: Items = [Table("Its recipe", ("", "value"), facts), counts]
+    items: Items = [Table("Its recipe", ("property", "value"), facts), counts]
     if not run.truth_known:
         return items
     pairs = pair_counts(manifest.clean_labels, manifest.observed_labels, len(clean))

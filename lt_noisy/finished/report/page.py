@@ -1,13 +1,16 @@
 """The page itself: sections as HTML, with its pictures inside and nothing from elsewhere."""
 
 import base64
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 
 from lt_noisy.errors import printable
-from lt_noisy.finished.report.contents import Figure, Section, Table
+from lt_noisy.finished.report.contents import Figure, Section, Table, numeric
+
+_DENSITY = 1.4  # pixels of a picture on one of the page
 
 
 def _kind(item: Table | Figure | str) -> str:
@@ -18,6 +21,12 @@ def _kind(item: Table | Figure | str) -> str:
 
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    """Width and height at which a picture is shown where there is room: its text is then as large as a table's."""
+    width, height = struct.unpack(">II", png[16:24])  # of the header
+    return round(width / _DENSITY), round(height / _DENSITY)
 
 
 def _on_one_line(value: Any) -> Any:
@@ -41,5 +50,5 @@ def html(title: str, about: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"kind": _kind, "data_uri": _data_uri}
+    environment.filters |= {"kind": _kind, "data_uri": _data_uri, "size": _size, "numeric": numeric}
     return environment.get_template("index.html.jinja").render(title=title, about=about, sections=sections)
