@@ -14,7 +14,7 @@ from lt_noisy.estimate.clean_probability import loss_mixture
 
 Curve = tuple[list[int], list[float]]  # steps, values
 _BINS = 60
-_MOST_CELLS = 1000  # of a side of a matrix
+MOST_CELLS = 200  # of a side of a matrix
 _MOST_POINTS = 5000  # of a map
 
 
@@ -113,14 +113,14 @@ def shares(pairs: Sequence[Sequence[int]], order: np.ndarray) -> np.ndarray:
       order: int [C].
 
     Returns:
-      float [B, B], B = min(C, 1000). A row without a number is NaN; of more than 1,000 classes neighbours share a row
+      float [B, B], B = min(C, 200). A row without a number is NaN; of more than 200 classes neighbours share a row
       and a column: the mean of their rows, the sum of their columns.
     """
     num_classes = len(order)
     entries = np.asarray(pairs, np.int64).reshape(-1, 3)
     totals = np.bincount(entries[:, 0], weights=entries[:, 2], minlength=num_classes)
     cell = _cells(order)
-    size = min(num_classes, _MOST_CELLS)
+    size = min(num_classes, MOST_CELLS)
     matrix = np.zeros((size, size))
     np.add.at(matrix, (cell[entries[:, 0]], cell[entries[:, 1]]), entries[:, 2] / totals[entries[:, 0]])
     present = np.bincount(cell[totals > 0], minlength=size)[:, None]
@@ -130,7 +130,7 @@ def shares(pairs: Sequence[Sequence[int]], order: np.ndarray) -> np.ndarray:
 def in_order(matrix: np.ndarray, order: np.ndarray) -> np.ndarray:
     """A matrix [C, C] in this order of the classes, its cells as in `shares`."""
     cell = _cells(order)
-    size = min(len(order), _MOST_CELLS)
+    size = min(len(order), MOST_CELLS)
     found = np.zeros((size, size))
     np.add.at(found, (cell[:, None], cell[None, :]), matrix)
     return found / np.bincount(cell, minlength=size)[:, None]
@@ -139,7 +139,7 @@ def in_order(matrix: np.ndarray, order: np.ndarray) -> np.ndarray:
 def _cells(order: np.ndarray) -> np.ndarray:
     """The row of a matrix in which each class is, int [C]."""
     cell = np.empty(len(order), np.int64)
-    cell[order] = np.arange(len(order)) * min(len(order), _MOST_CELLS) // len(order)
+    cell[order] = np.arange(len(order)) * min(len(order), MOST_CELLS) // len(order)
     return cell
 
 

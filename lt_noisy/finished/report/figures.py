@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyright: ignore[reportMissingImports]
 from matplotlib.colors import PowerNorm  # pyright: ignore[reportMissingImports]
 from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # pyright: ignore[reportMissingImports]
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter  # pyright: ignore[reportMissingImports]
 
 from lt_noisy.finished.report.drawn import ByFrequency, Curve, Losses, Map, trend
 
@@ -85,6 +85,7 @@ def learning_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
             axes.plot(steps, values, label=_tail(name), marker="o", markersize=2.5, linewidth=1.4, **style)
         axes.set_title("accuracy" if title == "share" else title)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if title == "share":
             axes.set_ylim(0, 1.02)
         axes.legend(fontsize="x-small")
@@ -286,7 +287,7 @@ def embedding(found: Map, observed: np.ndarray, wrong: np.ndarray | None, names:
         drawn = axes.scatter(*found.points.T, s=size, c=observed, cmap="cividis_r", linewidths=0)
         figure.colorbar(drawn, ax=axes, label="rank of the observed class, by falling number of training examples")
     if wrong is not None and wrong.any():
-        ring = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.6}
+        ring = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.6 if size > 10 else 0.3}
         axes.scatter(*found.points[wrong].T, s=2.4 * size, label="wrong label", **ring)
     axes.set_xlabel(found.axes[0])
     axes.set_ylabel(found.axes[1])

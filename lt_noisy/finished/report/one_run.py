@@ -9,7 +9,7 @@ from lt_noisy.data.manifest import digest
 from lt_noisy.finished.report import drawn, figures
 from lt_noisy.finished.report.contents import Figure, Section, Table
 from lt_noisy.finished.report.reported import Reported
-from lt_noisy.finished.report.stage_figures import Items, share, stage_items
+from lt_noisy.finished.report.stage_figures import Items, blocks, share, stage_items
 
 _STAGE_FIELDS = ("init", "objective", "loss", "head", "length", "batch_size", "augment", "optimizer", "schedule")
 _TIMES = (
@@ -142,4 +142,5 @@ def _training_set(run: Reported, name: str) -> Items:
     right = share(float((manifest.clean_labels == manifest.observed_labels).mean()))
     picture = figures.matrix(matrix, [run.names[c] for c in run.order], "clean label", "observed label")
     alt = f"Realised noise transition matrix; {right} of all labels are right."
-    return [*items, Figure(f"{name}noise", picture, "Noise transition matrix, as it came about", alt)]
+    title = f"Noise transition matrix, as it came about{blocks(run)}"
+    return [*items, Figure(f"{name}noise", picture, title, alt)]

@@ -26,6 +26,12 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def blocks(run: Reported) -> str:
+    """What the title of a matrix of many classes has to say."""
+    most = drawn.MOST_CELLS
+    return f", neighbours taken together in {most} blocks" if len(run.names) > most else ""
+
+
 def stage_items(run: Reported, stage: FinishedStage, name: str, embedding: str) -> Items:
     """What there is to show of a stage.
 
@@ -126,7 +132,7 @@ def _confusions(run: Reported, test: Mapping[str, Any], name: str) -> Items:
     if first is not None:
         alt += f"; the largest confusion is {run.names[first[0]]} taken for {run.names[first[1]]}, {first[2]} times"
     picture = figures.matrix(drawn.shares(pairs, run.order), names, "true class", "predicted class")
-    title = "Confusion matrix, classes by falling number of training examples"
+    title = f"Confusion matrix, classes by falling number of training examples{blocks(run)}"
     rows = [[run.names[t], run.names[p], f"{number:,}", share(part)] for t, p, number, part in largest]
     head = ("true class", "predicted class", "test examples", "share of the true class")
     table = [Table(f"The {len(rows)} largest confusions", head, rows)] if rows else []
@@ -177,7 +183,7 @@ def _transition(run: Reported, stage: FinishedStage, name: str) -> Items:
     alt = f"Estimated noise transition matrix; the mean of its diagonal is {share(float(np.diag(matrix).mean()))}."
     names = [run.names[c] for c in run.order]
     picture = figures.matrix(drawn.in_order(matrix, run.order), names, "clean label", "observed label")
-    return [Figure(f"{name}-transition", picture, "Noise transition matrix, estimated", alt)]
+    return [Figure(f"{name}-transition", picture, f"Noise transition matrix, estimated{blocks(run)}", alt)]
 
 
 def _map(run: Reported, stage: FinishedStage, name: str, method: str) -> Items:
