@@ -199,8 +199,8 @@ def _map(run: Reported, stage: FinishedStage, name: str, method: str) -> Items:
     names = [run.names[c] for c in run.order]
     picture = figures.embedding(found, rank[observed[found.rows]], shown, names)
     how = "UMAP" if method == "umap" else "first two principal components"
-    some = "" if len(found.rows) == len(ids) else f" ({len(found.rows):,} of {len(ids):,}, drawn at random)"
-    title = f"Features of the training examples{some}: {how}, coloured by observed class"
+    some = f"{len(ids):,}" if len(found.rows) == len(ids) else f"{len(found.rows):,} of {len(ids):,}"
+    title = f"Features of {some} training examples, balanced where there are enough, by observed class: {how}"
     alt = f"Map of the features of {len(found.rows):,} training examples ({how}), coloured by observed class"
     alt += "." if shown is None else f"; {int(shown.sum()):,} wrong labels have a ring."
     return [Figure(f"{name}-map", picture, title, alt)]
