@@ -203,7 +203,7 @@ def matrix(values: np.ndarray, names: Sequence[str], row: str, column: str) -> F
     axes.grid(False)
     # The square root: what is confused with what is small beside the diagonal.
     drawn = axes.imshow(values, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-    drawn.cmap.set_bad("#d9d9d9")
+    axes.set_facecolor("#d9d9d9")  # behind the rows of which there is nothing
     figure.colorbar(drawn, ax=axes, shrink=0.8, ticks=(0, 0.05, 0.2, 0.5, 1), label="share of the row")
     axes.set_ylabel(row)
     axes.set_xlabel(column)

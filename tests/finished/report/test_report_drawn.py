@@ -168,5 +168,5 @@ def test_features_that_have_no_map(features):
 def test_features_that_are_not_finite_are_named():
     features = np.ones((4, 3))
     features[2, 1] = np.inf
-    with pytest.raises(UserError, match="1 of 4 rows of reference.npz are not finite"):
+    with pytest.raises(UserError, match=r"1 of 4 rows of reference\.npz are not finite"):
         drawn.embedded(features, "pca", 0, "reference.npz")

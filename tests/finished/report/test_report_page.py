@@ -1,6 +1,7 @@
 """The page of a report: names escaped, nothing from elsewhere, and what a browser makes of it."""
 
 import html.parser
+import itertools
 import re
 
 import pytest
@@ -56,7 +57,7 @@ def test_the_page_in_a_browser(request, browser_page, name):
         levels = page.eval_on_selector_all("h1, h2, h3, h4", "all => all.map(h => Number(h.tagName[1]))")
         scopes = page.eval_on_selector_all("th", "all => all.map(h => h.scope)")
         captions = page.eval_on_selector_all(
-            "table", "all => all.map(t => t.caption && t.caption.innerText.trim() !== '')"
+            "table", "all => all.map(t => t.caption && t.caption.textContent.trim() !== '')"
         )
         missing = page.eval_on_selector_all(
             "nav a", "all => all.filter(a => !document.querySelector(a.hash.replace('#', '[id=\"') + '\"]')).length"
@@ -67,7 +68,7 @@ def test_the_page_in_a_browser(request, browser_page, name):
     assert complaints == [] and requests == []
     assert len(images) >= 9 and all(loaded and len(alt) > 20 for loaded, alt in images)
     assert len({alt for _, alt in images}) > len(images) // 2
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert set(scopes) == {"row", "col"} and all(captions) and missing == 0 and wide <= 0
 
 
