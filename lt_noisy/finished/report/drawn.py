@@ -81,17 +81,18 @@ def by_frequency(test: Mapping[str, Any], counts: np.ndarray, groups: Mapping[st
     Args:
       test: its `per_class_accuracy` [C] and `groups`.
       counts: int [C], clean training counts.
-      groups: `class_groups(counts)`.
+      groups: `class_groups` of the examples that it was trained on; one that is of other classes than that of `test`
+        is left out.
     """
     accuracy = per_class(test)
     classes = np.flatnonzero(~np.isnan(accuracy) & (counts > 0))
     parts = []
     for name, members in groups.items():
         its = members[counts[members] > 0]
-        value = test["groups"].get(name, {}).get("accuracy")
-        if len(its) and value is not None:
-            parts.append((name, int(counts[its].min()), int(counts[its].max()), value))
-    return ByFrequency(classes, counts[classes], accuracy[classes], parts)
+        own = test["groups"].get(name, {"num_classes": 0})
+        if len(its) and own["num_classes"] == len(members):
+            parts.append((name, int(counts[its].min()), int(counts[its].max()), own["accuracy"]))
+    return ByFrequency(classes, counts[classes], accuracy[classes], [part for part in parts if part[3] is not None])
 
 
 def per_class(test: Mapping[str, Any]) -> np.ndarray:

@@ -156,6 +156,7 @@ def per_class(names: Sequence[str], accuracy: np.ndarray | None, counts: Mapping
         for i, (label, values) in enumerate(counts.items()):
             axes.barh(places + (i - (len(counts) - 1) / 2) * height, values, height, color=_COLOURS[4 + i], label=label)
         axes.set_xlabel("training examples")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(False, axis="y")
         axes.legend(loc="lower right")
     if accuracy is not None:

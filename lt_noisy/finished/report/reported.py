@@ -57,13 +57,25 @@ class Reported(NamedTuple):
 
     def wrong(self, ids: np.ndarray) -> np.ndarray | None:
         """Which labels of the examples int64 [n] are wrong, bool [n]; None where the truth of one is not known."""
-        if self.manifest is None or not self.truth_known:
+        rows = self._rows(ids) if self.truth_known else None
+        if rows is None or self.manifest is None:
+            return None
+        return self.manifest.clean_labels[rows] != self.manifest.observed_labels[rows]
+
+    def counts_of(self, ids: np.ndarray) -> np.ndarray | None:
+        """Examples of each class by clean label among these int64 [n], int [C]; None where one is not known."""
+        rows = self._rows(ids)
+        if rows is None or self.manifest is None:
+            return None
+        return _counts(self.manifest.clean_labels[rows], len(self.names))
+
+    def _rows(self, ids: np.ndarray) -> np.ndarray | None:
+        """The rows of the manifest with these ids; None where it lacks one, as of a stage that trains on other data."""
+        if self.manifest is None:
             return None
         order = np.argsort(self.manifest.ids)
         rows = order[np.searchsorted(self.manifest.ids, ids, sorter=order).clip(max=len(order) - 1)]
-        if not np.array_equal(self.manifest.ids[rows], ids):  # a stage that trains on other data than the run's
-            return None
-        return self.manifest.clean_labels[rows] != self.manifest.observed_labels[rows]
+        return rows if np.array_equal(self.manifest.ids[rows], ids) else None
 
     def with_entry(self, entry: str) -> list[FinishedStage]:
         """The finished stages whose summaries have this entry."""

@@ -79,7 +79,7 @@ def _classes(run: Reported, test: Mapping[str, Any], name: str) -> Items:
     accuracy, counts, order = drawn.per_class(test), run.clean_counts, run.order
     items: Items = []
     if counts is not None and len(accuracy) == len(counts):
-        found = drawn.by_frequency(test, counts, class_groups(counts))
+        found = drawn.by_frequency(test, counts, class_groups(_trained_counts(run, counts)))
         parts = [f"{part.replace('_', ' ')} {share(value)}" for part, _, _, value in found.groups]
         if len(found.classes):
             alt = f"Test accuracy of {len(found.classes)} classes by training examples: {', '.join(parts)}."
@@ -94,6 +94,18 @@ def _classes(run: Reported, test: Mapping[str, Any], name: str) -> Items:
     picture = figures.per_class([run.names[c] for c in order], accuracy[order], _by_label(run, order))
     items.append(Figure(f"{name}-classes", picture, title, alt))
     return items + (_class_tables(run, accuracy) if len(order) > figures.FEW else [])
+
+
+def _trained_counts(run: Reported, counts: np.ndarray) -> np.ndarray:
+    """Clean counts int [C] of what stages train on: of the manifest, `counts`, without what is held out to validate.
+
+    Which examples those are the first stage that has judged their labels says.
+    """
+    for stage in run.run.stages:
+        if (arrays := quality_arrays(stage.directory, "ids")) is not None:
+            found = run.counts_of(arrays["ids"])
+            return counts if found is None else found
+    return counts
 
 
 def _by_label(run: Reported, order: np.ndarray) -> dict[str, np.ndarray]:

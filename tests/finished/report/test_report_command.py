@@ -116,6 +116,22 @@ def test_labels_of_other_data_than_the_manifest_are_not_called_wrong(run, tmp_pa
     assert "have a ring" not in (directory / "report" / "index.html").read_text()
 
 
+def test_the_parts_of_the_tail_are_those_of_what_was_trained_on(run, tmp_path):
+    """Half of the images held out: the groups of the summary are by the counts of the others."""
+    directory = copied(run, tmp_path)
+    with np.load(directory / "train" / "label_quality.npz") as arrays:
+        half = {name: array[::2] for name, array in arrays.items()}
+    write_arrays(directory / "train" / "label_quality.npz", **half)
+    summary = summary_of(directory, "train")
+    groups = summary["test"]["groups"]
+    groups.clear()
+    groups |= {"medium": {"accuracy": 0.75, "num_classes": 3}, "few": {"accuracy": 0.5, "num_classes": 5}}
+    write_json(directory / "train" / "summary.json", summary)
+    assert report([str(directory), "--embedding=none"]) == 0
+    page = (directory / "report" / "index.html").read_text()
+    assert "Test accuracy of 8 classes by training examples: medium 75.0 %, few 50.0 %." in page
+
+
 def test_networks_of_one_stage_share_a_picture_of_their_curves(run, tmp_path):
     """As a stage of folds leaves them, each in a directory of its own."""
     directory = copied(run, tmp_path)

@@ -54,6 +54,8 @@ def test_accuracy_by_frequency_leaves_out_what_is_not_on_the_axis():
     assert found.counts.tolist() == [200, 30, 5]
     assert found.accuracy.tolist() == [1.0, 0.5, 0.0]
     assert found.groups == [("many", 200, 200, 1.0), ("medium", 30, 50, 0.5), ("few", 5, 5, 0.5)]
+    fewer = class_groups(np.array([100, 50, 30, 0, 5]))  # with as many held out, class 0 is in another group
+    assert [part[0] for part in drawn.by_frequency(test, counts, fewer).groups] == ["few"]
 
 
 def test_the_trend_of_classes_by_rising_count():
