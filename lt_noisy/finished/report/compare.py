@@ -7,7 +7,7 @@ import numpy as np
 from lt_noisy.finished.report import drawn, figures
 from lt_noisy.finished.report.contents import Figure, Section, Table
 from lt_noisy.finished.report.main_figures import by_seed, main_tables
-from lt_noisy.finished.report.one_run import wrong_share
+from lt_noisy.finished.report.one_run import as_text, wrong_share
 from lt_noisy.finished.report.reported import Group, without_seed
 
 _DRAWN = 7  # series that have a colour each
@@ -31,15 +31,17 @@ def side_by_side(groups: Sequence[Group]) -> Section:
 
 
 def differences(groups: Sequence[Group]) -> Table:
-    """The fields of the configs in which groups differ, a column a group; empty cells where one has no such field."""
+    """The fields of the configs in which groups differ, a column a group; empty cells where one has no such field.
+
+    That one lacks a whole stage its `stages` say.
+    """
     configs = [without_seed(group.runs[0].run.config) for group in groups]
     fields = dict.fromkeys(field for config in configs for field in config)
     rows = []
     for field in fields:
-        texts = [config.get(field, "") for config in configs]
+        texts = [config[field] for config in configs if field in config]
         if any(text != texts[0] for text in texts):
-            shown = (", ".join(map(str, text)) if isinstance(text, list) else str(text) for text in texts)
-            rows.append([field, *shown])
+            rows.append([field, *(as_text(config.get(field, "")) for config in configs)])
     return Table("Where their configs differ", ("field", *(group.label for group in groups)), rows)
 
 

@@ -61,8 +61,8 @@ def _overview(run: Reported) -> Items:
         *_made_by(run),
     ]
     own = [field for field in config if field not in config["stages"]]
-    fields = [[field, _text(config[field])] for field in own]
-    fields += [[f"{name}.{field}", _text(text)] for name in config["stages"] for field, text in config[name].items()]
+    fields = [[field, as_text(config[field])] for field in own]
+    fields += [[f"{name}.{field}", as_text(text)] for name in config["stages"] for field, text in config[name].items()]
     whole = Table("The whole config", ("field", "value"), fields, folded=True)
     items: Items = [Table("The run", ("property", "value"), rows)]
     return [*items, _times(run), _methods(run), whole] if finished else [*items, whole]
@@ -78,7 +78,8 @@ def wrong_share(run: Reported) -> str:
     return f"{share(float(wrong.mean()))} ({wrong.sum():,} of {len(wrong):,})"
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value of a config or a recipe; a list without its brackets."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -112,7 +113,7 @@ def _times(run: Reported) -> Table:
 def _methods(run: Reported) -> Table:
     """The fields that say most of a stage, as columns of stages."""
     fields = [field for field in _STAGE_FIELDS if any(field in stage.texts for stage in run.run.stages)]
-    rows = [[field, *(_text(stage.texts.get(field, "")) for stage in run.run.stages)] for field in fields]
+    rows = [[field, *(as_text(stage.texts.get(field, "")) for stage in run.run.stages)] for field in fields]
     return Table("How each stage learns", ("field", *(stage.name for stage in run.run.stages)), rows)
 
 
@@ -132,7 +133,7 @@ def _training_set(run: Reported, name: str) -> Items:
     facts = [
         ["examples", f"{len(manifest.ids):,}"],
         ["SHA-256 of its arrays", digest(manifest)],
-        *([key.replace("_", " "), _text(value)] for key, value in recipe.items()),
+        *([key.replace("_", " "), as_text(value)] for key, value in recipe.items()),
     ]
     items: Items = [Table("Its recipe", ("property", "value"), facts), counts]
     if not run.truth_known:

@@ -52,7 +52,11 @@ def _several(groups: Sequence[Group], embedding: str) -> list[Section]:
         run = group.runs[0]
         more = f"{group.label}, seed {run.seed}" if len(group.runs) > 1 else group.label
         others = ", ".join(str(other.run.directory) for other in group.runs[1:])
-        note = [f"The others of its seeds have reports of their own: lt-noisy report {others}"] if others else []
+        note = (
+            [f"Its other seeds are in the tables above; each has a page of its own (lt-noisy report RUN): {others}"]
+            if others
+            else []
+        )
         sections.append(Section(2, more, note))
         sections += run_sections(run, 3, f"run{i}-", embedding)
     return sections

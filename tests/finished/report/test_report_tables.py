@@ -101,6 +101,15 @@ def test_what_differs_between_groups(runs):
     assert table.rows == [["train.loss", "cross_entropy()", "gce(q=0.7, truncate=0.0, start=0.0)"]]
 
 
+def test_a_stage_that_one_run_lacks_is_named_once(run, tmp_path):
+    alone = write_run(tmp_path / "alone", pretrained=False, features=False)
+    rows = {row[0]: row[1:] for row in differences(grouped(named_runs([str(run), str(alone)]))).rows}
+    assert rows == {
+        "stages": ["pretrain, train, noise_model", "train, noise_model"],
+        "train.init": ["pretrain", "none()"],
+    }
+
+
 def test_frequencies_and_accuracies_are_means_over_seeds(runs):
     (group,) = grouped(named_runs([str(runs / "several")]))
     found = mean_by_frequency(group)
