@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lt_noisy.errors import check_range, require
 from lt_noisy.evaluation.classification import class_groups
 from lt_noisy.files import load_arrays
 from lt_noisy.finished.report import drawn, figures
@@ -192,6 +193,8 @@ def _transition(run: Reported, stage: FinishedStage, name: str) -> Items:
     if not path.exists():
         return []
     (matrix,) = load_arrays(path, "matrix")
+    classes = len(run.names)
+    require(matrix.shape == (classes, classes), f"{path}: its matrix is {matrix.shape}, not of {classes} classes")
     alt = f"Estimated noise transition matrix; the mean of its diagonal is {share(float(np.diag(matrix).mean()))}."
     names = [run.names[c] for c in run.order]
     picture = figures.matrix(drawn.in_order(matrix, run.order), names, "clean label", "observed label")
@@ -203,6 +206,8 @@ def _map(run: Reported, stage: FinishedStage, name: str, method: str) -> Items:
     if not path.exists():
         return []
     features, ids, observed = load_arrays(path, "features", "ids", "observed")
+    require(ids.shape == observed.shape == features.shape[:1], f"{path}: its arrays are not of one length")
+    check_range(observed, len(run.names), f"labels in {path}")
     found = drawn.embedded(features, method, run.seed, str(path))
     wrong = run.wrong(ids)
     rank = np.empty(len(run.names), np.int64)

@@ -192,6 +192,26 @@ def test_a_file_that_is_damaged_leaves_no_half_report(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("file", "array", "change", "says"),
+    [
+        ("train/reference.npz", "observed", lambda a: a[1:], "its arrays are not of one length"),
+        ("train/reference.npz", "observed", lambda a: a + 8, "must be in [0, 8), but they span 8 to 15"),
+        ("train/reference.npz", "features", lambda a: a / 0 * np.inf, "are not finite"),
+        ("train/label_quality.npz", "loss", lambda a: a[1:], "its arrays are empty or not of one length"),
+        ("train/label_quality.npz", "loss", lambda a: a + np.inf, "a loss is not finite"),
+        ("noise_model/transition.npz", "matrix", lambda a: a[1:], "its matrix is (7, 8), not of 8 classes"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(run, tmp_path, capsys, monkeypatch, file, array, change, says):
+    monkeypatch.setattr("lt_noisy.finished.report.figures.learning_curves", lambda panels: b"")
+    directory = copied(run, tmp_path)
+    with np.load(directory / file) as arrays, np.errstate(all="ignore"):
+        write_arrays(directory / file, **{**arrays, array: change(arrays[array])})
+    err = refused(capsys, [directory])
+    assert says in err and file.rpartition("/")[2] in err
+
+
+@pytest.mark.parametrize(
     ("missing", "argument", "says"),
     [
         (("jinja2", "matplotlib"), "--embedding=pca", "jinja2 and matplotlib missing: pip install 'lt_noisy[report]'"),
