@@ -143,6 +143,17 @@ def test_networks_of_one_stage_share_a_picture_of_their_curves(run, tmp_path):
     assert "fold_0 loss ends at 1.5" in (directory / "report" / "index.html").read_text()
 
 
+def test_what_a_real_run_leaves(messy, tmp_path):
+    """Of a folder, so the truth is not known; read alone, nothing of it changes."""
+    workdir, out = messy[1], tmp_path / "out"
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    assert report([str(workdir), f"--out={out}"]) == 0
+    assert "noise" not in pictures(out)
+    kinds = {name.partition("-")[2] for name in pictures(out)}
+    assert kinds >= {"curves", "frequency", "classes", "confusions", "reliability", "losses", "map"}
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
 def test_many_classes_have_tables_in_the_place_of_names(tmp_path):
     directory = write_run(tmp_path / "run", counts=tuple(range(64, 0, -1)), test_per_class=2, features=False)
     assert report([str(directory)]) == 0
