@@ -36,7 +36,11 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["lt_noisy", "lt_noisy.*"]),
-    package_data={"lt_noisy": ["py.typed"], "lt_noisy.finished.review": ["*.html"]},
+    package_data={
+        "lt_noisy": ["py.typed"],
+        "lt_noisy.finished.report": ["templates/*.jinja"],
+        "lt_noisy.finished.review": ["*.html"],
+    },
     entry_points={"console_scripts": ["lt-noisy = lt_noisy.runs.cli:start"]},
     install_requires=[
         "jax>=0.10",
@@ -64,6 +68,8 @@ setup(
         "wandb": ["wandb>=0.19"],
         "mlflow": ["mlflow-skinny>=3"],  # what talks to a server
         "plot": ["matplotlib>=3.8"],  # the histogram of `lt-noisy check --png`
+        "report": ["jinja2>=3.1", "matplotlib>=3.8"],  # `lt-noisy report`
+        "umap": ["umap-learn>=0.5.6"],  # its `--embedding=umap`
         "parquet": ["pyarrow>=16"],  # tables and pictures in Parquet
         "torch": ["torch>=2.5"],  # weights in files of PyTorch; `.safetensors` needs none
         "slurm": ["submitit>=1.5.3"],  # sweeps as jobs of Slurm

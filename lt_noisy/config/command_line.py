@@ -19,6 +19,7 @@ python main.py --config=... --plan --devices=N --accelerator=NAME [--examples=N 
 python main.py --list [NAME]
 python main.py check SPEC [--json=FILE] [--png=FILE]
 python main.py export RUN/STAGE FILE.safetensors [--naming=NAME]
+python main.py report RUN... [--out=DIR] [--embedding=pca|umap|none]
 
   --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
   --workdir   where the run goes (default: runs/NAME-HASH; the same command goes on where it stopped).
@@ -38,6 +39,9 @@ python main.py export RUN/STAGE FILE.safetensors [--naming=NAME]
 
   export      writes a finished stage's encoder, and a linear classifier on it, under names of PyTorch's programs
               (docs/pretrained.md).
+
+  report      writes one page of a finished run, or of several side by side: figures, and tables for papers
+              (docs/report.md).
 
 Where the package is installed `lt-noisy` is the same program.
 """

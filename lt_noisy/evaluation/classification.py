@@ -30,7 +30,8 @@ def classification(
       class_names: C names.
 
     Returns:
-      What `accuracies` does, with `nll` and `ece` (see `expected_calibration_error`).
+      What `accuracies` does, with `nll`, `ece` (see `expected_calibration_error`) and `reliability`, the bins of the
+      latter (see `reliability`).
 
     Raises:
       UserError: shapes that do not fit, no examples, a label outside [0, C), a logit that is not finite.
@@ -43,10 +44,12 @@ def classification(
     for rows, log_p in log_probabilities(logits):
         at_label[rows] = log_p[np.arange(len(log_p)), labels[rows]]
         highest[rows] = log_p.max(-1)
+    confidences, correct = np.exp(highest), predictions == labels
     return {
         **accuracies(predictions, labels, train_counts, class_names),
         "nll": float(-at_label.mean()),
-        "ece": expected_calibration_error(np.exp(highest), predictions == labels),
+        "ece": expected_calibration_error(confidences, correct),
+        "reliability": reliability(confidences, correct),
     }
 
 
@@ -130,11 +133,44 @@ def expected_calibration_error(confidences: np.ndarray, correct: np.ndarray) -> 
       confidences: float [N], the largest class probability.
       correct: bool [N], whether that class is the label.
     """
-    inner_edges = np.arange(1, _ECE_BINS) / _ECE_BINS
-    bins = np.digitize(confidences, inner_edges, right=True)
     # |b| * |accuracy - confidence| is the size of the bin's summed difference.
-    gaps = np.bincount(bins, weights=np.asarray(correct, np.float64) - confidences, minlength=_ECE_BINS)
+    differences = np.asarray(correct, np.float64) - confidences
+    gaps = np.bincount(_bins(confidences), weights=differences, minlength=_ECE_BINS)
     return float(np.abs(gaps).sum() / len(confidences))
+
+
+def reliability(confidences: np.ndarray, correct: np.ndarray) -> dict[str, list]:
+    """The bins of the expected calibration error, as a reliability diagram shows them.
+
+    Niculescu-Mizil & Caruana, "Predicting good probabilities with supervised learning" (2005); the bins are those of
+    `expected_calibration_error`, whose value they give: sum_b count / N * |accuracy - confidence|.
+
+    Args:
+      confidences: float [N], the largest class probability.
+      correct: bool [N], whether that class is the label.
+
+    Returns:
+      JSON-ready, a list [15] each: `count`, the examples of a bin, their mean `confidence` and their `accuracy`, None
+      where there are none.
+    """
+    bins = _bins(confidences)
+    counts = np.bincount(bins, minlength=_ECE_BINS)
+
+    def means(values: np.ndarray) -> list[float | None]:
+        sums = np.bincount(bins, weights=values, minlength=_ECE_BINS)
+        return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
+
+    return {
+        "count": counts.tolist(),
+        "confidence": means(confidences),
+        "accuracy": means(np.asarray(correct, np.float64)),
+    }
+
+
+def _bins(confidences: np.ndarray) -> np.ndarray:
+    """The bin int [N] in [0, 15) of each confidence float [N]; bin b holds its upper edge."""
+    inner_edges = np.arange(1, _ECE_BINS) / _ECE_BINS
+    return np.digitize(confidences, inner_edges, right=True)
 
 
 def label_noise(logits: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> dict:

@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "lt_noisy.finished.predict",
     "review": "lt_noisy.finished.review.command",
     "apply": "lt_noisy.finished.apply",
+    "report": "lt_noisy.finished.report.command",
 }
 
 

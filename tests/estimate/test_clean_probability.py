@@ -6,7 +6,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from lt_noisy.errors import UserError
-from lt_noisy.estimate.clean_probability import clean_probability
+from lt_noisy.estimate.clean_probability import clean_probability, loss_mixture
 
 WEIGHTS, MEANS, SCALES = np.array([0.7, 0.3]), np.array([1.0, 5.0]), np.array([0.5, 1.0])
 
@@ -80,3 +80,16 @@ def test_bad_losses_are_one_line(losses, message):
     with pytest.raises(UserError, match=message) as error:
         clean_probability(losses, seed=0)
     assert "\n" not in str(error.value)
+
+
+def test_the_mixture_is_the_one_whose_posterior_is_the_probability():
+    """In the unit of the losses: Bayes' rule on its two densities gives `clean_probability`; equal losses have none."""
+    losses, _ = _sample()
+    mixture = loss_mixture(losses, seed=3)
+    assert mixture is not None
+    assert mixture.weights == pytest.approx(WEIGHTS, abs=0.05)
+    assert mixture.means == pytest.approx(MEANS, abs=0.3)
+    scaled = (losses[:, None] - mixture.means) / mixture.stds
+    joint = mixture.weights / mixture.stds * np.exp(-0.5 * scaled**2)
+    assert joint[:, 0] / joint.sum(1) == pytest.approx(clean_probability(losses, seed=3), abs=1e-9)
+    assert loss_mixture(np.full(5, 2.0), seed=0) is None

@@ -7,7 +7,13 @@ import pytest
 from sklearn import metrics
 
 from lt_noisy.errors import UserError
-from lt_noisy.evaluation.classification import accuracies, classification, expected_calibration_error, label_noise
+from lt_noisy.evaluation.classification import (
+    accuracies,
+    classification,
+    expected_calibration_error,
+    label_noise,
+    reliability,
+)
 from lt_noisy.evaluation.representation import balanced_bank, collapse, effective_rank, knn_predict
 
 RNG = np.random.default_rng(0)
@@ -48,7 +54,8 @@ def test_classification_by_hand():
     of_predictions = accuracies(
         np.array([0, 0, 3, 2, 2]), np.array([0, 0, 0, 1, 2]), np.array([100, 19, 20, 5]), names(4)
     )
-    assert of_predictions == {key: value for key, value in report.items() if key not in ("nll", "ece")}
+    assert of_predictions == {key: value for key, value in report.items() if key in of_predictions}
+    assert report.keys() - of_predictions.keys() == {"nll", "ece", "reliability"}
 
 
 def test_groups_at_their_boundaries():
@@ -104,6 +111,24 @@ def test_an_ece_bin_holds_its_upper_edge():
     """0.6 = 9/15 is in the bin below that of 0.65, so that their errors do not cancel."""
     got = expected_calibration_error(np.array([0.6, 0.65]), np.array([False, True]))
     assert got == pytest.approx((0.6 + 0.35) / 2)
+
+
+def test_reliability_by_hand():
+    """0.6 = 9/15 is the upper edge of the ninth bin, and 1 that of the last."""
+    found = reliability(np.array([0.6, 0.65, 0.62, 1.0]), np.array([False, True, False, True]))
+    assert found["count"] == [0] * 8 + [1, 2, 0, 0, 0, 0, 1]
+    assert found["confidence"] == [None] * 8 + [0.6, pytest.approx(0.635), None, None, None, None, 1.0]
+    assert found["accuracy"] == [None] * 8 + [0.0, 0.5, None, None, None, None, 1.0]
+
+
+def test_the_ece_follows_from_the_reliability_that_stands_beside_it():
+    logits, labels = 2 * RNG.normal(size=(300, 5)), RNG.integers(5, size=300)
+    report = classification(logits, labels, np.array([50, 40, 30, 20, 10]), names(5))
+    json.dumps(report, allow_nan=False)
+    bins = [row for row in zip(*report["reliability"].values(), strict=True) if row[0]]
+    assert sum(count for count, _, _ in bins) == 300 and len(bins) > 5
+    ece = sum(count / 300 * abs(accuracy - confidence) for count, confidence, accuracy in bins)
+    assert report["ece"] == pytest.approx(ece, rel=1e-12)
 
 
 @pytest.mark.parametrize(
