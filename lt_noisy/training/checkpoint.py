@@ -29,7 +29,7 @@ from lt_noisy import processes
 from lt_noisy.errors import UserError, first_line, say
 from lt_noisy.files import MIB, write_json
 from lt_noisy.hashing import array_sha256
-from lt_noisy.training.state import flatten, unflatten
+from lt_noisy.training.state import AVERAGE, flatten, unflatten
 
 PyTree = Any
 
@@ -293,6 +293,9 @@ def remove(directory: pathlib.Path, step: int) -> None:
 def final(network: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays of a finished network's last checkpoint, by dotted name, or what was kept of them; and its card.
 
+    Where weights were averaged, `state.params...` and `state.batch_stats...` are the average; the last ones are
+    `state.last.params...` and so on.
+
     Raises:
       UserError: there is none, or it cannot be used.
     """
@@ -305,9 +308,27 @@ def _final(network: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not steps:
         raise UserError(f"{network} has no checkpoint to start from")
     try:
-        return read(directory / f"{steps[-1]:08d}")
+        arrays, card = read(directory / f"{steps[-1]:08d}")
     except Exception as error:
         raise UserError(f"{directory}: the last checkpoint cannot be used ({first_line(error)[:200]})") from None
+    return _evaluated(arrays), card
+
+
+def _evaluated(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays with the average of the weights, where there is one, in their place (`TrainState.evaluated`)."""
+    averages = f"state.target.{AVERAGE}."
+    if not any(name.startswith(averages) for name in arrays):
+        return arrays
+    renamed = {
+        averages: "state.",
+        **{f"state.{group}.": f"state.last.{group}." for group in ("params", "batch_stats")},
+    }
+
+    def new(name: str) -> str:
+        old = next((prefix for prefix in renamed if name.startswith(prefix)), "")
+        return renamed.get(old, "") + name.removeprefix(old)
+
+    return {new(name): array for name, array in arrays.items()}
 
 
 def read_final(network: pathlib.Path) -> dict[str, Any]:
