@@ -1,6 +1,6 @@
 """What a training leaves whose loss or gradient is not finite: the batch of the step where that began.
 
-The loop sees sums over a range of steps, and how many of them were not finite. A parameter that has become NaN stays it,
+The loop sees sums over a range of steps, and how many of them were not finite. A parameter that became NaN stays so,
 and so does every loss after it: of n such steps the first is the n-th from the end of the range, and its batch is a
 function of the step. So nothing is held or run again for it. Only where steps were not finite for themselves alone, as
 by an infinite loss whose gradient was finite, can an earlier step of the range have been the first.

@@ -194,8 +194,7 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{where}.loss: {error}") from None
     read = {"loss_file": section.loss.content} if section.loss.content else {}
-    cadence = {"eval_every": plan.eval_every} if plan.patience else {}  # of what is stopped for, it says when
-    return {"steps": plan.total, **cadence, **read, **weights_read(job, section)}
+    return {"steps": plan.total, **read, **weights_read(job, section)}
 
 
 def prepare(job: Job, section: Learning) -> Prepared:

@@ -101,7 +101,7 @@ class Best:
         if self._held is None:
             return
         (step, variables), self._held = self._held, None
-        weights = Checkpoints(self._directory, self._card, keep=1)
+        weights = Checkpoints(self._directory, self._card, 1)
         try:
             weights.save(step, {"state": variables}, seconds)
             weights.wait()
