@@ -236,7 +236,7 @@ class Checkpoints:
                 return unflatten(template, flat), card
             except Exception as error:  # Orbax, TensorStore and JSON raise all kinds
                 reason = first_line(error)[:200]
-                say(f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before")
+                say(f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before", always=True)
         if steps:
             raise UserError(f"no checkpoint in {self.directory} can be used; remove it to start from step 0")
         return None

@@ -12,6 +12,7 @@ from lt_noisy import processes
 from lt_noisy.data.batches import Batches, Epoch, grouped
 from lt_noisy.errors import UserError, say
 from lt_noisy.revision import describe
+from lt_noisy.terminal import Bar
 from lt_noisy.training import parallel
 from lt_noisy.training.best import Best, Bests
 from lt_noisy.training.checkpoint import Checkpoints
@@ -141,7 +142,7 @@ def train(
     best.begin(step)
 
     data, state, totals = (devices.replicate(tree) for tree in (ready.data, host["state"], host["totals"]))
-    stopwatch = Stopwatch(name, seconds)
+    stopwatch, bar = Stopwatch(name, seconds), Bar(name, plan.total, step)
     log = Log(name, plan.total, devices, writer, stopwatch)
     watch = watch or Watch(name, HostLog())
     watch.begin(step, plan.total, plan.steps_per_call, stopwatch)
@@ -163,6 +164,7 @@ def train(
                 log.flush()  # of steps before this call, while it runs
                 stopwatch.called(state.step, plan.steps_per_call, _examples(batch))
                 watch.called(state.step)
+                bar.at(step)
 
                 processes.poll()
                 # Read once: a signal that comes later in this round stops the next one, after its save.
@@ -200,9 +202,10 @@ def train(
                     f"{plan.patience} evaluations"
                 )
             elif stopping and step < plan.total:
-                say(f"{name}: saved at step {step} of {plan.total}; the same command goes on from there")
+                say(f"{name}: saved at step {step} of {plan.total}; the same command goes on from there", always=True)
         finished = True
     finally:
+        bar.close()
         watch.close()
         writer.close(finished)
         checkpoints.close()

@@ -1,5 +1,7 @@
 """The moving average of a classifier's weights: its numbers, and that it is what is evaluated and handed on."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -70,7 +72,7 @@ def test_all_phases_of_mixnn_update_it(tmp_path):
     fields |= {"batch_size": 16, "neighbours": "in_batch(k=2)"}
     states = stepped(job(tmp_path, devices=1), section("mixnn", **fields), "mixnn")
     assert len(states) == 6
-    for before, after in zip(states[2:], states[3:], strict=False):
+    for before, after in itertools.pairwise(states[2:]):
         expected = jax.tree.map(lambda a, w: DECAY * a + (1 - DECAY) * w, before.evaluated, after.variables)
         assert distance(after.evaluated, expected) < 1e-5
 
@@ -109,7 +111,9 @@ def test_it_is_evaluated_and_what_readers_of_the_stage_find(tmp_path):
     prune(own.directory, "weights")
     kept_alone, _ = final(own.directory)
     assert set(kept_alone) == {f"state.{name}" for name in flatten(average)}
-    np.testing.assert_array_equal(kept_alone["state.params.head.dense.bias"], average["params"]["head"]["dense"]["bias"])
+    np.testing.assert_array_equal(
+        kept_alone["state.params.head.dense.bias"], average["params"]["head"]["dense"]["bias"]
+    )
 
 
 def test_a_run_that_goes_on_has_the_same_average(tmp_path):

@@ -1,6 +1,7 @@
 """The last, short batch of an epoch: steps, resume, devices, and what is refused."""
 
 import json
+
 import jax
 import numpy as np
 import pytest

@@ -42,7 +42,7 @@ def test_the_batch_of_the_first_step_is_left_however_many_steps_a_line_has(tmp_p
     own.dataset = own.dataset._replace(ids=100 + own.dataset.ids)
     says = fails(own, section(6))
     path = own.directory / "nonfinite" / "batch.npz"
-    assert f"in steps 1..6; the last checkpoint" in says and f"The batch of step {first} is in {path}" in says
+    assert "in steps 1..6; the last checkpoint" in says and f"The batch of step {first} is in {path}" in says
     found = report(own.directory)
     assert (found["step"], found["steps"], found["steps_not_finite"]) == (first, [1, 6], 7 - first)
     assert found["means_over_steps"]["loss"] in ("nan", "inf") and found["last_line_before"] is None
@@ -61,7 +61,7 @@ def test_of_several_seeds_it_is_that_of_the_one_that_failed(tmp_path):
     jobs[1].seed = 1
     for own in jobs:
         own.directory.mkdir()
-    with pytest.raises(UserError, match="number 1 of them: .*The batch of step"):
+    with pytest.raises(UserError, match=r"number 1 of them: .*The batch of step"):
         together.run(jobs, supervised.KIND.run, section(6))
     assert report(tmp_path / "a")["step"] > 1 and not (tmp_path / "b" / "nonfinite").exists()
 
