@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
@@ -79,6 +80,11 @@ def require(ok: bool, message: str) -> None:
     """Raises `UserError` with this message unless `ok`."""
     if not ok:
         raise UserError(message)
+
+
+def removal(path: object) -> str:
+    """The command that removes a file or a directory, for a shell."""
+    return f"rm -r {shlex.quote(str(path))}"
 
 
 def did_you_mean(name: str, known: Mapping[str, Any] | list[str]) -> str:

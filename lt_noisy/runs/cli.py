@@ -57,9 +57,9 @@ def main(argv: list[str]) -> int:
         if (name := listed(argv)) is not None:
             show(listing(name))
         else:
-            *arguments, quiet = parse(argv)
-            with quieted(quiet):
-                run(*arguments)
+            command = parse(argv)
+            with quieted(command.quiet):
+                run(*command[:-1])
     except UserError as error:
         return processes.failed(str(error), 2)
     except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:  # a full disk, a full memory, a lost process

@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lt_noisy import processes
-from lt_noisy.errors import UserError, first_line, say
+from lt_noisy.errors import UserError, did_you_mean, first_line, removal, say
 from lt_noisy.files import MIB, write_json
 from lt_noisy.hashing import array_sha256
 from lt_noisy.training.state import AVERAGE, flatten, unflatten
@@ -238,7 +238,8 @@ class Checkpoints:
                 reason = first_line(error)[:200]
                 say(f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before", always=True)
         if steps:
-            raise UserError(f"no checkpoint in {self.directory} can be used; remove it to start from step 0")
+            again = f"remove it to start from step 0: {removal(self.directory)}"
+            raise UserError(f"no checkpoint in {self.directory} can be used; {again}")
         return None
 
 
@@ -306,12 +307,23 @@ def _final(network: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     directory = network / (WEIGHTS if committed(network / WEIGHTS) else CHECKPOINTS)
     steps = committed(directory)
     if not steps:
-        raise UserError(f"{network} has no checkpoint to start from")
+        raise UserError(f"{network} has no checkpoint to start from{_nearest(network)}")
     try:
         arrays, card = read(directory / f"{steps[-1]:08d}")
     except Exception as error:
         raise UserError(f"{directory}: the last checkpoint cannot be used ({first_line(error)[:200]})") from None
     return _evaluated(arrays), card
+
+
+def _nearest(network: pathlib.Path) -> str:
+    """What the name of a network that is not there may have meant: one beside it, or one in it."""
+    inside, beside = (
+        sorted(path.parent.name for name in (CHECKPOINTS, WEIGHTS) for path in where.glob(f"*/{name}"))
+        for where in (network, network.parent)
+    )
+    if inside:
+        return f" (there are: {', '.join(str(network / name) for name in dict.fromkeys(inside))})"
+    return "" if network.is_dir() else did_you_mean(network.name, beside)
 
 
 def _evaluated(arrays: dict[str, Any]) -> dict[str, Any]:
