@@ -1,4 +1,4 @@
-"""Every kind of stage on vectors and the smallest networks, which compile fast; 6 steps a stage (60 and up to 30 of two).
+"""Every kind of stage on vectors and the smallest networks, which compile fast; 6 steps a stage, of two up to 60.
 
 Whose vectors is an override.
 """
