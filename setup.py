@@ -59,6 +59,7 @@ setup(
         "scipy>=1.13",
         "Pillow>=10",
         "safetensors>=0.4",
+        "rich>=13",  # bars in a terminal
     ],
     extras_require={
         "cuda": ["jax[cuda12]"],  # with CUDA's own libraries; the driver is the machine's

@@ -1,8 +1,10 @@
 """The one exception that a user can cause, the checks that several rooms raise it by, and how a run says things."""
 
+import contextlib
 import difflib
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:  # what a signal says must be there before the second that NumPy takes to load
@@ -27,22 +29,62 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
-def say(*lines: object, stream: TextIO | None = None) -> None:
+_quiet = False
+_print: Callable[[str], object] | None = None  # what prints on standard output while there are bars
+_close: Callable[[], object] | None = None  # what takes the bars away
+
+
+def is_quiet() -> bool:
+    """Whether the user wants warnings, errors and results alone."""
+    return _quiet
+
+
+@contextlib.contextmanager
+def quieted(quiet: bool) -> Iterator[None]:
+    """Inside the block `say` leaves out what only tells how far things are."""
+    global _quiet
+    before, _quiet = _quiet, quiet
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def print_by(print_: Callable[[str], object] | None, close: Callable[[], object] | None) -> None:
+    """Has `say` print on standard output by `print_`, and elsewhere after `close`; None: by itself (see `terminal`)."""
+    global _print, _close
+    _print, _close = print_, close
+
+
+def say(*lines: object, stream: TextIO | None = None, always: bool = False) -> None:
     """Prints lines, each as `printable` has it, and escapes what the stream cannot encode.
 
     Args:
       stream: standard output, unless given.
+      always: whether `--quiet` prints them too, as it does warnings, which begin with `note: `, and other streams.
     """
-    stream = stream or sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = "\n".join(map(printable, lines))
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    if stream is None and _quiet and not always and not str(lines[0] if lines else "").startswith("note: "):
+        return
+    if stream is not None and _close is not None:
+        _close()
+    target = stream or sys.stdout
+    encoding = getattr(target, "encoding", None) or "utf-8"
+    text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
+    if _print is not None:
+        _print(text)
+    else:
+        print(text, file=target, flush=True)
 
 
 def require(ok: bool, message: str) -> None:
     """Raises `UserError` with this message unless `ok`."""
     if not ok:
         raise UserError(message)
+
+
+def removal(path: object) -> str:
+    """The command that removes a file or a directory, for a shell."""
+    return f"rm -r {shlex.quote(str(path))}"
 
 
 def did_you_mean(name: str, known: Mapping[str, Any] | list[str]) -> str:

@@ -176,6 +176,6 @@ def read_array(path: str, key: str) -> np.ndarray:
 def show(text: str) -> None:
     """Prints what the user asked to see; that a reader such as `head` has read enough is no error."""
     try:
-        say(*text.splitlines())
+        say(*text.splitlines(), always=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit

@@ -20,6 +20,7 @@ GROUND = (
     "progress",
     "revision",
     "system",
+    "terminal",
 )
 PACKAGES = (
     "config",

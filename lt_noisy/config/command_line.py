@@ -14,7 +14,7 @@ from lt_noisy.training import profile
 
 USAGE = """\
 python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] [--distributed=off|auto|env]
-               [--profile=[STAGE/]FIRST:LAST] [--config.FIELD=VALUE ...]
+               [--profile=[STAGE/]FIRST:LAST] [--quiet] [--config.FIELD=VALUE ...]
 python main.py --config=... --plan --devices=N --accelerator=NAME [--examples=N --classes=C] [--json=FILE] [...]
 python main.py --list [NAME]
 python main.py check SPEC [--json=FILE] [--png=FILE]
@@ -28,6 +28,7 @@ python main.py report RUN... [--out=DIR] [--embedding=pca|umap|none]
               whether this is one of several processes that train together: off; env: as JAX_COORDINATOR_ADDRESS,
               JAX_NUM_PROCESSES and JAX_PROCESS_ID say; auto: as JAX finds out from Slurm or a TPU.
   --profile   traces these steps of the first training stage, or of STAGE, into the workdir, such as 100:110.
+  --quiet     prints warnings, errors and the results at the end alone.
   --config.x  any field of the config, such as --config.seed=1 or --config.finetune.loss='gce(q=0.7)'.
   --plan      what the run would take on N devices that need not be there, such as h100 or v5e: operations, memory,
               bytes sent, time. Trains nothing. --examples and --classes stand for data that are not there; docs/plan.md
@@ -148,6 +149,7 @@ class Command(NamedTuple):
       store: where shared stages go.
       distributed: one of `processes.MODES`.
       profiled: steps to trace.
+      quiet: whether it prints warnings, errors and results alone.
     """
 
     config: ConfigDict
@@ -156,6 +158,7 @@ class Command(NamedTuple):
     store: str
     distributed: str
     profiled: profile.Steps | None
+    quiet: bool = False
 
 
 def parse(argv: list[str]) -> Command:
@@ -175,6 +178,7 @@ def parse(argv: list[str]) -> Command:
     flags.DEFINE_string("store", "", "where shared stages go", flag_values=values)
     flags.DEFINE_string("distributed", "off", "how this process finds the others", flag_values=values)
     flags.DEFINE_string("profile", "", "steps to trace", flag_values=values)
+    flags.DEFINE_boolean("quiet", False, "warnings, errors and results alone", flag_values=values)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         rest = values(argv)[1:]
@@ -185,4 +189,5 @@ def parse(argv: list[str]) -> Command:
         raise UserError(f"command line: {' '.join(str(error).split())}") from None
     if rest:
         raise UserError(f"left-over argument {rest[0]!r} (overrides look like --config.seed=1)")
-    return Command(config, values.workdir, name, values.store, values.distributed, profile.parse(values.profile))
+    profiled = profile.parse(values.profile)
+    return Command(config, values.workdir, name, values.store, values.distributed, profiled, values.quiet)

@@ -49,9 +49,14 @@ def of_data(name: str, measured: Iterable[str], keys: Iterable[str]) -> set[str]
 
 
 def section_identity(stage: Stage) -> dict[str, Any]:
-    """What of a stage's section belongs to its identity, and the revision of its kind once it has one."""
+    """What of a stage's section belongs to its identity, and the revision of its kind once it has one.
+
+    How often it is evaluated belongs to it where that decides when it ends.
+    """
     revision = {"revision": stage.kind.revision} if stage.kind.revision > 1 else {}
-    return _disjoint(f"the section of {stage.name}", identity_texts(stage.texts, stage.kind.section), revision)
+    stops = stage.texts.get("early_stopping", "none()") != "none()"
+    cadence = {"eval_every": stage.texts["eval_every"]} if stops else {}
+    return _disjoint(f"the section of {stage.name}", identity_texts(stage.texts, stage.kind.section), cadence, revision)
 
 
 def _disjoint(what: str, *parts: Mapping[str, Any]) -> dict[str, Any]:

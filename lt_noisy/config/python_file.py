@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from types import ModuleType
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.files import user_path
 
 
@@ -18,7 +18,8 @@ def read_module(path: str | pathlib.Path) -> ModuleType:
     """
     path = user_path(str(path))
     if not path.is_file():
-        raise UserError(f"--config: no file {str(path)!r} (configs are in configs/)")
+        there = [str(config) for config in (path.parent, pathlib.Path("configs")) for config in config.glob("*.py")]
+        raise UserError(f"--config: no file {str(path)!r}{did_you_mean(str(path), there)} (configs are in configs/)")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"--config: {str(path)!r} is not a Python file (configs are in configs/)")

@@ -66,10 +66,10 @@ def accuracies(
 
     Returns:
       `accuracy`; `balanced_accuracy`, the mean per-class accuracy (recall) over the classes present in
-      `labels`; `per_class_accuracy` [C] and `class_names` [C]; `groups`, for each of `class_groups` its
-      {accuracy, num_classes}; `last_three_classes`, {accuracy, classes}: the last by falling training count,
-      by name; `confusions`, the entries of the confusion matrix that are not 0: [true class, predicted class,
-      number]. A group's accuracy is the mean per-class accuracy.
+      `labels`; `per_class_accuracy` [C], `class_names` [C] and `train_counts` [C]; `groups`, for each of
+      `class_groups` its {accuracy, num_classes}; `last_three_classes`, {accuracy, classes}: the last by falling
+      training count, by name; `confusions`, the entries of the confusion matrix that are not 0: [true class,
+      predicted class, number]. A group's accuracy is the mean per-class accuracy.
 
     Raises:
       UserError: shapes that do not fit, no examples, a prediction or label outside [0, C).
@@ -93,6 +93,7 @@ def accuracies(
         "balanced_accuracy": _mean(recalls),
         "per_class_accuracy": [None if np.isnan(recall) else float(recall) for recall in recalls],
         "class_names": list(class_names),
+        "train_counts": train_counts.tolist(),
         "groups": {
             name: {"accuracy": _mean(recalls[classes]), "num_classes": len(classes)}
             for name, classes in class_groups(train_counts).items()

@@ -34,9 +34,9 @@ def main(argv: list[str]) -> int:
     143, 130 and 129 leave as SystemExit.
     """
     # Here and not above, so that `start` is there before the seconds that they take.
-    from lt_noisy import processes
+    from lt_noisy import processes, terminal
     from lt_noisy.config.command_line import USAGE, listed, parse
-    from lt_noisy.errors import UserError, first_line
+    from lt_noisy.errors import UserError, first_line, quieted
     from lt_noisy.files import show
 
     command = COMMANDS.get(argv[1] if len(argv) > 1 else "", "")
@@ -63,7 +63,9 @@ def main(argv: list[str]) -> int:
         if (name := listed(argv)) is not None:
             show(listing(name))
         else:
-            run(*parse(argv))
+            command = parse(argv)
+            with quieted(command.quiet):
+                run(*command[:-1])
     except UserError as error:
         return processes.failed(str(error), 2)
     except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:  # a full disk, a full memory, a lost process
@@ -72,6 +74,7 @@ def main(argv: list[str]) -> int:
             raise
         return processes.failed(line, 2)
     except Exception as error:
+        terminal.close()
         traceback.print_exc()
         return processes.failed(f"{type(error).__name__}: {first_line(error)}", 1)
     return 0

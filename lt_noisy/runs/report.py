@@ -120,6 +120,9 @@ def final_table(stages: Iterable[Stage], summaries: Mapping[str, Mapping[str, An
         if "steps" in summary:
             lines.append(f"{stage.name}: {summary['parameters']:,} parameters, {summary['steps']} steps, ")
             lines[-1] += f"{summary['train_seconds']:.0f} s, {summary['images_per_second']:.0f} images/s"
+            if early := summary.get("stopped_early"):
+                more = f"no better on validation in {early['evaluations_without_a_better_one']} evaluations"
+                lines[-1] += f"; stopped early, {early['planned_steps']} were planned: {more}"
         else:
             lines.append(f"{stage.name}: {summary['wall_seconds']:.0f} s")
         lines += [f"  {title:<40}{value}" for title, value in stage.kind.rows(summary)]

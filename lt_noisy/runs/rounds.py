@@ -51,9 +51,9 @@ def begin(works: Sequence[Work], resolved: Resolved, manifest: manifests.Manifes
             (directory / "manifest.json").unlink()
         for work, keys in outdated:
             name = work.stage.name
-            say(f"{name}: the data has changed ({', '.join(keys)}); the earlier one is in {place / name}")
+            say(f"{name}: the data has changed ({', '.join(keys)}); the earlier one is in {place / name}", always=True)
         if not outdated:
-            say(f"the training set has changed; the earlier manifest is in {place}")
+            say(f"the training set has changed; the earlier manifest is in {place}", always=True)
     record = {**before, **{work.stage.name: asked for work in works}}
     if record != before:
         write_json(directory / "data.json", record)

@@ -115,13 +115,13 @@ def run(
         # Report.
         if not resolved.fields.seeds:
             path = works[0][-1].job.directory / "summary.json"
-            say(*report.final_table(resolved.stages, summaries[0]).splitlines())
+            say(*report.final_table(resolved.stages, summaries[0]).splitlines(), always=True)
         else:
             path = directory / "summary.json"
             of_all = summarised(resolved.fields.seeds, [stage.name for stage in resolved.stages], summaries)
             write_json(path, of_all)
-            say(*table(of_all).splitlines())
-        say(f"summary: {path}")
+            say(*table(of_all).splitlines(), always=True)
+        say(f"summary: {path}", always=True)
         return path
 
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from lt_noisy import processes
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, removal
 from lt_noisy.files import write_json
 from lt_noisy.runs.workdir import read_json
 from lt_noisy.training.checkpoint import CHECKPOINTS, committed
@@ -33,7 +33,7 @@ def count_start(directory: pathlib.Path, stages: Sequence[str]) -> None:
         stage = next(stage for stage, reached in now.items() if reached != "finished")
         raise UserError(
             f"{directory}: the last {_USELESS} starts have made no progress (stage {stage}, step {now[stage]}); what "
-            f"ended them is in their logs; remove {directory / STARTS} to try again"
+            f"ended them is in their logs; remove {directory / STARTS} to try again: {removal(directory / STARTS)}"
         )
     write_json(directory / STARTS, {"found": [*starts, now]})
 

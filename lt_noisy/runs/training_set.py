@@ -12,7 +12,7 @@ from lt_noisy.data.dataset import Dataset, hold_out, select
 from lt_noisy.data.feed import Feed, stays_resident
 from lt_noisy.data.given import Given
 from lt_noisy.data.sources.base import Source
-from lt_noisy.errors import UserError, printable
+from lt_noisy.errors import UserError, printable, removal
 from lt_noisy.files import write_table
 
 
@@ -87,7 +87,7 @@ def _refuse_other(manifest: manifests.Manifest, workdir: pathlib.Path) -> None:
     if manifests.digest(stored) != manifests.digest(manifest) and _asked(stored) != _asked(manifest):
         raise UserError(
             f"{workdir} holds another run: its manifest differs ({_difference(stored, manifest)}); "
-            "choose another --workdir, or remove it"
+            f"choose another --workdir, or remove it: {removal(workdir)}"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from lt_noisy import processes
 from lt_noisy.config.identity import identity_sha256, run_sha256
 from lt_noisy.config.resolve import Resolved, Stage
-from lt_noisy.errors import UserError, say
+from lt_noisy.errors import UserError, removal, say
 from lt_noisy.files import write_json
 from lt_noisy.models.table import MODELS
 from lt_noisy.revision import sources_sha256
@@ -202,7 +202,9 @@ def finished(directory: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, 
         raise refusal(directory, stored, identity)
     summary = read_json(directory / "summary.json")
     if summary is not None and summary.get("identity_sha256") != identity_sha256(identity):
-        raise UserError(f"{directory} holds another run of this stage; choose another --workdir, or remove it")
+        raise UserError(
+            f"{directory} holds another run of this stage; choose another --workdir, or remove it: {removal(directory)}"
+        )
     return summary
 
 
@@ -218,7 +220,7 @@ def refusal(directory: pathlib.Path, stored: Mapping[str, Any], identity: Mappin
     differ = "; ".join(f"{key}: {_short(stored.get(key))} -> {_short(identity.get(key))}" for key in keys)
     return UserError(
         f"{directory} holds another run of this stage ({differ}); choose another --workdir, or remove that "
-        "directory to run the stage again"
+        f"directory to run the stage again: {removal(directory)}"
     )
 
 
@@ -235,7 +237,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{path} is damaged; remove {path.parent} to run the stage again") from None
+        raise UserError(
+            f"{path} is damaged; remove {path.parent} to run the stage again: {removal(path.parent)}"
+        ) from None
 
 
 def _short(value: Any) -> str:

@@ -93,7 +93,7 @@ def _train(job: Job, section: Section, fold: np.ndarray, k: int) -> tuple[np.nda
     own.directory.mkdir(exist_ok=True)
     trained = training.run_training(own, ready, lambda state: {})
     predict = supervised.predict_logits(own, ready.net, section.augment)
-    logits = predict(trained.device_state.variables, held_out.train_images)
+    logits = predict(trained.device_state.evaluated, held_out.train_images)
     figures = {
         "images": len(own.dataset.ids),
         "held_out_images": len(held_out.ids),

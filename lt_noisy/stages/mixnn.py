@@ -47,6 +47,7 @@ from lt_noisy.stages.mixnn_steps import Steps
 from lt_noisy.stages.origin import origin, started, weights_read
 from lt_noisy.stages.prediction import compile_predict, prepared_shape
 from lt_noisy.stages.rows import Rows, decimals, label_quality_rows, percent, selection_rows, test_rows, train_rows
+from lt_noisy.training import averaging
 from lt_noisy.training.loop import Phase, Prepared, Refresh
 from lt_noisy.training.parallel import Step
 from lt_noisy.training.state import TrainState
@@ -71,6 +72,8 @@ class Section(training.Section):
     mixup: MixupLoss = choice("linear", mixnn.MIXUP_LOSSES)
     alpha: float = plain(1.0)  # of mixup's Beta(alpha, alpha)
     neighbours: mixnn.Neighbours = spec("in_batch(k=2)", mixnn.NEIGHBOURS)
+    # Decay of an average of all weights, as a `supervised` stage has it; targets follow what the last ones predict.
+    ema: float = plain(0.0)
     history: int = plain(1)  # how many epochs' losses the mixture sees averaged; 5 at noise 0.8
 
 
@@ -78,6 +81,7 @@ def check(job: Job, section: Section) -> dict[str, int | str]:
     """Refuses what does not fit; returns the stage's length."""
     where = f"config.{job.name}"
     plan = training.check(job, section)
+    averaging.check(section.ema, f"{where}.ema")
     epochs = -(-plan.total // plan.epoch.steps)
     if section.warmup < 1 or (section.correct_from and not section.warmup <= section.correct_from < epochs):
         raise UserError(
@@ -110,7 +114,8 @@ def prepare(job: Job, section: Section) -> Prepared:
     state = training.initial_state(net, prepared_shape(job, section.augment), job.seed, job.name, memory(job, section))
     state = started(job, origin(job, section), state)
     state, tx = training.with_optimizer(state, section, plan)
-    warm_up, mixing, soft_mixing, neighbour_mixing = make_steps(job, section, net, tx, epoch)
+    of_phases = make_steps(job, section, net, tx, epoch)
+    state, (warm_up, mixing, soft_mixing, neighbour_mixing) = averaging.averaged(state, section.ema, *of_phases)
     # {the epochs before it: its step}, so that a phase of no epoch gives way to the one after it.
     steps = {0: warm_up, section.warmup - 1: mixing}
     if section.correct_from:

@@ -35,6 +35,26 @@ def groups_rows(figures: Mapping[str, Any]) -> Rows:
     ]
 
 
+def classes_rows(figures: Mapping[str, Any], number: int = 3) -> Rows:
+    """Accuracy of the rarest classes, rarest first, and of the worst of the others, by name and training count.
+
+    Nothing where there are no more classes than that, and of summaries that hold no counts.
+    """
+    counts, recalls, names = (figures.get(key) for key in ("train_counts", "per_class_accuracy", "class_names"))
+    if counts is None or recalls is None or names is None or len(counts) <= 2 * number:
+        return []
+    tested = [c for c in range(len(counts)) if recalls[c] is not None]
+    rarest = sorted(tested, key=lambda c: (counts[c], c))[:number]
+    worst = sorted((c for c in tested if c not in rarest), key=lambda c: (recalls[c], counts[c], c))[:number]
+    shown = [("rarest", c) for c in rarest] + [("worst of the others", c) for c in worst]
+    return [(f"  {what}: {_short(names[c])} ({counts[c]})", percent(recalls[c])) for what, c in shown]
+
+
+def _short(name: str, most: int = 18) -> str:
+    """A name cut to the width of its column."""
+    return name if len(name) <= most else f"{name[: most - 3]}..."
+
+
 def collapse_rows(figures: Mapping[str, Any]) -> Rows:
     """Whether a representation has collapsed."""
     std = f"{figures['channel_std']:.4f} of {figures['channel_std_ideal']:.4f}"
@@ -50,6 +70,7 @@ def test_rows(test: Mapping[str, Any]) -> Rows:
         ("test accuracy", percent(test["accuracy"])),
         ("balanced accuracy", percent(test["balanced_accuracy"])),
         *groups_rows(test),
+        *classes_rows(test),
         ("NLL, ECE", f"{test['nll']:.3f}, {test['ece']:.3f}"),
     ]
 

@@ -35,6 +35,8 @@ from lt_noisy.stages.prediction import Predict, compile_predict, once_per_step, 
 from lt_noisy.stages.quality import write_quality
 from lt_noisy.stages.reference import write_reference
 from lt_noisy.stages.rows import Rows, label_quality_rows, selection_rows, test_rows, train_rows
+from lt_noisy.training import averaging
+from lt_noisy.training.best import EARLY_STOPPING
 from lt_noisy.training.loop import Phase, Prepared, Trained
 from lt_noisy.training.optim import descend
 from lt_noisy.training.parallel import Step
@@ -67,6 +69,9 @@ class Learning(training.Section):
     mix: Mix | None = spec("none()", MIXES)
     sampler: Sampler = spec("uniform()", SAMPLERS)
     reweight: Weighting = spec("none()", WEIGHTINGS)
+    # Decay by step of an exponential moving average of all weights, such as 0.999, which is evaluated and handed on in
+    # place of the last ones (these stay in the checkpoint); 0: none. It warms up: min(ema, (1 + step) / (10 + step)).
+    ema: float = plain(0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Section(Learning):
 
     pseudo: str = stage_ref("none()", ("pseudo_label",), optional=True)  # the stage whose images join
     transition: str = stage_ref("none()", ("transition",), optional=True)  # for losses that ask for one
+    early_stopping: int = spec("none()", EARLY_STOPPING)  # on noisy validation
 
 
 class Classifier(nn.Module):
@@ -156,6 +162,7 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
     """Refuses what does not fit the data; returns the stage's length, and the hash of a file that its loss reads."""
     where = f"config.{job.name}"
     rates.check(job, section)
+    averaging.check(section.ema, f"{where}.ema")
     if section.frozen_norm == "batch" and not section.freeze_encoder:
         raise UserError(f"{where}.frozen_norm: it is of a frozen encoder; set freeze_encoder=True, or 'running'")
     if section.loss.memory and section.mix is not None:
@@ -176,6 +183,8 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
             f"{where}.augment: there are no whole pictures to cut in the pool; use resized_crop() or crop()"
         )
     plan = training.check(job, section, more)
+    if plan.patience and job.dataset.validation is None:
+        raise UserError(f"{where}.early_stopping: nothing is held out; set --config.validation=0.1, say, or 'none()'")
     counts = np.bincount(job.dataset.observed, minlength=job.dataset.num_classes)
     context = Context(len(counts), len(job.dataset.ids) + more, plan.batch_size, counts, plan.total)
     if "transition" in job.inputs:  # its figures are not there yet: any of their shape will do
@@ -205,9 +214,10 @@ def prepare(job: Job, section: Learning) -> Prepared:
     state = started(job, origin(job, section), state)
     state, tx = training.with_optimizer(state, section, plan, rates.of_layers(section, state.params.get("encoder", {})))
     step = make_step(net, section.loss, tx, section.augment, job.name, section.mix, section.reweight.over)
+    state, steps = averaging.averaged(state, section.ema, step)
     order = balanced_order(job, section, train, context)
     data, order = fed(train.images, train.targets, order, plan.total, job.workers, training.cuts(job, section))
-    return Prepared(net, state, (Phase(0, step),), order, plan, data)
+    return Prepared(net, state, tuple(Phase(0, step) for step in steps), order, plan, data)
 
 
 def classifier(
@@ -287,7 +297,7 @@ def follow(
     clean_counts = np.bincount(dataset.clean, minlength=dataset.num_classes)
 
     def on_test(state: TrainState) -> dict[str, Any]:
-        logits = predict(state.variables, dataset.test_images)
+        logits = predict(state.evaluated, dataset.test_images)
         return classification(logits, dataset.test_labels, clean_counts, dataset.class_names)
 
     report = once_per_step(job, on_test)
@@ -296,13 +306,13 @@ def follow(
         figures = {f"test_{k}": report(state)[k] for k in ("accuracy", "balanced_accuracy", "nll")}
         if dataset.validation is None:
             return figures
-        logits = predict(state.variables, dataset.validation.images)
+        logits = predict(state.evaluated, dataset.validation.images)
         accuracy = selection.balanced_accuracy(logits, dataset.validation.observed)
         return {**figures, "validation_balanced_accuracy": accuracy}
 
     def finish(trained: Trained) -> dict[str, Any]:
-        write_reference(job, ready.net, section.augment, trained.device_state.variables)
-        logits = predict(trained.device_state.variables, dataset.train_images)
+        write_reference(job, ready.net, section.augment, trained.device_state.evaluated)
+        logits = predict(trained.device_state.evaluated, dataset.train_images)
         results = {
             "test": report(trained.device_state),
             "selection": processes.once(lambda: selection.selected(job.directory / "metrics.jsonl")),

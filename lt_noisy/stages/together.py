@@ -10,6 +10,8 @@ from lt_noisy.data.images import kind_of
 from lt_noisy.errors import say
 from lt_noisy.stages import training
 from lt_noisy.stages.base import Followed, Job, Training
+from lt_noisy.stages.nonfinite import dumped
+from lt_noisy.training.best import Bests
 from lt_noisy.training.checkpoint import CHECKPOINTS
 from lt_noisy.training.loop import Prepared, Trained, train
 from lt_noisy.training.replicas import InTurn, Saved, States, Writers, in_step, joined, signature, vectorises
@@ -42,6 +44,8 @@ def _listed(jobs: Sequence[Job]) -> str:
 
 def _apart(jobs: Sequence[Job], readies: Sequence[Prepared]) -> str:
     """Why one loop cannot train them; the empty string where it can."""
+    if readies[0].plan.patience:  # each ends where its run of its own does
+        return "early stopping ends each at a step of its own"
     first = signature(readies[0])
     if any(signature(ready) != first for ready in readies[1:]):
         return "not all seeds have as many examples"
@@ -50,13 +54,14 @@ def _apart(jobs: Sequence[Job], readies: Sequence[Prepared]) -> str:
     return ""
 
 
-def _of_all(jobs: Sequence[Job], readies: Sequence[Prepared], vectorised: bool) -> tuple[Any, Any, Any]:
-    """Devices, checkpoints and metrics files of all seeds, each of which answers as that of one would."""
+def _of_all(jobs: Sequence[Job], readies: Sequence[Prepared], vectorised: bool) -> tuple[Any, Any, Any, Any]:
+    """Devices, checkpoints, metrics files and best evaluations of all seeds, each answering as that of one would."""
     kept = [training.kept_by(job, ready) for job, ready in zip(jobs, readies, strict=True)]
     return (
         jobs[0].devices if vectorised else InTurn([job.devices for job in jobs]),
-        Saved([checkpoints for checkpoints, _ in kept]),
-        Writers([writer for _, writer in kept]),
+        Saved([checkpoints for checkpoints, _, _ in kept]),
+        Writers([writer for _, writer, _ in kept]),
+        Bests([best for _, _, best in kept]),
     )
 
 
@@ -70,16 +75,21 @@ def _train(jobs: Sequence[Job], readies: Sequence[Prepared], followed: Sequence[
         figures = [own.monitor(state) for own, state in zip(followed, states.each, strict=True)]
         return {name: np.array([own[name] for own in figures]) for name in figures[0]}
 
+    devices, saved, writers, bests = _of_all(jobs, readies, vectorised)
     streams = [ready.batches for ready in readies if isinstance(ready.batches, Stream)]
     try:
-        trained = train(
-            f"{first.name} of seeds {_listed(jobs)}",
-            joined(readies, vectorised),
-            *_of_all(jobs, readies, vectorised),
-            monitor,
-            first.interrupts,
-            Watch(first.name, first.host_log, first.trace),
-        )
+        with dumped(jobs, readies):
+            trained = train(
+                f"{first.name} of seeds {_listed(jobs)}",
+                joined(readies, vectorised),
+                devices,
+                saved,
+                writers,
+                monitor,
+                first.interrupts,
+                Watch(first.name, first.host_log, first.trace),
+                bests,
+            )
     finally:
         for stream in streams:
             stream.close()
@@ -87,6 +97,6 @@ def _train(jobs: Sequence[Job], readies: Sequence[Prepared], followed: Sequence[
     host, placed = trained.state, trained.device_state
     assert isinstance(host, States) and isinstance(placed, States)
     return [
-        trained._replace(state=state, device_state=on_devices, waited=waited)
-        for state, on_devices in zip(host.each, placed.each, strict=True)
+        trained._replace(state=state, device_state=on_devices, waited=waited, best=best)
+        for state, on_devices, best in zip(host.each, placed.each, trained.best, strict=True)
     ]

@@ -1,5 +1,6 @@
 """What the training stages share: their fields, how they start, run and finish."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -23,7 +24,9 @@ from lt_noisy.data.images import Stored, kind_of
 from lt_noisy.errors import UserError
 from lt_noisy.hashing import arrays_sha256
 from lt_noisy.stages.base import Job, Training
+from lt_noisy.stages.nonfinite import dumped
 from lt_noisy.training import parallel, parameters
+from lt_noisy.training.best import BEST, Best
 from lt_noisy.training.checkpoint import CHECKPOINTS, Checkpoints
 from lt_noisy.training.loop import Plan, Prepared, Trained, train
 from lt_noisy.training.optim import OPTIMIZERS, Optimizer, by_part
@@ -92,6 +95,7 @@ def make_plan(job: Job, section: Section, more: int = 0) -> Plan:
     if section.keep_newest < 1:
         raise UserError(f"{where}.keep_newest is at least 1, not {section.keep_newest}: a run goes on from it")
     cadence["keep_newest"] = section.keep_newest
+    cadence["patience"] = getattr(section, "early_stopping", 0)  # of the sections that are evaluated on validation
     return Plan(total, **cadence, steps_per_call=job.steps_per_call, batch_size=size, epoch=epoch)
 
 
@@ -201,22 +205,20 @@ def run(job: Job, network: Training[Any], section: Section) -> dict[str, Any]:
 
 def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dict[str, float]]) -> Trained:
     """The loop, with this job's checkpoints, metrics file and signals."""
-    checkpoints, writer = kept_by(job, ready)
+    checkpoints, writer, best = kept_by(job, ready)
     watch = Watch(job.name, job.host_log, job.trace)
-    if not isinstance(ready.batches, Stream):
-        return train(job.name, ready, job.devices, checkpoints, writer, evaluate, job.interrupts, watch)
-    try:
-        trained = train(job.name, ready, job.devices, checkpoints, writer, evaluate, job.interrupts, watch)
-        return trained._replace(waited=ready.batches.waited)
-    finally:
-        ready.batches.close()
+    stream = ready.batches if isinstance(ready.batches, Stream) else None
+    with contextlib.nullcontext() if stream is None else contextlib.closing(stream), dumped([job], [ready]):
+        trained = train(job.name, ready, job.devices, checkpoints, writer, evaluate, job.interrupts, watch, best)
+        return trained if stream is None else trained._replace(waited=stream.waited)
 
 
-def kept_by(job: Job, ready: Prepared) -> tuple[Checkpoints, Writer]:
-    """The checkpoints and the metrics file of a training; its parameters are told of."""
+def kept_by(job: Job, ready: Prepared) -> tuple[Checkpoints, Writer, Best]:
+    """The checkpoints, the metrics file and the best evaluation of a training; its parameters are told of."""
     parameters.tell(job.name, job.directory, ready.state.params)
     checkpoints = Checkpoints(job.directory / CHECKPOINTS, job.card, ready.plan.keep_newest, ready.plan.keep_every)
-    return checkpoints, Writer(job.directory, job.trackers, job.name, _texts(job))
+    writer = Writer(job.directory, job.trackers, job.name, _texts(job))
+    return checkpoints, writer, Best(job.directory, job.card)
 
 
 def _texts(job: Job) -> dict[str, Any]:
@@ -236,10 +238,15 @@ def summed(networks: list[dict[str, Any]]) -> dict[str, Any]:
 def summarise(job: Job, trained: Trained, plan: Plan, results: dict[str, Any]) -> dict[str, Any]:
     """What every training stage says in its summary, and its own `results`."""
     state = trained.state
+    steps = int(state.step)
+    early = {"planned_steps": plan.total, "evaluations_without_a_better_one": plan.patience}
+    best = {"step": trained.best, "directory": BEST}
     return {
-        "steps": plan.total,
+        "steps": steps,
+        **({"stopped_early": early} if steps < plan.total else {}),
+        **({} if trained.best is None else {"best_weights": best}),
         "batch_size": plan.batch_size,
-        "examples_seen": plan.examples_seen,
+        "examples_seen": plan._replace(total=steps).examples_seen,
         "parameters": int(sum(np.size(leaf) for leaf in flatten(state.params).values())),
         **results,
         "train_seconds": trained.seconds,

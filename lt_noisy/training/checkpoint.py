@@ -26,10 +26,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lt_noisy import processes
-from lt_noisy.errors import UserError, first_line, say
+from lt_noisy.errors import UserError, did_you_mean, first_line, removal, say
 from lt_noisy.files import MIB, write_json
 from lt_noisy.hashing import array_sha256
-from lt_noisy.training.state import flatten, unflatten
+from lt_noisy.training.state import AVERAGE, flatten, unflatten
 
 PyTree = Any
 
@@ -236,9 +236,10 @@ class Checkpoints:
                 return unflatten(template, flat), card
             except Exception as error:  # Orbax, TensorStore and JSON raise all kinds
                 reason = first_line(error)[:200]
-                say(f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before")
+                say(f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before", always=True)
         if steps:
-            raise UserError(f"no checkpoint in {self.directory} can be used; remove it to start from step 0")
+            again = f"remove it to start from step 0: {removal(self.directory)}"
+            raise UserError(f"no checkpoint in {self.directory} can be used; {again}")
         return None
 
 
@@ -293,6 +294,9 @@ def remove(directory: pathlib.Path, step: int) -> None:
 def final(network: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays of a finished network's last checkpoint, by dotted name, or what was kept of them; and its card.
 
+    Where weights were averaged, `state.params...` and `state.batch_stats...` are the average; the last ones are
+    `state.last.params...` and so on.
+
     Raises:
       UserError: there is none, or it cannot be used.
     """
@@ -303,11 +307,40 @@ def _final(network: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     directory = network / (WEIGHTS if committed(network / WEIGHTS) else CHECKPOINTS)
     steps = committed(directory)
     if not steps:
-        raise UserError(f"{network} has no checkpoint to start from")
+        raise UserError(f"{network} has no checkpoint to start from{_nearest(network)}")
     try:
-        return read(directory / f"{steps[-1]:08d}")
+        arrays, card = read(directory / f"{steps[-1]:08d}")
     except Exception as error:
         raise UserError(f"{directory}: the last checkpoint cannot be used ({first_line(error)[:200]})") from None
+    return _evaluated(arrays), card
+
+
+def _nearest(network: pathlib.Path) -> str:
+    """What the name of a network that is not there may have meant: one beside it, or one in it."""
+    inside, beside = (
+        sorted(path.parent.name for name in (CHECKPOINTS, WEIGHTS) for path in where.glob(f"*/{name}"))
+        for where in (network, network.parent)
+    )
+    if inside:
+        return f" (there are: {', '.join(str(network / name) for name in dict.fromkeys(inside))})"
+    return "" if network.is_dir() else did_you_mean(network.name, beside)
+
+
+def _evaluated(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays with the average of the weights, where there is one, in their place (`TrainState.evaluated`)."""
+    averages = f"state.target.{AVERAGE}."
+    if not any(name.startswith(averages) for name in arrays):
+        return arrays
+    renamed = {
+        averages: "state.",
+        **{f"state.{group}.": f"state.last.{group}." for group in ("params", "batch_stats")},
+    }
+
+    def new(name: str) -> str:
+        old = next((prefix for prefix in renamed if name.startswith(prefix)), "")
+        return renamed.get(old, "") + name.removeprefix(old)
+
+    return {new(name): array for name, array in arrays.items()}
 
 
 def read_final(network: pathlib.Path) -> dict[str, Any]:

@@ -60,11 +60,11 @@ class Log:
         """The totals of steps `first..last` on the host.
 
         Raises:
-          UserError: one of them had a loss or gradient that is not finite.
+          NonFinite: one of them had a loss or gradient that is not finite.
         """
         sums = self._devices.fetch(totals)
-        for number, one in enumerate(sums if isinstance(sums, tuple) else (), 1):
-            refuse_nonfinite(one, first, last, f"{self._name}, number {number} of them")
+        for position, one in enumerate(sums if isinstance(sums, tuple) else ()):
+            refuse_nonfinite(one, first, last, f"{self._name}, number {position + 1} of them", position)
         if isinstance(sums, Mapping):
             refuse_nonfinite(sums, first, last, self._name)
         return sums

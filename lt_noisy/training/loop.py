@@ -12,7 +12,9 @@ from lt_noisy import processes
 from lt_noisy.data.batches import Batches, Epoch, grouped
 from lt_noisy.errors import UserError, say
 from lt_noisy.revision import describe
+from lt_noisy.terminal import Bar
 from lt_noisy.training import parallel
+from lt_noisy.training.best import Best, Bests
 from lt_noisy.training.checkpoint import Checkpoints
 from lt_noisy.training.host_log import HostLog
 from lt_noisy.training.interrupt import Interrupts
@@ -28,7 +30,7 @@ PyTree = Any
 class Plan(NamedTuple):
     """The lengths of a stage in steps, all but the epoch's multiples of `steps_per_call`.
 
-    `keep_newest` and `keep_every` are of `Checkpoints`.
+    `keep_newest` and `keep_every` are of `Checkpoints`; `patience`, in evaluations, is of `best.EARLY_STOPPING`.
     """
 
     total: int
@@ -40,6 +42,7 @@ class Plan(NamedTuple):
     epoch: Epoch
     keep_newest: int = 2
     keep_every: int = 0
+    patience: int = 0
 
     @property
     def examples_seen(self) -> int:
@@ -90,6 +93,7 @@ class Trained(NamedTuple):
       seconds: training time over all restarts, without compilation of the first call.
       images_per_second: of this process, without evaluation, saving and the first call; 0 if it took no step.
       waited: seconds of this process that went into waiting for streamed images; None where they are in memory.
+      best: the step of the weights in `best/` (see `Best.finish`).
     """
 
     state: TrainState
@@ -97,6 +101,7 @@ class Trained(NamedTuple):
     seconds: float
     images_per_second: float
     waited: float | None = None
+    best: Any = None
 
 
 def train(
@@ -108,8 +113,12 @@ def train(
     evaluate: Callable[[TrainState], dict[str, float]],
     interrupts: Interrupts,
     watch: Watch | None = None,
+    best: Best | Bests | None = None,
 ) -> Trained:
     """Runs the phases' steps from the newest checkpoint (or from the initial state) to the end of the plan.
+
+    With `plan.patience` it ends sooner, at the evaluation that exhausts it: the same in every process and after every
+    restart, because it is a function of the evaluations so far.
 
     Between host and devices only explicit transfers are allowed, in `evaluate` and `ready.refresh` too: any other is
     an error of JAX (`jax.transfer_guard`; of those from the device it sees none on a CPU).
@@ -118,6 +127,7 @@ def train(
       name: the stage, for messages.
       evaluate: device state -> numbers for the metrics file, every `plan.eval_every` steps and at the end.
       watch: what else is said of the steps; nothing, unless given.
+      best: keeps the weights of the evaluation that was best on validation; nobody does, unless given.
 
     Raises:
       UserError: a loss or gradient that is not finite, with the range of steps; a checkpoint of a step that the plan
@@ -128,18 +138,21 @@ def train(
     empty = parallel.zeros(ready.phases[0].step, ready.state, ready.data, ready.batches(0))
     host, step, seconds = _restore(name, {"state": ready.state, "totals": empty}, plan, checkpoints)
     writer.begin(step)
+    best = best or Bests(())
+    best.begin(step)
 
     data, state, totals = (devices.replicate(tree) for tree in (ready.data, host["state"], host["totals"]))
-    stopwatch = Stopwatch(name, seconds)
+    stopwatch, bar = Stopwatch(name, seconds), Bar(name, plan.total, step)
     log = Log(name, plan.total, devices, writer, stopwatch)
     watch = watch or Watch(name, HostLog())
     watch.begin(step, plan.total, plan.steps_per_call, stopwatch)
     call = _compile(ready.phases, plan.steps_per_call, devices, stopwatch)
     first = step - step % plan.log_every + 1  # of the steps that `totals` adds up
     stopping = finished = False
+    early = best.exhausted(plan.patience)  # killed between the last save and the summary
     try:
         with interrupts.deferred(), jax.transfer_guard("disallow"):
-            while step < plan.total and not stopping:
+            while step < plan.total and not stopping and not early:
                 if ready.refresh is not None:
                     log.flush()  # nothing is made of a state before it is known to be finite
                     state = ready.refresh(step, state)
@@ -151,44 +164,52 @@ def train(
                 log.flush()  # of steps before this call, while it runs
                 stopwatch.called(state.step, plan.steps_per_call, _examples(batch))
                 watch.called(state.step)
+                bar.at(step)
 
                 processes.poll()
                 # Read once: a signal that comes later in this round stops the next one, after its save.
                 stopping = interrupts.pending is not None
                 last = step == plan.total
-                logging = step % plan.log_every == 0 or last
                 evaluating = step % plan.eval_every == 0 or last
-                saving = step % plan.save_every == 0 or last or stopping
-
                 evaluated = {}
                 if evaluating:
                     with stopwatch.paused(state.step):
                         log.finite(first, step, totals)  # no evaluation of a broken state
                         evaluated = evaluate(state)
-                if logging:
+                        best.see(step, state, evaluated, devices)
+                early = best.exhausted(plan.patience)
+                if step % plan.log_every == 0 or last or early:
                     log.add(first, step, totals, evaluated)
                     first, totals = step + 1, devices.replicate(empty)
                     watch.line(step, state.step)
                 elif evaluating:
                     log.add_evaluation(step, evaluated)
+                saving = step % plan.save_every == 0 or last or early or stopping
                 if evaluating or saving:
                     log.flush()
                 if saving:
                     with stopwatch.paused(state.step):
                         tree = {"state": devices.fetch(state), "totals": log.finite(first, step, totals)}
                         writer.sync()
+                        best.save(stopwatch.seconds())
                         checkpoints.save(step, tree, stopwatch.seconds())
                     watch.event("saving", step)
             checkpoints.wait()
             watch.event("stopped" if stopping else "finished", step)
-            if stopping and step < plan.total:
-                say(f"{name}: saved at step {step} of {plan.total}; the same command goes on from there")
+            if early and step < plan.total:
+                say(
+                    f"{name}: stopped early, at step {step} of {plan.total}: no better on validation in the last "
+                    f"{plan.patience} evaluations"
+                )
+            elif stopping and step < plan.total:
+                say(f"{name}: saved at step {step} of {plan.total}; the same command goes on from there", always=True)
         finished = True
     finally:
+        bar.close()
         watch.close()
         writer.close(finished)
         checkpoints.close()
-    return Trained(devices.fetch(state), state, stopwatch.seconds(), stopwatch.rate())
+    return Trained(devices.fetch(state), state, stopwatch.seconds(), stopwatch.rate(), best=best.finish())
 
 
 def _compile(

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+from lt_noisy.training.best import BEST
 from lt_noisy.training.checkpoint import CHECKPOINTS, WEIGHTS, Checkpoints, committed, final, lasting, remove, sweep
 
 KEEPS = ("last", "weights", "all")
@@ -22,9 +23,13 @@ def _networks(stage_directory: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def discard_weights(stage_directory: pathlib.Path) -> None:
-    """Removes the weights of a stage that was killed before its summary: it goes on from its checkpoints."""
+    """Removes the weights of a stage that was killed before its summary: it goes on from its checkpoints.
+
+    Not those of `best/`, which the loop keeps in step with them.
+    """
     for path in (*stage_directory.glob(WEIGHTS), *stage_directory.glob(f"*/{WEIGHTS}")):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.parent != stage_directory / BEST:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_weights(stage_directory: pathlib.Path) -> None:

@@ -10,6 +10,8 @@ from lt_noisy.errors import UserError
 
 PyTree = Any
 
+AVERAGE = "average"  # in a target: of all weights, see `averaging`
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -21,7 +23,8 @@ class TrainState:
       params: parameters by part (`encoder`, and `head`, `projector` or `predictor`).
       batch_stats: BatchNorm statistics by part.
       opt_state: the optimiser's state.
-      target: an exponential moving average of the network, {} where the objective has none.
+      target: an exponential moving average of parts of the network, which teaches it, where the objective has one; or
+        under `AVERAGE` that of all its weights, which is what is evaluated (see `averaging`).
       method: what the loss or objective keeps (priors, running means, queues).
     """
 
@@ -37,6 +40,11 @@ class TrainState:
     def variables(self) -> PyTree:
         """What a network's `apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def evaluated(self) -> PyTree:
+        """The same of what is evaluated and handed on: the average of the weights where there is one."""
+        return self.target.get(AVERAGE, self.variables)
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:

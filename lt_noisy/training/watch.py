@@ -71,7 +71,7 @@ class Watch:
         found = self._comparing.hear(gathered[:, :-1], float(gathered[:, -1].max()))
         if found is not None:
             name = processes.name(found.process)
-            say(found.line(name))
+            say(found.line(name), always=True)
             self.event("slow", step, of=name, measure=slow.MEASURES[found.measure], seconds=found.seconds)
 
     def close(self) -> None:

@@ -20,14 +20,34 @@ def means(totals: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
     return {name: float(np.asarray(s) / np.maximum(np.asarray(n), 1e-12)) for name, (s, n) in totals.items()}
 
 
-def refuse_nonfinite(totals: Mapping[str, tuple[Any, Any]], first: int, last: int, stage: str) -> None:
-    """Raises `UserError` if any step of `first..last` had a loss or gradient that is not finite."""
-    bad, _ = totals["nonfinite"]
-    if not float(np.asarray(bad)) == 0.0:
-        raise UserError(
+class NonFinite(UserError):
+    """Of the steps `first..last` so many, `number`, had a loss or gradient that is not finite.
+
+    Attributes:
+      step: the first of them, if they are the last steps of the range.
+      means: of the range's figures.
+      position: of the seed among several that are trained together.
+    """
+
+    def __init__(self, stage: str, totals: Mapping[str, tuple[Any, Any]], first: int, last: int, position: int = 0):
+        self.first, self.last, self.position = first, last, position
+        bad = float(np.asarray(totals["nonfinite"][0]))
+        self.number = int(bad) if 0 < bad <= last - first + 1 else last - first + 1
+        self.step = last - self.number + 1
+        self.means = means({name: pair for name, pair in totals.items() if name != "nonfinite"})
+        super().__init__(
             f"{stage}: the loss or its gradient is not finite in steps {first}..{last}; the last checkpoint before "
             "them is kept. A lower learning rate or a longer warm-up is the usual cure"
         )
+
+
+def refuse_nonfinite(
+    totals: Mapping[str, tuple[Any, Any]], first: int, last: int, stage: str, position: int = 0
+) -> None:
+    """Raises `NonFinite` if any step of `first..last` had a loss or gradient that is not finite."""
+    bad, _ = totals["nonfinite"]
+    if not float(np.asarray(bad)) == 0.0:
+        raise NonFinite(stage, totals, first, last, position)
 
 
 class Writer:

@@ -39,8 +39,9 @@ def _on_call(module, name, number, before=True):
         nonlocal calls
         calls += 1
         if calls == number and before:
-            if _checkpoints:
-                _checkpoints[-1].wait()  # the save under way commits
+            saving = [checkpoints for checkpoints in _checkpoints if checkpoints.directory.name == "checkpoints"]
+            if saving:
+                saving[-1].wait()  # the save under way commits
             _die()
         result = original(*args, **kwargs)
         if calls == number:

@@ -1,4 +1,4 @@
-"""Every kind of stage on vectors and the smallest networks, which compile fast; 6 steps a stage (60 of one).
+"""Every kind of stage on vectors and the smallest networks, which compile fast; 6 steps a stage, of two up to 60.
 
 Whose vectors is an override.
 """
@@ -42,7 +42,9 @@ def get_config():
     c.folds = section("cross_fit", folds=2, **TRAIN)
     c.matrix = section("transition", init="folds")
     c.labels = section("pseudo_label", times=0.0)
-    c.joint = section("supervised", loss="logit_adjusted()", pseudo="labels", mix="mixup()", **TRAIN)
+    # Stops early, by what all processes know; its weights are averaged.
+    stops = {"early_stopping": "patience(evaluations=1)", "length": "steps(30)", "eval_every": "steps(2)", "ema": 0.5}
+    c.joint = section("supervised", loss="logit_adjusted()", pseudo="labels", mix="mixup()", **{**TRAIN, **stops})
     c.mixnn = section(
         "mixnn",
         warmup=1,

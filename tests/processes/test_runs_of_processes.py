@@ -54,6 +54,7 @@ def test_every_kind_runs_in_two_processes(env, arguments, finished, tmp_path):
     workdir, out = finished
     assert "2 x cpu" in out and "in 2 processes on 1 host(s)" in out
     assert out.count("pretrain 1/6") == 1  # one of them prints
+    assert out.count("joint: stopped early, at step ") == 1 and summary_of(workdir, "joint")["steps"] < 30
     some = "--config.stages=('pretrain', 'density', 'cluster', 'folds', 'matrix', 'mixnn', 'balanced')"
     alone = [sys.executable, "main.py", *arguments[1:], some, f"--workdir={tmp_path}"]
     status, _, err = run(env, *alone, XLA_FLAGS=xla_flags(2))

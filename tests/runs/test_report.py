@@ -9,6 +9,7 @@ from helpers.tables import shown
 from lt_noisy.config.resolve import default, resolve, section
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.runs import report
+from lt_noisy.stages import rows
 
 COLLAPSE = {"channel_std": 0.001, "channel_std_ideal": 0.125, "effective_rank": 1.2, "collapsed": True}
 TRAINED = {"parameters": 1234, "steps": 10, "train_seconds": 1.0, "images_per_second": 50.0}
@@ -82,3 +83,35 @@ def test_a_head_class_that_is_small_is_noted():
 )
 def test_a_long_tail_is_no_cause_for_a_note(longtail, sizes):
     assert "note" not in _header(longtail, sizes)
+
+
+def _tested(recalls, counts, names):
+    groups = {"many": {"accuracy": 0.5, "num_classes": 0}}
+    whole = {"accuracy": 0.5, "balanced_accuracy": 0.5, "nll": 1.0, "ece": 0.1, "groups": groups}
+    return {**whole, "per_class_accuracy": recalls, "train_counts": counts, "class_names": names}
+
+
+def test_the_rarest_classes_and_the_worst_of_the_others_are_named():
+    """Rarest first, equal ones by label; one that is not tested is none of them; a long name keeps its column."""
+    recalls = [0.9, 0.1, 0.8, None, 0.0, 0.25, 0.7, 0.05]
+    counts = [500, 300, 4, 1, 4, 9, 60, 300]
+    names = ["cat", "dog", "lynx", "yeti", "a wildcat with a very long name", "ocelot", "lion", "fox"]
+    found = [row for row in rows.test_rows(_tested(recalls, counts, names)) if "(" in row[0]]
+    assert [(title.strip(), value.strip()) for title, value in found] == [
+        ("rarest: lynx (4)", "80.00 %"),
+        ("rarest: a wildcat with ... (4)", "0.00 %"),
+        ("rarest: ocelot (9)", "25.00 %"),
+        ("worst of the others: fox (300)", "5.00 %"),
+        ("worst of the others: dog (300)", "10.00 %"),
+        ("worst of the others: lion (60)", "70.00 %"),
+    ]
+    assert all(len(title) < 40 for title, _ in found)
+    few = rows.test_rows(_tested(recalls[:6], counts[:6], names[:6]))  # the groups say as much
+    old = rows.test_rows({k: v for k, v in _tested(recalls, counts, names).items() if k != "train_counts"})
+    assert not [title for title, _ in (*few, *old) if "rarest" in title]
+
+
+def test_a_stage_that_stopped_early_says_so():
+    early = {"planned_steps": 40, "evaluations_without_a_better_one": 3}
+    text = shown("self_supervised", **TRAINED, stopped_early=early)
+    assert "10 steps, 1 s, 50 images/s; stopped early, 40 were planned: no better on validation in 3" in text

@@ -1,55 +1,24 @@
 """The last, short batch of an epoch: steps, resume, devices, and what is refused."""
 
 import json
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from helpers.step_cases import Dense, distance, in_precision
+from helpers.small_job import IMAGES, job
+from helpers.step_cases import distance, in_precision
 
 from lt_noisy import rng
 from lt_noisy.config.fields import bind_section, new_section
-from lt_noisy.data.dataset import Dataset
-from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.stages import STAGES, supervised, training
-from lt_noisy.training import loop, parallel
-from lt_noisy.training.host_log import HostLog
+from lt_noisy.training import loop
 from lt_noisy.training.interrupt import Interrupts
 from lt_noisy.training.progress import Stopwatch
-from lt_noisy.training.trackers import none
 
-IMAGES, BATCH, LAST = 22, 8, 6
+BATCH, LAST = 8, 6
 TRAIN = {"length": "epochs(3)", "batch_size": BATCH, "keep_last": True, "augment": "none()", "log_every": "steps(1)"}
 PRETRAIN = {"objective": "simclr(hidden=8, size=4)"}
-
-
-def job(directory, mode="jit", devices=2, images=IMAGES, steps_per_call=1):
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (images, 4, 4, 1), dtype=np.uint8)
-    labels = generator.integers(0, 3, images).astype(np.int32)
-    split = Split(np.arange(images), labels, lambda rows: pixels[rows])
-    dataset = Dataset(pixels, labels, labels, np.arange(images), pixels, labels, tuple("abc"), Source(split, split, ()))
-    return SimpleNamespace(
-        name="train",
-        directory=directory,
-        seed=0,
-        inputs={},
-        dataset=dataset,
-        training_set=dataset,
-        devices=parallel.make(mode, devices),
-        encoder=lambda dtype, axis: Dense(),
-        dtype=np.float32,
-        norm_axis="data",
-        steps_per_call=steps_per_call,
-        workers=0,
-        card={},
-        interrupts=Interrupts(),
-        trackers=none(),
-        host_log=HostLog(),
-        trace=None,
-    )
 
 
 def section(kind="supervised", **changed):

@@ -14,7 +14,7 @@ from lt_noisy.data.sources.findings import Finding, settle
 from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, readable, reading, shown, split_of, unreadable
 from lt_noisy.data.sources.one_label import refuse_folders
 from lt_noisy.data.sources.pictures import Pictures, look
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.files import user_path
 
 _SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -162,7 +162,9 @@ def _list_unlabelled(root: Path) -> Listed:
 
 def _existing(root: Path) -> Path:
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder")
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        beside = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
+        raise UserError(f"{root} is not a folder{where}{did_you_mean(root.name, beside)}")
     return root
 
 
