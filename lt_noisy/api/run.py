@@ -1,7 +1,5 @@
 """Runs as Python calls: `fit` trains one, `load` opens one, and a `Run` is used."""
 
-import contextlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from lt_noisy.config import recipes
 from lt_noisy.config.command_line import read_config, set_fields
 from lt_noisy.data.images import Images
 from lt_noisy.data.manifest import Manifest
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, quieted
 from lt_noisy.finished.apply import apply_decisions
 from lt_noisy.finished.network import Network, load_network, resolved_again
 from lt_noisy.finished.pictures import Read, named_files
@@ -51,7 +49,7 @@ def fit(
       weights: a file of EfficientNet-Lite0's (docs/pretrained.md), on whose features the classifier then stands.
       size: of the images of a folder, in pixels; 0: 128 with `weights`, 32 on a CPU, else 64.
       overrides: {field: value} of the config, such as {"seed": 1, "finetune.loss": "gce(q=0.7)"}.
-      quiet: whether it says nothing of its progress.
+      quiet: as `--quiet`: warnings and the table at the end, nothing of its progress.
 
     Raises:
       UserError: what the program refuses in one line.
@@ -74,7 +72,7 @@ def fit(
         if data:
             chosen.dataset = _dataset(data, size)
     set_fields(chosen, overrides)
-    with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
+    with quieted(quiet):
         summary = run_stages(chosen, str(workdir), name)
     return load(summary.parent if chosen.seeds else summary.parent.parent)
 
