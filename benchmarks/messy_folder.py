@@ -39,7 +39,7 @@ from lt_noisy.finished.network import default_stage, resolved_again
 from lt_noisy.finished.run import read_run
 from lt_noisy.finished.suspects import judge, read_suspects
 from lt_noisy.revision import distinct
-from lt_noisy.runs.markdown import markdown
+from lt_noisy.runs.markdown import markdown, percent
 
 LENGTHS = (25, 50, 100, 200, 400, 800, 1600, 3200)
 
@@ -201,6 +201,16 @@ def show(figures: dict[str, Any]) -> str:
     """A Markdown table of `score`."""
     lines = [[str(row[key]) for key in ("files", "wrong", "suggested_is_true")] for row in figures["head"]]
     return markdown([["first files of the list", "in a wrong folder", "the suggested class is the true one"], *lines])
+
+
+def show_compared(rows: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of `compare`, whose runs are before and after a review in turn: mean and deviation over pairs."""
+    lines = [["", "wrong labels", "test accuracy, percent"]]
+    for name, own in (("before", rows[::2]), ("after", rows[1::2])):
+        wrong = sorted({row["wrong_labels"] for row in own})
+        span = f"{wrong[0]}" if len(wrong) == 1 else f"{wrong[0]} to {wrong[-1]}"
+        lines.append([name, f"{span} of {own[0]['images']:,}", percent([row["accuracy"] for row in own])])
+    return markdown(lines)
 
 
 def main(argv: list[str]) -> None:

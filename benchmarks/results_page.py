@@ -205,6 +205,7 @@ def page(name: str) -> str:
         "readers": lambda name: decode.show(record(name)["rows"]),
         "forms": lambda name: convolutions.show(record(name)["rows"]),
         "ceiling": lambda name: statistics.median(row["gflop_per_second"]["ceiling"] for row in record(name)["rows"]),
+        "reviewed": lambda name: messy_folder.show_compared(record(name)["runs"]),
         "suspects": lambda name: messy_folder.show(record(name)),
         "features": lambda name: features_peer.show(record(name)["rows"]),
         "gaps": lambda name: relative_gap.show(record(name)["rows"]),

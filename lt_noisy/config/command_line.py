@@ -19,6 +19,9 @@ python main.py --config=... --plan --devices=N --accelerator=NAME [--examples=N 
 python main.py --list [NAME]
 python main.py check SPEC [--json=FILE] [--png=FILE]
 python main.py export RUN/STAGE FILE.safetensors [--naming=NAME]
+python main.py predict RUN[/STAGE] IMAGES... [--out=FILE.csv] [--top=5]
+python main.py review RUN[/STAGE] [--out=DIR] [--limit=N] [--neighbours=3] [--size=160]
+python main.py apply RUN DECISIONS.csv [--out=DIR]
 python main.py report RUN... [--out=DIR] [--embedding=pca|umap|none]
 
   --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
@@ -40,6 +43,13 @@ python main.py report RUN... [--out=DIR] [--embedding=pca|umap|none]
 
   export      writes a finished stage's encoder, and a linear classifier on it, under names of PyTorch's programs
               (docs/pretrained.md).
+
+  predict     classes of pictures, folders and lists by a finished run's network, as a CSV, with a flag for what is unlike
+              the training images. Exit status 1 where a file cannot be read (docs/own_data.md, as the next two).
+
+  review      writes a page on which to look at the labels that are probably wrong, and to decide.
+
+  apply       makes a corrected training set of these decisions, from which the same config trains.
 
   report      writes one page of a finished run, or of several side by side: figures, and tables for papers
               (docs/report.md).
