@@ -204,7 +204,7 @@ def show(figures: dict[str, Any]) -> str:
 
 
 def show_compared(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table of `compare`, whose runs are before and after a review in turn: mean and deviation over pairs."""
+    """A Markdown table of `compare`, whose runs are before and after a review in turn: mean and deviation."""
     lines = [["", "wrong labels", "test accuracy, percent"]]
     for name, own in (("before", rows[::2]), ("after", rows[1::2])):
         wrong = sorted({row["wrong_labels"] for row in own})

@@ -44,8 +44,8 @@ python main.py report RUN... [--out=DIR] [--embedding=pca|umap|none]
   export      writes a finished stage's encoder, and a linear classifier on it, under names of PyTorch's programs
               (docs/pretrained.md).
 
-  predict     classes of pictures, folders and lists by a finished run's network, as a CSV, with a flag for what is unlike
-              the training images. Exit status 1 where a file cannot be read (docs/own_data.md, as the next two).
+  predict     classes of pictures, folders and lists by a finished run's network, as a CSV, with a flag for what is
+              unlike the training images. Exit status 1 where a file cannot be read (docs/own_data.md).
 
   review      writes a page on which to look at the labels that are probably wrong, and to decide.
 
