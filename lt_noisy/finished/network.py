@@ -1,7 +1,7 @@
 """The classifier of a finished run, ready for images: what was trained, read again without its training data."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 
 from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.resolve import Resolved, Stage, default, resolve, section
-from lt_noisy.config.spec import parse
+from lt_noisy.config.spec import Call, parse
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.images import DTYPES, Images, kind_of
 from lt_noisy.data.sources.base import Source, Split
@@ -90,9 +90,15 @@ def load_network(run: FinishedRun, name: str = "", few: bool = False) -> Network
     else:
         extracted = encoder_features(_job(run, resolved, read, run.image_shape), required(job, read.section))
         forward = _after(extracted, _classifier(_on_vectors(run, resolved, stage), stage, few))
-    resize = parse(run.config["dataset"]).kwargs.get("resize", 0)
     reference = read_reference(run.directory / name)
-    return Network(name, run.class_names, run.image_shape, cast(int, resize), reference, forward)
+    return Network(name, run.class_names, run.image_shape, _resize(parse(run.config["dataset"])), reference, forward)
+
+
+def _resize(dataset: Call) -> int:
+    """To how many pixels the data set's pictures were resized before their centre was cut out; 0: to their size."""
+    own = dataset.kwargs.get("resize")
+    nested = [value for value in (*dataset.args, *dataset.kwargs.values()) if isinstance(value, Call)]
+    return own if isinstance(own, int) else max(map(_resize, nested), default=0)
 
 
 def resolved_again(run: FinishedRun) -> Resolved:

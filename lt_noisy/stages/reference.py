@@ -25,10 +25,10 @@ _FILE = "reference.npz"
 
 
 class Reference(NamedTuple):
-    """Features of some training images, as equal per class as they are there.
+    """Features of some training images, of as equally many of each class as there are.
 
     Attributes:
-      features: float16 [n, D].
+      features: float16 [n, D], of length 1: only their directions count.
       ids: int64 [n].
       observed: int32 [n].
       threshold: the distance beyond which an image is unlike them.
@@ -50,10 +50,15 @@ class Reference(NamedTuple):
 
 
 def _distances(bank: np.ndarray, features: np.ndarray) -> np.ndarray:
-    units, queries = (normalize(np.asarray(rows, np.float64)) for rows in (bank, features))
+    units, queries = _units(bank), _units(features)
     # Of unit vectors: |a - b|^2 = 2 - 2 cos.
     nearest, _ = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(units).kneighbors(queries)
     return nearest[:, 0] ** 2 / 2
+
+
+def _units(features: np.ndarray) -> np.ndarray:
+    """float64 [N, D], the features scaled to length 1."""
+    return np.asarray(normalize(np.asarray(features, np.float64)))
 
 
 def compile_features(job: Job, net: nn.Module, augment: Augment) -> Any:
@@ -80,7 +85,7 @@ def write_reference(job: Job, net: nn.Module, augment: Augment, variables: PyTre
     rows = balanced_bank(dataset.observed, dataset.num_classes, min(len(dataset.ids), _MOST), job.seed)
     tests = np.linspace(0, len(dataset.test_labels) - 1, min(len(dataset.test_labels), _MOST)).astype(np.int64)
     features = compile_features(job, net, augment)
-    bank = features(variables, subset(dataset.train_images, rows)).astype(np.float16)
+    bank = _units(features(variables, subset(dataset.train_images, rows))).astype(np.float16)
     seen = features(variables, subset(dataset.test_images, tests))
 
     def write() -> None:

@@ -10,9 +10,10 @@ from helpers import layouts, photos
 from PIL import Image
 from scipy.special import softmax
 
+from lt_noisy.config.spec import parse
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.finished import predict
-from lt_noisy.finished.network import load_network
+from lt_noisy.finished.network import _resize, load_network
 from lt_noisy.finished.run import named, read_run
 from lt_noisy.runs import cli
 
@@ -96,6 +97,19 @@ def test_grey_and_transparent_pictures_are_taken(messy, tmp_path, capsys):
     Image.fromarray(np.stack([pixels] * 4, -1)).save(tmp_path / "clear.png")
     assert predict.predict([str(workdir / "finetune"), str(tmp_path)]) == 0
     assert len(table(capsys.readouterr().out)) == 2
+
+
+@pytest.mark.parametrize(
+    ("dataset", "resize"),
+    [
+        ("folder(path='x', size=224, resize=256)", 256),
+        ("folder(path='x', size=224)", 0),
+        ("halves(of=folder(path='x', size=8, resize=9))", 9),
+        ("digits()", 0),
+    ],
+)
+def test_pictures_are_cut_as_those_of_the_data_set(dataset, resize):
+    assert _resize(parse(dataset)) == resize
 
 
 def test_a_stage_can_be_named(messy):

@@ -12,11 +12,14 @@ import pytest
 from helpers.commands import ROOT, run, summary_of
 from helpers.weights import by_rule
 from safetensors.numpy import save_file
+from scipy.special import softmax
 
 import main
 from lt_noisy.data.row_cache import RowCache
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.files import write_json
+from lt_noisy.finished.network import load_network
+from lt_noisy.finished.run import read_run
 from lt_noisy.models.resnet import resnet8
 from lt_noisy.runs.export import export
 from lt_noisy.stages import features
@@ -68,6 +71,18 @@ def features_by_hand(weights, images):
     variables = pretrained(str(weights)).fill(NET, template)
     enlarged = jax.image.resize(jnp.asarray(images, jnp.float32) / 255, (len(images), 12, 12, 1), "bilinear")
     return np.asarray(NET.apply(variables, (enlarged - 0.25) / 0.5, train=False), np.float16)
+
+
+def test_a_classifier_on_features_takes_pictures(finished):
+    """Encoder and classifier read again, one after the other, give what the stage wrote of its training images."""
+    workdir, _ = finished
+    network = load_network(read_run(workdir), "finetune")
+    train = SOURCES["digits"](test_per_class=5)().train
+    row = {key: row for row, key in enumerate(train.ids.tolist())}
+    with np.load(workdir / "finetune" / "label_quality.npz") as arrays:
+        logits, features = network(train.images(np.array([row[key] for key in arrays["ids"].tolist()])))
+        np.testing.assert_allclose(softmax(logits, -1), arrays["probabilities"], atol=1e-4)
+    assert network.image_shape == (8, 8, 1) and network.reference.distances(features).max() < 1e-3
 
 
 def test_stages_on_features_are_those_on_a_data_set_of_them(own, weights, finished, tmp_path):
