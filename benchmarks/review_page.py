@@ -44,7 +44,7 @@ def make(directory: pathlib.Path, count: int) -> None:
         for row in range(count)
     ]
     names = [f"class {label}" for label in range(CLASSES)]
-    document = {"run": "runs/large", "stage": "folds", "key": "large", "judged": count, "classes": names}
+    document = {"run": "runs/large", "command": "", "stage": "folds", "key": "large", "judged": count, "classes": names}
     (directory / "index.html").write_text(page({**document, "suspects": suspects, "images": [], "folder": 1000}))
 
 

@@ -53,6 +53,9 @@ def exit_status(command: Callable[[], int]) -> int:
     """The exit status of a command: what it returns, or 2 after one line that says what its user or the system did."""
     try:
         return command()
+    except BrokenPipeError:  # a reader such as `head` has read enough
+        _stop_printing()
+        return 0
     except UserError as error:
         say(f"error: {error}", stream=sys.stderr)
     except OSError as error:
@@ -131,6 +134,11 @@ def safe_cell(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell
 
 
+def cell_text(cell: str) -> str:
+    """What was written as a `safe_cell`."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA else cell
+
+
 def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Writes an `.npz`, see `replacing`."""
     with replacing(path) as file:
@@ -178,4 +186,8 @@ def show(text: str) -> None:
     try:
         say(*text.splitlines(), always=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        _stop_printing()
+
+
+def _stop_printing() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit

@@ -86,6 +86,8 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(str(error)) from None
         if loss.transition:
             raise ValueError(f"loss={self.loss!r} reads the estimate of a stage, which is not here")
+        if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise ValueError("epochs and batch_size are at least 1, and learning_rate is above 0")
         labels = np.asarray(encoder.transform(y), np.int32)
         mean, std = X.mean(0), X.std(0)
         std = np.where(std > 1e-12 * np.maximum(np.abs(mean), 1), std, 1)
@@ -99,6 +101,8 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
         train = _program(self.loss, len(order), self.learning_rate, self.weight_decay)
         units = ((X - mean) / std).astype(np.float32)
         weights = jax.device_get(train(units, labels, order, start, jax.tree.map(np.asarray, state)))
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise ValueError(f"the weights are not finite; learning_rate={self.learning_rate} may be too high")
         self.coef_ = (weights["kernel"].astype(np.float64) / std[:, None]).T
         self.intercept_ = weights["bias"].astype(np.float64) - self.coef_ @ mean
         return self

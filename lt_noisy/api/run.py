@@ -72,9 +72,11 @@ def fit(
         if data:
             chosen.dataset = _dataset(data, size)
     set_fields(chosen, overrides)
+    if chosen.seeds:
+        raise UserError("fit trains one run: set seed, or train config.seeds by the command line and load each of them")
     with quieted(quiet):
         summary = run_stages(chosen, str(workdir), name)
-    return load(summary.parent if chosen.seeds else summary.parent.parent)
+    return load(summary.parent.parent)
 
 
 def _dataset(data: str | os.PathLike[str], size: int) -> str:
@@ -132,7 +134,8 @@ class Run:
     def predict(self, files: Paths, top: int = 5, stage: str = "") -> list[Prediction]:
         """What the classifier says of pictures, folders of pictures, or tables that list some (`lt-noisy predict`)."""
         network = self.network(stage)
-        return list(predictions(network, named_files(_texts(files)), min(top, len(self.class_names))))
+        with quieted(True):
+            return list(predictions(network, named_files(_texts(files)), min(top, len(self.class_names))))
 
     def probabilities(self, images: Paths | np.ndarray, stage: str = "") -> np.ndarray:
         """float64 [N, C], of files (as `predict`) or of images uint8 [N, H, W, C] as the network takes them.
@@ -140,13 +143,17 @@ class Run:
         Raises:
           UserError: a file that cannot be read.
         """
-        network = self.network(stage)
-        return softmax(network(_images(images, network))[0].astype(np.float64), axis=-1)
+        return softmax(self._outputs(images, stage)[0].astype(np.float64), axis=-1)
 
     def features(self, images: Paths | np.ndarray, stage: str = "") -> np.ndarray:
         """float32 [N, D], the encoder's features of the same."""
+        return self._outputs(images, stage)[1]
+
+    def _outputs(self, images: Paths | np.ndarray, stage: str) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [N, C] and features [N, D]."""
         network = self.network(stage)
-        return network(_images(images, network))[1]
+        with quieted(True):
+            return network(_images(images, network))
 
     def suspects(self, stage: str = "", frame: bool = False) -> Any:
         """The labels that are probably wrong, most suspicious first.

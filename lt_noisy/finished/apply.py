@@ -7,7 +7,8 @@ on: `--config.manifest="file(path='DIR')"`. No file of the user's is touched.
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,10 @@ from lt_noisy.data import manifest as manifests
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError, did_you_mean, say
-from lt_noisy.files import exit_status, user_path, write_table
+from lt_noisy.files import cell_text, exit_status, user_path, write_table
 from lt_noisy.finished.arguments import Parser
 from lt_noisy.finished.network import resolved_again
 from lt_noisy.finished.run import FinishedRun, named
-from lt_noisy.finished.suspects import unescaped
 
 _DECISIONS = ("keep", "relabel", "drop")
 
@@ -34,8 +34,15 @@ class Decisions(NamedTuple):
     dropped: frozenset[int]
 
 
-def read_decisions(path: Path, class_names: Sequence[str]) -> Decisions:
+def read_decisions(
+    path: Path, class_names: Sequence[str], ids: Collection[int] = (), files: Mapping[str, int] = {}
+) -> Decisions:
     """The decisions in a CSV.
+
+    Args:
+      ids: of the training set. One that is not among them, as a spreadsheet leaves it that rounds long numbers, is
+        looked for by the column `file`.
+      files: the id of each file.
 
     Raises:
       UserError: no such file or column, an id twice, an unknown decision or class; the line is named.
@@ -50,11 +57,12 @@ def read_decisions(path: Path, class_names: Sequence[str]) -> Decisions:
     number = {name: label for label, name in enumerate(class_names)}
     found: dict[int, tuple[str, int]] = {}
     for row in reader:
-        where, decision, name = f"{path}, line {reader.line_num}", row["decision"], unescaped(row["new_label"] or "")
-        try:
-            key = int(row["id"])
-        except (TypeError, ValueError):
-            raise UserError(f"{where}: {row['id']!r} is no id") from None
+        where, decision, name = f"{path}, line {reader.line_num}", row["decision"], cell_text(row["new_label"] or "")
+        key = _id(row["id"] or "")
+        if key is None or (ids and key not in ids):
+            key = files.get(cell_text(row.get("file") or ""), key)
+        if key is None:
+            raise UserError(f"{where}: {row['id']!r} is no id (a spreadsheet keeps ids in a column of the kind text)")
         if key in found:
             raise UserError(f"{where}: id {key} has a decision already")
         if decision not in _DECISIONS:
@@ -67,6 +75,13 @@ def read_decisions(path: Path, class_names: Sequence[str]) -> Decisions:
         {key: label for key, (decision, label) in found.items() if decision == "relabel"},
         frozenset(key for key, (decision, _) in found.items() if decision == "drop"),
     )
+
+
+def _id(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
 
 
 def corrected(manifest: Manifest, decisions: Decisions, truth_known: bool) -> Manifest:
@@ -89,7 +104,9 @@ def corrected(manifest: Manifest, decisions: Decisions, truth_known: bool) -> Ma
     for row, key in enumerate(ids.tolist()):
         observed[row] = decisions.relabelled.get(key, observed[row])
     recipe = dict(manifest.recipe)
-    if not truth_known:
+    if truth_known:
+        recipe["truth_known"] = True  # even once every label is right
+    else:
         changed = ids[observed != clean].tolist()
         clean = observed.copy()
         recipe["corrected"] = sorted({*recipe.get("corrected", ()), *changed} & set(ids.tolist()))
@@ -106,18 +123,34 @@ def apply_decisions(run: FinishedRun, decisions: Path, out: Path) -> Manifest:
     """Writes the corrected manifest of a run into `out`, and `corrected.csv` where images are files.
 
     That lists all images with their labels now, and their split: a data set for `table(...)`.
+
+    Raises:
+      UserError: `out` holds a manifest, and what `read_decisions` and `corrected` refuse.
     """
-    found = read_decisions(decisions, run.class_names)
+    if (out / "manifest.json").exists():
+        raise UserError(f"{out} holds a manifest already; name another directory, or remove it")
     manifest = manifests.load(run.directory)
     source = resolved_again(run).fields.dataset()
-    known = run.config["noise"] != "none()" or source.train.clean is not None
-    new = corrected(manifest, found, known)
+    train = source.train
+    files = dict(zip(train.files, train.ids.tolist(), strict=True)) if train.files else {}
+    found = read_decisions(decisions, run.class_names, set(manifest.ids.tolist()), files)
+    new = corrected(manifest, found, truth_known(run, manifest, source))
     manifests.verify(new, source.train.best_labels, source.train.ids)
     out.mkdir(parents=True, exist_ok=True)
     manifests.save(new, out)
     if source.train.files:
         _write_listing(out / "corrected.csv", new, source)
     return new
+
+
+def truth_known(run: FinishedRun, manifest: Manifest, source: Source) -> bool:
+    """Whether clean labels are those of another authority: of the source, or those that noise was put on."""
+    return (
+        source.train.clean is not None
+        or run.config["noise"] != "none()"
+        or bool(manifest.recipe.get("truth_known", False))
+        or bool((manifest.clean_labels != manifest.observed_labels).any())
+    )
 
 
 def _write_listing(path: Path, manifest: Manifest, source: Source) -> None:
@@ -129,6 +162,11 @@ def _write_listing(path: Path, manifest: Manifest, source: Source) -> None:
     ]
     rows += [(name, names[label], "test") for name, label in zip(test.files, test.labels, strict=True)]
     write_table(path, ("image", "label", "split"), rows)
+
+
+def _quoted(text: str) -> str:
+    """For a shell, in double quotes: specs have single ones."""
+    return '"' + re.sub(r'(["$`\\])', r"\\\1", text) + '"'
 
 
 def apply(argv: Sequence[str]) -> int:
@@ -144,8 +182,6 @@ def _apply(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     run, _ = named(given.run)
     out = given.out or run.directory / "corrected"
-    if (out / "manifest.json").exists():
-        raise UserError(f"apply: {out} holds a manifest already; give another --out, or remove it")
     before = manifests.load(run.directory)
     new = apply_decisions(run, given.decisions, out)
     common = np.isin(before.ids, new.ids)
@@ -154,6 +190,6 @@ def _apply(argv: Sequence[str]) -> int:
     fixed = "".join(f" --config.{name}='none()'" for name in ("longtail", "noise") if run.config[name] != "none()")
     say(
         "train on it: the same command with another --workdir and",
-        f"""  --config.manifest="file(path='{out}')"{fixed}""",
+        f"  --config.manifest={_quoted(f'file(path={str(out)!r})')}{fixed}",
     )
     return 0

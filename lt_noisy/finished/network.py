@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy.augment.base import evaluate_batch
-from lt_noisy.config.resolve import Resolved, Stage, default, resolve, section
+from lt_noisy.config.fields import fields_of
+from lt_noisy.config.resolve import Resolved, RunFields, Stage, default, resolve, section
 from lt_noisy.config.spec import Call, parse
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.images import DTYPES, Images, kind_of
@@ -102,9 +103,14 @@ def _resize(dataset: Call) -> int:
 
 
 def resolved_again(run: FinishedRun) -> Resolved:
-    """The config of a run, bound anew; fields that are newer than the run have their defaults."""
-    config = default()
+    """The config of a run, bound anew for another machine: what decides no result has its default.
+
+    So have fields that are newer than the run.
+    """
+    config, of_run = default(), fields_of(RunFields)
     for key, value in run.config.items():
+        if key in of_run and not of_run[key].identity:
+            continue
         value = tuple(value) if isinstance(value, list) else value
         if isinstance(value, Mapping):
             fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
@@ -163,11 +169,11 @@ def _after(extract: Features, classify: Forward) -> Forward:
     return forward
 
 
-def trained_features(run: FinishedRun, stage: FinishedStage, dataset: Dataset) -> np.ndarray:
+def trained_features(run: FinishedRun, stage: FinishedStage, dataset: Dataset) -> np.ndarray | None:
     """Features float32 [N, D] of a data set's training images, by the encoder that a stage of the run starts from.
 
     That has seen no labels where the stage judges them out of sample. A stage from scratch has none: then it is that of
-    the run's classifier.
+    the run's classifier; None without one.
     """
     resolved = resolved_again(run)
     by_name = {stage.name: stage for stage in resolved.stages}
@@ -179,4 +185,6 @@ def trained_features(run: FinishedRun, stage: FinishedStage, dataset: Dataset) -
         return extractor.read("train", dataset.source_rows)
     if (start := origin(job, bound.section)) is not None:
         return encoder_features(job, start)(dataset.train_images)
+    if not any(finished.kind in WITH_HEAD for finished in run.stages):
+        return None
     return load_network(run)(dataset.train_images)[1]

@@ -11,7 +11,7 @@ from lt_noisy.data.images import Stored
 from lt_noisy.data.sources.decoding import decode, grey
 from lt_noisy.data.sources.folder import image_files
 from lt_noisy.errors import UserError, first_line
-from lt_noisy.files import user_path
+from lt_noisy.files import cell_text, user_path
 from lt_noisy.finished.network import Network
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -52,7 +52,7 @@ def _listed(table: Path) -> list[Path]:
     if column is None:
         there = ", ".join(map(str, reader.fieldnames or ())) or "none"
         raise UserError(f"{table} has no column {' or '.join(_COLUMNS)} (its columns: {there})")
-    return [table.parent / row[column] for row in reader if row[column]]
+    return [table.parent / cell_text(row[column]) for row in reader if row[column]]
 
 
 class Read:

@@ -5,7 +5,7 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -83,7 +83,9 @@ def _predict(argv: Sequence[str]) -> int:
     network = load_network(run, stage, few=True)
     top = min(given.top, len(network.class_names))
     counts = {"unlike": 0, "faulty": 0}
-    with contextlib.nullcontext(sys.stdout) if given.out is None else _table(given.out) as target:
+    # Where the table goes to standard output nothing else does.
+    said_to = contextlib.nullcontext() if given.out is not None else contextlib.redirect_stdout(sys.stderr)
+    with Printed(sys.stdout) if given.out is None else _table(given.out) as target, said_to:
         writer = csv.writer(target, lineterminator="\n")
         writer.writerow(_heading(top))
         for found in predictions(network, files, top):
@@ -94,7 +96,20 @@ def _predict(argv: Sequence[str]) -> int:
     return 1 if counts["faulty"] else 0
 
 
-def _table(path: Path):
+class Printed(contextlib.nullcontext[Any]):
+    """A stream as a target of rows: what it cannot encode, such as a file's name that is no text, is escaped."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def write(self, text: str) -> None:
+        """As of a file."""
+        stream = self.enter_result
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _table(path: Path) -> contextlib.AbstractContextManager[Any]:
     return replacing(path, "w", newline="", encoding="utf-8-sig", errors="surrogateescape")
 
 

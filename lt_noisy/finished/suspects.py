@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lt_noisy.errors import UserError
+from lt_noisy.files import cell_text
 from lt_noisy.finished.run import FinishedRun, FinishedStage
 
 _LIST = "suspects.csv"
@@ -56,17 +57,12 @@ def read_suspects(directory: Path) -> list[Suspect]:
         return [
             Suspect(
                 int(row["id"]),
-                unescaped(row["file"]),
-                unescaped(row["label"]),
-                unescaped(row["suggested"]),
+                cell_text(row["file"]),
+                cell_text(row["label"]),
+                cell_text(row["suggested"]),
                 float(row["wrong_probability"]),
             )
             for row in rows
         ]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error!r}); remove {directory} to run the stage again") from None
-
-
-def unescaped(cell: str) -> str:
-    """A cell as it was before `files.safe_cell`."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -46,7 +46,14 @@ def main(argv: list[str]) -> int:
     # At twice as many pixels it is an error, which names the file.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", Warning)
     if command:
-        return getattr(importlib.import_module(command), argv[1])(argv[2:])
+        try:
+            return getattr(importlib.import_module(command), argv[1])(argv[2:])
+        except (MemoryError, RuntimeError) as error:
+            from lt_noisy.runs.report import surroundings
+
+            if (line := surroundings(error)) is None:
+                raise
+            return processes.failed(line, 2)
     if "--plan" in argv:
         from lt_noisy.runs.planning.plan import plan
 

@@ -47,7 +47,7 @@ def dumped(jobs: Sequence[Job], readies: Sequence[Prepared]) -> Iterator[None]:
         return
     try:
         path = processes.once(lambda: _dump(job, ready, found))
-    except OSError:  # a full disk, say: what the training says is more important
+    except Exception:  # a full disk, say: what the training says is more important
         raise found from None
     raise UserError(f"{found}. The batch of step {found.step} is in {path}")
 

@@ -195,7 +195,8 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{where}.loss: {error}") from None
     read = {"loss_file": section.loss.content} if section.loss.content else {}
-    return {"steps": plan.total, **read, **weights_read(job, section)}
+    stops = {"evaluated_every": plan.eval_every} if plan.patience else {}  # in steps: it decides when the stage ends
+    return {"steps": plan.total, **stops, **read, **weights_read(job, section)}
 
 
 def prepare(job: Job, section: Learning) -> Prepared:

@@ -76,6 +76,16 @@ def test_the_order_is_that_of_the_seed():
     assert not np.array_equal(first.coef_, other.coef_)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({"epochs": 0}, "at least 1"), ({"batch_size": 0}, "at least 1"), ({"learning_rate": 1e9}, "are not finite")],
+)
+def test_settings_that_cannot_be(settings, expected):
+    X, y = blobs((9, 9))
+    with pytest.raises(ValueError, match=expected):
+        lt.FeatureClassifier("cross_entropy()", **settings).fit(1e3 * X, y)
+
+
 BAD_LOSSES = {
     "gcee(q=0.7)": "did you mean 'gce'",
     "gce(q=2)": "q",

@@ -98,6 +98,7 @@ BAD = {
     "type": (lambda f, r: lt.fit(f, overrides={"seed": "1"}), "--config.seed takes int, not '1'"),
     "section": (lambda f, r: lt.fit(f, overrides={"finetune": "x"}), "is a section: set its fields one by one"),
     "both": (lambda f, r: lt.fit(f, weights="x", config=get_config()), "weights are for the config that is taken"),
+    "seeds": (lambda f, r: lt.fit(f, overrides={"seeds": (0, 1)}), "fit trains one run: set seed"),
     "stage": (lambda f, r: lt.load(r.directory / "finetune"), "is a stage; load its run"),
     "shape": (lambda f, r: r.probabilities(np.zeros((1, 9, 9, 3), np.uint8)), "takes images [N, 8, 8, 3], not"),
     "file": (lambda f, r: r.features("setup.py"), "setup.py: "),

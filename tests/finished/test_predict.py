@@ -1,8 +1,10 @@
 """The network of a finished run, and `lt-noisy predict`."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from helpers import layouts, photos
 from PIL import Image
 from scipy.special import softmax
 
+from lt_noisy import progress
 from lt_noisy.config.spec import parse
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.finished import predict
@@ -116,6 +119,33 @@ def test_a_stage_can_be_named(messy):
     run, stage = named(str(messy[1] / "finetune"))
     assert (run.directory, stage) == (messy[1], "finetune")
     assert named(f"{messy[1]}/") == (run, "")
+
+
+def test_a_table_on_standard_output_has_nothing_between_its_rows(messy, capsys, monkeypatch):
+    """Lines of progress go to standard error."""
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    monkeypatch.setattr(predict, "_BLOCK", 4)
+    assert predict.predict([str(messy[1]), str(messy[0] / "test")]) == 0
+    out, err = capsys.readouterr()
+    assert len(table(out)) == 12 and out.count("\n") == 13 and "predicting files: 4 of 12" in err
+
+
+def test_names_that_are_no_text_are_printed(messy, tmp_path):
+    """Whatever standard output can encode."""
+    layouts.picture(tmp_path / "1.jpg", 0, 1)
+    (tmp_path / "1.jpg").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg"))
+    strict = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    with contextlib.redirect_stdout(strict):
+        assert predict.predict([str(messy[1]), str(tmp_path)]) == 0
+    strict.flush()
+    assert table(strict.buffer.getvalue().decode())[0]["file"].endswith("/\\udcff.jpg")
+
+
+def test_another_machine_needs_no_devices_or_trackers_of_the_run(own_run):
+    document = json.loads((own_run / "run.json").read_text())
+    document["config"] |= {"devices": 4096, "trackers": "wandb()", "parallel": "pmap", "seeds": [1, 2]}
+    (own_run / "run.json").write_text(json.dumps(document))
+    assert load_network(read_run(own_run)).class_names == ("class 0", "class 1", "class 2")
 
 
 BAD = {

@@ -151,6 +151,8 @@ def test_a_person_reviews_labels(made, browser_page, tmp_path):
         assert decided(view) == "0 of 3 decided"
         view.locator("#import").set_input_files(tmp_path / "decisions.csv")
         view.wait_for_function("document.querySelector('#progress').textContent === '3 of 3 decided'")
+        view.get_by_role("button", name="Undo (U)").click()
+        assert decided(view) == "0 of 3 decided"  # all that the file held
         assert complaints == [] and requests == []
 
     rows = list(csv.DictReader(io.StringIO((tmp_path / "decisions.csv").read_text(encoding="utf-8-sig"), newline="")))
@@ -164,6 +166,25 @@ def test_a_person_reviews_labels(made, browser_page, tmp_path):
     assert set(found.relabelled.values()) == {1} and len(found.dropped) == 1
 
 
+def test_a_page_of_fewer_suspects_loses_no_decision(messy, made, browser_page, tmp_path):
+    """The store is of the run: what was decided on the whole page stays, and goes into the export."""
+    assert review([str(messy[1]), f"--out={tmp_path / 'few'}", "--limit=1", "--neighbours=0"]) == 0
+    with browser_page(made) as (view, complaints, _):
+        for _ in range(3):
+            view.keyboard.press("k")
+        view.goto((tmp_path / "few" / "index.html").as_uri())
+        assert decided(view) == "1 of 1 decided, 2 that are not on this page"
+        view.keyboard.press("d")
+        with view.expect_download() as download:
+            view.get_by_role("button", name="Export decisions.csv").click()
+        download.value.save_as(tmp_path / "decisions.csv")
+        view.goto(made.as_uri())
+        assert view.locator(".card .state").all_inner_texts() == ["dropped", "kept", "kept"]
+        assert complaints == []
+    found = read_decisions(tmp_path / "decisions.csv", ("class 0", "class 1", "class 2"))
+    assert (len(found.kept), len(found.dropped)) == (2, 1)
+
+
 def test_it_can_be_used_without_a_mouse_and_is_labelled(made, browser_page):
     """Every control has a name; tabbing outlines the card that it is in; contrast of text is that of WCAG AA."""
     with browser_page(made) as (view, _, _):
@@ -175,6 +196,15 @@ def test_it_can_be_used_without_a_mouse_and_is_labelled(made, browser_page):
         view.locator(".card").nth(1).get_by_role("button", name="Keep").focus()
         assert view.locator(".card").nth(1).get_attribute("class").split() == ["card", "current"]
         view.keyboard.press("Enter")
+        assert decided(view) == "1 of 3 decided" and view.inner_text("#message") == "train/class 1/wrong 2.jpg: kept"
+        focused = "[...document.querySelectorAll('.card')].indexOf(document.activeElement)"
+        assert view.evaluate(focused) == 2  # the next one, from which Tab goes on
+        assert view.locator("[aria-current]").count() == 1
+        view.keyboard.press("i")
+        assert view.evaluate(focused) == 1
+        view.get_by_label("Keys").uncheck()
+        view.locator(".card").first.focus()
+        view.keyboard.press("d")
         assert decided(view) == "1 of 3 decided"
         for scheme in ("light", "dark"):
             view.emulate_media(color_scheme=scheme)
@@ -200,7 +230,15 @@ def large(count):
     """A document of so many suspects of 1,000 classes."""
     suspects = [[str(10**18 + i), f"{i}.jpg", i % 1000, (i + 1) % 1000, 0.9, i, [], []] for i in range(count)]
     classes = [f"class {c}" for c in range(1000)]
-    return {"run": "r", "stage": "s", "key": "k", "judged": count, "classes": classes, "suspects": suspects}
+    return {
+        "run": "r",
+        "command": "c",
+        "stage": "s",
+        "key": "k",
+        "judged": count,
+        "classes": classes,
+        "suspects": suspects,
+    }
 
 
 def test_fifty_thousand_suspects_are_pages(browser_page, tmp_path):

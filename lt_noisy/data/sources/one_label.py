@@ -8,8 +8,9 @@ import numpy as np
 from lt_noisy.errors import UserError
 
 SUPPORTED = "one class per image is supported; several labels, numbers to predict (regression) and boxes are not"
-_SEPARATORS = ("|", ";")
-_LIST = re.compile(r"""\[\s*(\]|['"\d].*\])|\d+(\s*,\s*\d+)+""", re.DOTALL)
+_SEPARATORS = ("|", ";", ",")
+_LIST = re.compile(r"""\[\s*(\]|['"\d].*\])""", re.DOTALL)
+_NUMBERS = re.compile(r"\d+(\s*,\s*\d+)+")
 _BOXES = ({"images", "labels"}, {"images", "annotations"}, {"jpegimages", "annotations"})  # YOLO, COCO, Pascal VOC
 
 
@@ -28,16 +29,22 @@ def refuse_array(where: str, labels: np.ndarray, length: int) -> None:
 
 
 def refuse_texts(where: str, labels: Iterable[str]) -> None:
-    """Refuses labels of a table that are lists of classes, or numbers with a fraction."""
-    known = {label for label in labels if label}
+    """Refuses labels of a table that are lists of classes, or numbers with a fraction, hardly one of which comes twice.
+
+    Args:
+      labels: of all rows.
+    """
+    rows = [label for label in labels if label]
+    known = set(rows)
     if lists := [label for label in known if _LIST.fullmatch(label.strip())]:
         raise UserError(f"{where} holds lists such as {min(lists)!r}: {SUPPORTED}")
     for separator in _SEPARATORS:
-        joined = [label for label in known if separator in label]
+        joined = [label for label in known if separator in label and (separator != "," or _NUMBERS.fullmatch(label))]
         if joined and _are_combinations(joined, known, separator):
             raise UserError(f"{where} holds several classes in one, such as {min(joined)!r}: {SUPPORTED}")
     numbers = [_number(label) for label in known]
-    if known and all(number is not None for number in numbers) and any(n != round(n) for n in numbers if n is not None):
+    few = 4 * len(known) <= len(rows)  # classes, which are called by numbers
+    if not few and None not in numbers and any(n != round(n) for n in numbers if n is not None):
         fraction = min(label for label in known if not (_number(label) or 0.0).is_integer())
         raise UserError(f"{where} holds numbers such as {fraction!r}: {SUPPORTED}")
 

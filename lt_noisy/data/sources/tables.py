@@ -12,7 +12,7 @@ from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, numbers, 
 from lt_noisy.data.sources.one_label import refuse_columns, refuse_texts
 from lt_noisy.data.sources.parquet_files import arrow
 from lt_noisy.errors import UserError, first_line
-from lt_noisy.files import user_path
+from lt_noisy.files import cell_text, user_path
 
 _TESTS = ("test", "val", "valid", "validation")  # the first that there is becomes the test set
 
@@ -96,7 +96,7 @@ def _read(file: Path) -> Rows:
 def _separated(file: Path, separator: str) -> Rows:
     with open(file, newline="", encoding="utf-8-sig") as opened:
         reader = csv.DictReader(opened, delimiter=separator)
-        cells = ({key: value or "" for key, value in row.items() if key is not None} for row in reader)
+        cells = ({key: cell_text(value or "") for key, value in row.items() if key is not None} for row in reader)
         # The inner reader's lines: those of the outer are wrong after empty ones.
         return [(reader.reader.line_num, row) for row in cells]
 

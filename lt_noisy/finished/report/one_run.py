@@ -129,7 +129,7 @@ def _training_set(run: Reported, name: str) -> Items:
             rows[-1] += [f"{wrong[c]:,}", share(float(wrong[c] / clean[c])) if clean[c] else ""]
     head += ["wrong labels", "of its clean ones"] if run.truth_known else []
     counts = Table("Training examples of each class", head, rows, folded=len(rows) > _MOST_FOLDED)
-    recipe = {key: value for key, value in manifest.recipe.items() if key != "class_names"}
+    recipe = {key: value for key, value in manifest.recipe.items() if key not in ("class_names", "corrected")}
     facts = [
         ["examples", f"{len(manifest.ids):,}"],
         ["SHA-256 of its arrays", digest(manifest)],

@@ -8,6 +8,8 @@ import base64
 import html
 import importlib.resources
 import json
+import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,6 +91,7 @@ def make_review(run: FinishedRun, stage: FinishedStage, source: Source, limit: i
     ]
     document = {
         "run": str(run.directory),
+        "command": f"lt-noisy apply {shlex.quote(str(run.directory))} decisions.csv",
         "stage": stage.name,
         "key": hashing.arrays_sha256(judged._asdict())[:16],
         "judged": len(judged.ids),
@@ -122,6 +125,9 @@ def _nearby(
     there = source.train.ids[order[place]] == judged.ids
     rows, observed = order[place[there]], judged.observed[there]
     features = trained_features(run, stage, select(source, rows, observed, observed, stored=True))
+    if features is None:
+        say(f"note: no neighbours are shown: {stage.name} starts from no encoder, and the run has no classifier")
+        return np.zeros((len(ids), 2, 0), np.int64)
     row_of = {key: row for row, key in enumerate(judged.ids[there].tolist())}
     queries, trusted = np.array([row_of[key] for key in ids]), judged.wrong_probability[there] < 0.5
     found = [nearest_of_class(features, observed, trusted, queries, classes, neighbours) for classes in pairs.T]
@@ -131,6 +137,7 @@ def _nearby(
 def write_page(review: Review, source: Source, out: Path, size: int) -> Path:
     """Writes the page and its thumbnails into `out`; returns the page's path."""
     out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "thumbnails", ignore_errors=True)  # of an earlier page, by other numbers
     pictures = thumbnails(source.train, review.rows, size)
     if len(review.rows) <= _EMBEDDED:
         images = [base64.b64encode(picture).decode() for picture in pictures]
@@ -180,6 +187,6 @@ def _review(argv: Sequence[str]) -> int:
     say(
         f"{path}: {len(made.document['suspects'])} suspects of {made.document['judged']} labels; open it in a browser, "
         "decide, export decisions.csv, then:",
-        f"  lt-noisy apply {run.directory} decisions.csv",
+        f"  {made.document['command']}",
     )
     return 0

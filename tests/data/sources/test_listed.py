@@ -16,6 +16,7 @@ from lt_noisy.data.longtail import none as whole
 from lt_noisy.data.noise import none as no_noise
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.errors import UserError
+from lt_noisy.files import write_table
 
 
 def load(text, root):
@@ -30,6 +31,17 @@ def made(name, root, **options):
 
 def by_file(split):
     return dict(zip(split.files, split.labels.tolist(), strict=True))
+
+
+def test_names_that_a_spreadsheet_would_compute_are_read_as_they_were(tmp_path):
+    """What `write_table` wrote with an apostrophe."""
+    rows = []
+    for number in range(8):
+        name = "+-"[number % 2]
+        layouts.picture(tmp_path / name / f"{number}.jpg", number % 2, number)
+        rows.append((f"{name}/{number}.jpg", name))
+    write_table(tmp_path / "t.csv", ("image", "label"), rows)
+    assert SOURCES["table"](path=str(tmp_path / "t.csv"), size=4)().class_names == ("+", "-")
 
 
 def test_a_table_with_every_column(tmp_path):

@@ -36,7 +36,10 @@ def test_arrays(name, tmp_path):
 TABLES = {
     "joined": (["image,label", "0.jpg,cat|dog", "1.jpg,dog", "2.jpg,cat", "3.jpg,cat|dog"], "such as 'cat|dog'"),
     "lists": (["image,label", '0.jpg,"[1, 2]"', "1.jpg,[2]", "2.jpg,[1]", "3.jpg,[]"], "holds lists such as '["),
-    "numbers in a row": (["image,label", '0.jpg,"1,2"', "1.jpg,2", "2.jpg,1", "3.jpg,1"], "holds lists such as '1,2'"),
+    "numbers in a row": (
+        ["image,label", '0.jpg,"1,2"', "1.jpg,2", "2.jpg,1", "3.jpg,1"],
+        "holds several classes in one, such as '1,2'",
+    ),
     "fractions": (["image,label", "0.jpg,1.5", "1.jpg,2", "2.jpg,-3", "3.jpg,4e0"], "holds numbers such as '1.5'"),
     "columns": (
         ["image,cat,dog", "0.jpg,1,0", "1.jpg,1,1", "2.jpg,0,1", "3.jpg,0,0"],
@@ -81,6 +84,8 @@ ONE_CLASS_EACH = [
     ["1.0", "2.0"],
     ["0.5 mm", "1.5 mm"],
     ["nan", "inf", "1.5"],
+    [*["1.4"] * 5, *["1.6"] * 5, *["2.0"] * 5],  # engines
+    ["10,000", "20,000", "50"],  # banknotes
 ]
 
 
