@@ -17,8 +17,8 @@ import main
 from lt_noisy.data.row_cache import RowCache
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.files import write_json
+from lt_noisy.finished.export.command import export
 from lt_noisy.models.resnet import resnet8
-from lt_noisy.runs.export import export
 from lt_noisy.stages import features
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.weights import names
