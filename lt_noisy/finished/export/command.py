@@ -1,25 +1,26 @@
-"""The command that hands a network on: `lt-noisy export RUN/STAGE FILE.safetensors [--naming=NAME]`.
+"""The command that hands a network on: `lt-noisy export RUN[/STAGE] FILE [--license=ID] [--naming=NAME]`.
 
-A stage's encoder, and a linear classifier on it, under the names that PyTorch programs give the layers, so that they
-load there; how images were prepared goes into `FILE.json`, as timm writes it, which `pretrained(...)` reads again.
+The ending of FILE says what it becomes: weights for PyTorch (`.safetensors`), a graph that many programs run (`.onnx`),
+or one for JAX (`.stablehlo`). Beside it comes a model card. A graph is run before it is written, and compared with the
+run's own network.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from lt_noisy.augment import AUGMENTS
-from lt_noisy.config.spec import Call, parse, read
-from lt_noisy.errors import UserError
-from lt_noisy.files import exit_status, show, user_path, write_json
-from lt_noisy.models.table import MODELS
-from lt_noisy.training.checkpoint import final
-from lt_noisy.weights import names
-from lt_noisy.weights.preprocessing import Interpolation, Preprocessing, timm_config
+from lt_noisy.errors import UserError, say
+from lt_noisy.files import exit_status, replacing, user_path, write_json
+from lt_noisy.finished.arguments import Parser, new_file
+from lt_noisy.finished.export.card import model_card
+from lt_noisy.finished.export.facts import gather, prepared
+from lt_noisy.finished.export.graph import TOLERANCE, compared, load_graph
+from lt_noisy.finished.export.onnx_file import metadata, onnx_bytes, onnx_call, require_libraries
+from lt_noisy.finished.export.stablehlo_file import stablehlo_bytes, stablehlo_call
+from lt_noisy.finished.export.weights_file import exported
+from lt_noisy.finished.network import default_stage
+from lt_noisy.finished.run import DESCRIPTION, FinishedRun, read_run
 
 
 def export(argv: Sequence[str]) -> int:
@@ -28,74 +29,79 @@ def export(argv: Sequence[str]) -> int:
 
 
 def _export(argv: Sequence[str]) -> int:
-    flags = [argument for argument in argv if argument.startswith("-")]
-    if unknown := [flag for flag in flags if not flag.startswith("--naming=")]:
-        raise UserError(f"export: unknown flag {unknown[0]} (it has --naming=NAME)")
-    paths = [argument for argument in argv if argument not in flags]
-    if len(paths) != 2 or not paths[1].endswith(".safetensors"):
-        raise UserError("export takes the directory of a finished stage and a file: runs/NAME/finetune net.safetensors")
-    stage, file = map(user_path, paths)
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"export: {file} is no file in a directory that exists")
-    if there := [str(path) for path in (file, file.with_suffix(".json")) if path.exists()]:
+    parser = Parser("export", description="A finished run's network for other programs, with a model card.")
+    parser.add_argument("run", help="the directory of a run, or of one of its stages: runs/photos/finetune")
+    parser.add_argument("file", type=new_file, help=f"what it becomes, by its ending: {', '.join(_FORMATS)}")
+    parser.add_argument("--license", default="", help="an identifier for the card, such as apache-2.0")
+    parser.add_argument("--naming", default="", help="of the layers in .safetensors, such as timm")
+    given = parser.parse_args(argv)
+    file: Path = given.file
+    if file.suffix not in _FORMATS:
+        raise UserError(f"export: {file} ends in none of {', '.join(_FORMATS)}, which say what it becomes")
+    if given.naming and file.suffix != ".safetensors":
+        raise UserError("export: --naming is of the layers in .safetensors; the outputs of a graph have names already")
+    written = [file, file.with_suffix(".md"), *([file.with_suffix(".json")] if file.suffix == ".safetensors" else [])]
+    if there := [str(path) for path in written if path.exists()]:
         raise UserError(f"export: {' and '.join(there)} exists already; give another name")
-    tensors, config = exported(stage, flags[-1].partition("=")[2] if flags else "")
-    save_file(tensors, file)
-    write_json(file.with_suffix(".json"), config)
-    total = sum(tensor.size for tensor in tensors.values())
-    show(f"{file}: {len(tensors)} tensors, {total:,} numbers; {file.with_suffix('.json')}: how images are prepared")
+    run, stage = _named(given.run)
+    stage = stage or default_stage(run)
+    card = model_card(gather(run, stage), file.name, given.license)
+    said = _FORMATS[file.suffix](run, stage, file, given.naming)
+    with replacing(file.with_suffix(".md"), "w") as target:
+        target.write(card)
+    say(said, f"{file.with_suffix('.md')}: the model card; read it, and say who may use the model and for what")
     return 0
 
 
-def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors of a finished stage's network by the names of a PyTorch program, and timm's config of them.
-
-    Args:
-      stage: its directory, or that of one of its networks, such as `folds/fold_0`.
-      naming: such as "timm"; empty: the first that is known of the encoder.
-
-    Raises:
-      UserError: it has no encoder, or no naming of it is known, or nothing says how its images were prepared.
-    """
-    arrays, card = final(stage)
-    config = card["config"]
-    section = config[card["stage"]]
-    of_encoder = {
-        f"{group}.{name.removeprefix(prefix)}": array
-        for group in ("params", "batch_stats")
-        for name, array in arrays.items()
-        if name.startswith(prefix := f"state.{group}.encoder.")
-    }
-    if not of_encoder or "augment" not in section:
-        raise UserError(f"{stage} has no encoder of its own, which could be exported")
-    encoder = read(config["model"], MODELS, "config.model").value(jnp.float32, None)
-    chosen = names.chosen(encoder, naming)
-    tensors = names.tensors_of(chosen, of_encoder)
-    kernel, bias = (arrays.get(f"state.params.head.dense.{name}") for name in ("kernel", "bias"))
-    if kernel is not None and bias is not None and chosen.head:
-        tensors |= {
-            f"{chosen.head}.weight": np.ascontiguousarray(kernel.T, np.float32),
-            f"{chosen.head}.bias": np.asarray(bias, np.float32),
-        }
-    return tensors, timm_config(_prepared(card, section), parse(config["model"]).name)
+def _named(text: str) -> tuple[FinishedRun, str]:
+    """The run, and the stage or the network within one, such as `folds/fold_0`; empty where none is named."""
+    path = user_path(text)
+    for place in (path, *list(path.parents)[:2]):
+        if (place / DESCRIPTION).exists():
+            return read_run(place), path.relative_to(place).as_posix().removeprefix(".")
+    return read_run(path), ""
 
 
-def _prepared(card: Mapping[str, Any], section: Mapping[str, Any]) -> Preprocessing:
-    """How the stage's augmentation prepares images: what it makes of a black and of a white one."""
-    shape = card["image_shape"]
-    evaluate = read(section["augment"], AUGMENTS, "augment").value.evaluate
-    black, white = (np.asarray(evaluate(jnp.full(shape, value, jnp.float32)), np.float64) for value in (0.0, 1.0))
-    if black.shape[0] != black.shape[1]:
-        raise UserError(f"images of {black.shape[1]} x {black.shape[0]} pixels are not square: no file can say so")
-    middle = len(black) // 2
-    low, high = black[middle, middle], white[middle, middle]
-    mean, std = (tuple(np.round(numbers, 6).tolist()) for numbers in (-low / (high - low), 1 / (high - low)))
-    return Preprocessing(mean, std, len(black), _interpolation(parse(section["augment"])))
+def _write_weights(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
+    tensors, config = exported(run.directory / stage, naming)
+    _write(file, save(tensors))
+    write_json(file.with_suffix(".json"), config)
+    total = sum(tensor.size for tensor in tensors.values())
+    return f"{file}: {len(tensors)} tensors, {total:,} numbers; {file.with_suffix('.json')}: how images are prepared"
 
 
-def _interpolation(augment: Call) -> Interpolation:
-    """By which the augmentation brings images to its size; `bilinear`, as sources do, where it does not."""
-    if augment.name == "resize":
-        return augment.kwargs["interpolation"]
-    nested = [value for value in (*augment.args, *augment.kwargs.values()) if isinstance(value, Call)]
-    return next((each for each in map(_interpolation, nested) if each != "bilinear"), "bilinear")
+def _write_onnx(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
+    require_libraries()
+    graph = load_graph(run, stage)
+    content = onnx_bytes(graph, metadata(graph, prepared(run, stage)))
+    error = compared(graph, onnx_call(content))
+    _write(file, content)
+    return _said(file, content, error, "onnxruntime")
+
+
+def _write_stablehlo(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
+    graph = load_graph(run, stage)
+    content = stablehlo_bytes(graph)
+    error = compared(graph, stablehlo_call(content))
+    _write(file, content)
+    return _said(file, content, error, "jax.export")
+
+
+# By the ending of the file: writes it, and returns a line that says so.
+_FORMATS: dict[str, Callable[[FinishedRun, str, Path, str], str]] = {
+    ".safetensors": _write_weights,
+    ".onnx": _write_onnx,
+    ".stablehlo": _write_stablehlo,
+}
+
+
+def _write(file: Path, content: bytes) -> None:
+    with replacing(file) as target:
+        target.write(content)
+
+
+def _said(file: Path, content: bytes, error: float, by: str) -> str:
+    return (
+        f"{file}: {len(content) / 2**20:.1f} MiB; run by {by}, its outputs are those of the run to {error:.1e} of the "
+        f"largest (allowed: {TOLERANCE:g})"
+    )

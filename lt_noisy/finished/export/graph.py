@@ -114,7 +114,7 @@ def compared(graph: Graph, call: Callable[[np.ndarray], Outputs]) -> float:
 
 
 def _error(theirs: np.ndarray, ours: np.ndarray, scale: float, step: np.ndarray | float) -> float:
-    """The largest difference beyond a step, as a share of the scale; infinite for another shape or what is no number."""
+    """The largest difference beyond a step, as a share of the scale; infinite for another shape or no number."""
     if theirs.shape != ours.shape or not np.isfinite(theirs).all():
         return np.inf
     beyond = np.abs(np.asarray(theirs, np.float64) - ours) - np.asarray(step, np.float64)

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
 PyTree = Any
@@ -49,12 +50,13 @@ def _run(traced: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
 
 
 def _apply(equation: Any, inputs: list[Any]) -> list[Any]:
-    primitive, params = equation.primitive, equation.params
+    primitive: Any = equation.primitive
+    params = equation.params
     inner = params.get("jaxpr", params.get("call_jaxpr"))
     if isinstance(inner, ClosedJaxpr):
         return _run(inner, inputs)
     fixed = all(isinstance(side, int) for variable in equation.outvars for side in variable.aval.shape)
-    if fixed and not any(isinstance(x, jax.core.Tracer) for x in inputs):
+    if fixed and not any(isinstance(x, Tracer) for x in inputs):
         with jax.ensure_compile_time_eval():
             found = primitive.bind(*inputs, **params)
     else:
