@@ -31,7 +31,12 @@ def plain(function: Callable[[jax.Array], PyTree], spec: jax.ShapeDtypeStruct) -
       spec: its sizes may be symbols.
     """
     traced = jax.make_jaxpr(function)(spec)
-    return lambda x: _run(traced, [x])
+
+    def run(x: jax.Array) -> list[Any]:
+        # An output that is the input as it is would be one value with two names, which the converter refuses.
+        return [found * 1 if found is x else found for found in _run(traced, [x])]
+
+    return run
 
 
 def _run(traced: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
@@ -60,7 +65,8 @@ def _apply(equation: Any, inputs: list[Any]) -> list[Any]:
         with jax.ensure_compile_time_eval():
             found = primitive.bind(*inputs, **params)
     else:
-        found = _FORMS.get(primitive.name, primitive.bind)(*inputs, **params)
+        form: Callable[..., Any] = _FORMS.get(primitive.name, primitive.bind)
+        found = form(*inputs, **params)
     return list(found) if primitive.multiple_results else [found]
 
 

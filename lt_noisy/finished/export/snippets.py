@@ -71,9 +71,9 @@ _GRAPH = (
 def _weights(facts: Facts, file: str) -> tuple[str, str]:
     beside = f"{Path(file).stem}.json"
     program = (
-        "import json\n\nfrom safetensors.numpy import load_file\n\n"
+        "import json\nfrom pathlib import Path\n\nfrom safetensors.numpy import load_file\n\n"
         f"tensors = load_file({file!r})  # a PyTorch model: load_state_dict(safetensors.torch.load_file({file!r}))\n"
-        f'prepared = json.load(open({beside!r}))["pretrained_cfg"]\n'
+        f'prepared = json.loads(Path({beside!r}).read_text())["pretrained_cfg"]\n'
         "print(len(tensors), prepared)\n"
     )
     return (
