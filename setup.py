@@ -66,6 +66,7 @@ setup(
         "plot": ["matplotlib>=3.8"],  # the histogram of `lt-noisy check --png`
         "parquet": ["pyarrow>=16"],  # tables and pictures in Parquet
         "torch": ["torch>=2.5"],  # weights in files of PyTorch; `.safetensors` needs none
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],  # export to ONNX; jax2onnx asks for orbax-checkpoint<0.11.37
         "slurm": ["submitit>=1.5.3"],  # sweeps as jobs of Slurm
         "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with
         # What judges the code is of one version: a newer one may find fault with an unchanged checkout.

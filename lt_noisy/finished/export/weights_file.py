@@ -39,7 +39,7 @@ def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict
         if name.startswith(prefix := f"state.{group}.encoder.")
     }
     if not of_encoder or "augment" not in section:
-        raise UserError(f"{stage} has no encoder of its own, which could be exported")
+        raise UserError(f"{stage} has no encoder of its own; .onnx and .stablehlo take the one before it in")
     encoder = read(config["model"], MODELS, "config.model").value(jnp.float32, None)
     chosen = names.chosen(encoder, naming)
     tensors = names.tensors_of(chosen, of_encoder)
