@@ -18,7 +18,7 @@ python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] 
 python main.py --config=... --plan --devices=N --accelerator=NAME [--examples=N --classes=C] [--json=FILE] [...]
 python main.py --list [NAME]
 python main.py check SPEC [--json=FILE] [--png=FILE]
-python main.py export RUN/STAGE FILE.safetensors [--naming=NAME]
+python main.py export RUN[/STAGE] FILE.onnx|FILE.stablehlo|FILE.safetensors [--license=ID] [--naming=NAME]
 
   --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
   --workdir   where the run goes (default: runs/NAME-HASH; the same command goes on where it stopped).
@@ -36,8 +36,8 @@ python main.py export RUN/STAGE FILE.safetensors [--naming=NAME]
   check       looks at a data set, such as "folder(path='photos', size=64)", and reports all that is wrong with it;
               trains nothing. Exit status 1 where something is. --json writes the whole report, --png a histogram.
 
-  export      writes a finished stage's encoder, and a linear classifier on it, under names of PyTorch's programs
-              (docs/pretrained.md).
+  export      writes a finished run's network for other programs, with a model card: as a graph whose outputs were
+              compared with the run's own, or as weights under names of PyTorch's programs (docs/export.md).
 
 Where the package is installed `lt-noisy` is the same program.
 """

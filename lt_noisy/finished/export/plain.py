@@ -65,7 +65,7 @@ def _apply(equation: Any, inputs: list[Any]) -> list[Any]:
         with jax.ensure_compile_time_eval():
             found = primitive.bind(*inputs, **params)
     else:
-        form: Callable[..., Any] = _FORMS.get(primitive.name, primitive.bind)
+        form = _FORMS[primitive.name] if primitive.name in _FORMS else primitive.bind
         found = form(*inputs, **params)
     return list(found) if primitive.multiple_results else [found]
 
