@@ -6,17 +6,20 @@ that
 
 * all that does not depend on the input, such as the matrices of a resize, is computed at once;
 * functions within functions are opened;
+* what scales and shifts the channels of a convolution, as BatchNorm does, becomes part of its kernel and one sum, which a
+  runtime computes in one go;
 * products are matrix products with the contracted axes innermost (the converter's Gemm takes other axes for those);
 * a max-pool is the largest of shifted images (the converter's MaxPool has a window over four axes, which nothing runs);
 * padding is concatenation (the converter's Pad takes no size that is a symbol);
 * rounding to fewer bits is a conversion there and back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
@@ -34,7 +37,7 @@ def plain(function: Callable[[jax.Array], PyTree], spec: jax.ShapeDtypeStruct) -
 
     def run(x: jax.Array) -> list[Any]:
         # An output that is the input as it is would be one value with two names, which the converter refuses.
-        return [found * 1 if found is x else found for found in _run(traced, [x])]
+        return [found * 1 if found is x else _value(found) for found in _run(traced, [x])]
 
     return run
 
@@ -61,13 +64,76 @@ def _apply(equation: Any, inputs: list[Any]) -> list[Any]:
     if isinstance(inner, ClosedJaxpr):
         return _run(inner, inputs)
     fixed = all(isinstance(side, int) for variable in equation.outvars for side in variable.aval.shape)
-    if fixed and not any(isinstance(x, Tracer) for x in inputs):
+    if (folded := _folded(primitive.name, inputs, params)) is not None:
+        return [folded]
+    if fixed and not any(isinstance(x, Tracer | _Convolution) for x in inputs):
         with jax.ensure_compile_time_eval():
             found = primitive.bind(*inputs, **params)
     else:
-        form = _FORMS[primitive.name] if primitive.name in _FORMS else primitive.bind
-        found = form(*inputs, **params)
+        form: Any = _FORMS.get(primitive.name)
+        found = (form or primitive.bind)(*map(_value, inputs), **params)
     return list(found) if primitive.multiple_results else [found]
+
+
+class _Convolution:
+    """A convolution [B, H, W, O] by a fixed kernel that is still to be computed, and what became of its channels since.
+
+    It is computed with channels first, as ONNX has it, so that nothing stands between it and the sum after it.
+    """
+
+    def __init__(self, x: jax.Array, kernel: np.ndarray, params: Mapping[str, Any], shift: np.ndarray | None = None):
+        self.x, self.kernel, self.params, self.shift = (
+            x,
+            kernel,
+            params,
+            shift,
+        )  # kernel [h, w, C, O]; shift [1, 1, 1, O]
+        self._found: jax.Array | None = None
+
+    def takes(self, other: Any) -> bool:
+        """Whether `other` is fixed, with a number for each channel or one for all."""
+        fixed = not isinstance(other, Tracer | _Convolution)
+        return fixed and np.ndim(other) == 4 and np.shape(other)[:3] == (1, 1, 1)
+
+    def changed(self, name: str, other: Any) -> "_Convolution":
+        """Itself after `mul`, `add` or `sub` of what it `takes`."""
+        numbers = np.asarray(other)
+        if name == "mul":
+            shift = None if self.shift is None else self.shift * numbers
+            return _Convolution(self.x, self.kernel * numbers, self.params, shift)
+        numbers = np.broadcast_to(-numbers if name == "sub" else numbers, (1, 1, 1, self.kernel.shape[-1]))
+        return _Convolution(self.x, self.kernel, self.params, numbers + (0 if self.shift is None else self.shift))
+
+    def value(self) -> jax.Array:
+        """Computes it, once."""
+        if self._found is None:
+            names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "feature_group_count")
+            options = {name: self.params[name] for name in names}
+            x, kernel = lax.transpose(self.x, (0, 3, 1, 2)), jnp.asarray(self.kernel.transpose(3, 2, 0, 1))
+            found = lax.conv_general_dilated(x, kernel, **options, dimension_numbers=("NCHW", "OIHW", "NCHW"))
+            found = found if self.shift is None else found + self.shift.transpose(0, 3, 1, 2)
+            self._found = lax.transpose(found, (0, 2, 3, 1))
+        return self._found
+
+
+def _value(x: Any) -> Any:
+    return x.value() if isinstance(x, _Convolution) else x
+
+
+def _folded(name: str, inputs: list[Any], params: Any) -> _Convolution | None:
+    """What an operation makes of a convolution without computing it; None where it has to be computed."""
+    if name == "conv_general_dilated" and not isinstance(inputs[1], Tracer | _Convolution):
+        channels_last = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)  # as Flax and our own networks have them
+        if tuple(params["dimension_numbers"]) == channels_last and params["batch_group_count"] == 1:
+            return _Convolution(_value(inputs[0]), np.asarray(inputs[1]), params)
+    if name not in ("add", "mul", "sub"):
+        return None
+    first, second = inputs
+    if isinstance(first, _Convolution) and first.takes(second):
+        return first.changed(name, second)
+    if isinstance(second, _Convolution) and name != "sub" and second.takes(first):
+        return second.changed(name, first)
+    return None
 
 
 def _product(a: jax.Array, b: jax.Array, *, dimension_numbers: Any, **params: Any) -> jax.Array:
