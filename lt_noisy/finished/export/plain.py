@@ -6,8 +6,8 @@ that
 
 * all that does not depend on the input, such as the matrices of a resize, is computed at once;
 * functions within functions are opened;
-* what scales and shifts the channels of a convolution, as BatchNorm does, becomes part of its kernel and one sum, which a
-  runtime computes in one go;
+* what scales and shifts the channels of a convolution, as BatchNorm does, becomes part of its kernel and one sum, which
+  a runtime computes in one go;
 * products are matrix products with the contracted axes innermost (the converter's Gemm takes other axes for those);
 * a max-pool is the largest of shifted images (the converter's MaxPool has a window over four axes, which nothing runs);
 * padding is concatenation (the converter's Pad takes no size that is a symbol);
