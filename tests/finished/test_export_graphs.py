@@ -1,6 +1,7 @@
 """Networks of every family as ONNX and as StableHLO: what those compute is what the network does."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from lt_noisy.data.images import DTYPES, kind_of
 from lt_noisy.errors import UserError
 from lt_noisy.finished.export import graph, plain
 from lt_noisy.finished.export.onnx_file import metadata, onnx_bytes, onnx_call, require_libraries
-from lt_noisy.finished.export.stablehlo_file import PLATFORMS, stablehlo_bytes, stablehlo_call
+from lt_noisy.finished.export.stablehlo_file import PLATFORMS, require_library, stablehlo_bytes, stablehlo_call
 from lt_noisy.finished.network import Network
 from lt_noisy.models.convolution import as_elsewhere
 from lt_noisy.models.efficientnet import EfficientNetLite, Group
@@ -172,7 +173,11 @@ def test_what_cannot_be_converted_is_one_line(onnx):
         onnx_bytes(sorting, {})
 
 
-def test_a_missing_library_is_one_line(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "jax2onnx", None)
-    with pytest.raises(UserError, match=r"export: ONNX needs .*; pip install 'lt_noisy\[onnx\]'"):
-        require_libraries()
+@pytest.mark.parametrize(
+    ("library", "require", "extra"),
+    [("jax2onnx", require_libraries, "onnx"), ("flatbuffers", require_library, "stablehlo")],
+)
+def test_a_missing_library_is_one_line(monkeypatch, library, require, extra):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"export: .* needs {library}; pip install 'lt_noisy\[{extra}\]'"):
+        require()

@@ -17,7 +17,7 @@ from lt_noisy.finished.export.card import model_card
 from lt_noisy.finished.export.facts import gather, prepared
 from lt_noisy.finished.export.graph import TOLERANCE, compared, load_graph
 from lt_noisy.finished.export.onnx_file import metadata, onnx_bytes, onnx_call, require_libraries
-from lt_noisy.finished.export.stablehlo_file import stablehlo_bytes, stablehlo_call
+from lt_noisy.finished.export.stablehlo_file import require_library, stablehlo_bytes, stablehlo_call
 from lt_noisy.finished.export.weights_file import exported
 from lt_noisy.finished.network import default_stage
 from lt_noisy.finished.run import DESCRIPTION, FinishedRun, read_run
@@ -80,6 +80,7 @@ def _write_onnx(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
 
 
 def _write_stablehlo(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
+    require_library()
     graph = load_graph(run, stage)
     content = stablehlo_bytes(graph)
     error = compared(graph, stablehlo_call(content))

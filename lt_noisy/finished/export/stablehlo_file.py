@@ -5,9 +5,21 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from lt_noisy.errors import UserError
 from lt_noisy.finished.export.graph import Graph, Outputs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def require_library() -> None:
+    """Refuses, in one line, to begin without the library by which JAX writes it."""
+    try:
+        import flatbuffers
+    except ImportError:
+        raise UserError(
+            "export: StableHLO needs flatbuffers; pip install 'lt_noisy[stablehlo]' (docs/export.md)"
+        ) from None
+    del flatbuffers
 
 
 def stablehlo_bytes(graph: Graph) -> bytes:
