@@ -103,6 +103,20 @@ def test_the_card_says_what_the_run_measured(messy):
         assert fact in text
 
 
+@pytest.mark.parametrize("resize", [0, 12])
+def test_the_program_cuts_a_picture_as_training_does(messy, tmp_path, monkeypatch, resize):
+    run = read_run(messy[1])
+    config = {**run.config, "dataset": f"folder(path='x', size=8, resize={resize})"}
+    text = model_card(gather(run._replace(config=config), "finetune"), "net.onnx")
+    lines = [line for line in text.splitlines() if line.startswith(("picture = ", "images = "))]
+    smooth = np.indices((40, 61)).sum(0)[..., None] * [2, 1, 0]
+    Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "picture.jpg.png")
+    program = ["import numpy as np", "from PIL import Image, ImageOps", *lines, "np.save('out.npy', images)"]
+    said_by("\n".join(program).replace("picture.jpg", "picture.jpg.png"), tmp_path, monkeypatch)
+    expected = decode(tmp_path / "picture.jpg.png", 8, 3, resize)
+    assert np.abs(np.load(tmp_path / "out.npy")[0].astype(int) - expected).max() <= 2
+
+
 def test_known_noise_is_told_as_it_is(own_run):
     """A manifest whose truth is known has both counts, and its rate."""
     manifest = manifests.load(own_run)
