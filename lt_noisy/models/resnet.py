@@ -19,6 +19,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 
 from lt_noisy.errors import UserError
@@ -34,7 +35,9 @@ Stem = Literal["cifar", "imagenet"]
 def _pad_shortcut(x: jax.Array, channels: int, stride: int) -> jax.Array:
     """Option A: every `stride`-th pixel; new channels of 0, half before and half after the old ones."""
     half = (channels - x.shape[-1]) // 2
-    return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (half, half)))
+    # As an index it would be a gather where the size of the batch is a symbol.
+    fewer = lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1))
+    return jnp.pad(fewer, ((0, 0), (0, 0), (0, 0), (half, half)))
 
 
 class ResNet(Encoder):

@@ -26,6 +26,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 
 from lt_noisy.errors import UserError
@@ -121,7 +122,9 @@ class ViT(Encoder):
             x = x + scaled(attention(norm(x, f"{name}_norm1"), name), f"{name}_scale1")
             x = x + scaled(mlp(norm(x, f"{name}_norm2"), name), f"{name}_scale2")
         x = layer_norm(x, float_dtype(), self.epsilon, "norm")
-        return x[:, 0] if self.pool == "cls" else x[:, 1 + self.registers :].mean(axis=1)
+        if self.pool == "cls":  # as indices they would be gathers where the size of the batch is a symbol
+            return lax.index_in_dim(x, 0, axis=1, keepdims=False)
+        return lax.slice_in_dim(x, 1 + self.registers, None, axis=1).mean(axis=1)
 
 
 def _builder(

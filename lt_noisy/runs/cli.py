@@ -10,7 +10,7 @@ from lt_noisy.system import keep_memory, refuse_unsupported
 # The function of the same name in this module takes what follows it.
 COMMANDS = {
     "check": "lt_noisy.runs.check",
-    "export": "lt_noisy.runs.export",
+    "export": "lt_noisy.finished.export.command",
     "predict": "lt_noisy.finished.predict",
     "review": "lt_noisy.finished.review.command",
     "apply": "lt_noisy.finished.apply",

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -69,20 +69,42 @@ MONITORS = table({"none": none, **NEAREST})
 _PIXEL_ACCURACIES: dict[tuple[Knn, str], float] = {}
 
 
+class EncoderProgram(NamedTuple):
+    """The encoder that a stage starts from, as a function of images.
+
+    Attributes:
+      apply: `apply(variables, images uint8 [B, ...]) -> float32 [B, D]`, in evaluation mode.
+      variables: on the host.
+      shape: of one image as the network has it.
+    """
+
+    apply: Callable[[PyTree, jax.Array], jax.Array]
+    variables: PyTree
+    shape: tuple[int, ...]
+
+
+def encoder_program(job: Job, start: Origin) -> EncoderProgram:
+    """The encoder of a finished stage, or of pretrained weights, behind the deterministic part of its augmentation."""
+    augment = augmentation(start)
+    net = EncoderOnly(job.encoder(job.dtype, job.norm_axis))
+    shape = prepared_shape(job, augment)
+    found = encoder_variables(job, start, encoder_shapes(job, shape))
+
+    def apply(variables: PyTree, images: jax.Array) -> jax.Array:
+        features: Any = net.apply(variables, evaluate_batch(augment, images), train=False)
+        return features
+
+    return EncoderProgram(apply, {group: {"encoder": tree} for group, tree in found.items()}, shape)
+
+
 def encoder_features(job: Job, start: Origin) -> Features:
     """The features of a finished stage's encoder, or of pretrained weights, in evaluation mode on un-augmented images.
 
     Of a `features` stage they are what the job's data set has in place of images.
     """
-    augment = augmentation(start)
-    net = EncoderOnly(job.encoder(job.dtype, job.norm_axis))
-    shape = prepared_shape(job, augment)
-    shapes = encoder_shapes(job, shape)
-    variables = encoder_variables(job, start, shapes)
-    weights = job.devices.replicate({group: {"encoder": tree} for group, tree in variables.items()})
-    predict = compile_predict(
-        job.devices, lambda v, images: net.apply(v, evaluate_batch(augment, images), train=False), shape
-    )
+    program = encoder_program(job, start)
+    weights = job.devices.replicate(program.variables)
+    predict = compile_predict(job.devices, program.apply, program.shape)
     return lambda images, progress=None: predict(weights, images, progress)
 
 

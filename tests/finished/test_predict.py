@@ -16,7 +16,7 @@ from lt_noisy import progress
 from lt_noisy.config.spec import parse
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.finished import predict
-from lt_noisy.finished.network import _resize, load_network
+from lt_noisy.finished.network import load_network, resize_of
 from lt_noisy.finished.run import named, read_run
 from lt_noisy.runs import cli
 
@@ -112,7 +112,7 @@ def test_grey_and_transparent_pictures_are_taken(messy, tmp_path, capsys):
     ],
 )
 def test_pictures_are_cut_as_those_of_the_data_set(dataset, resize):
-    assert _resize(parse(dataset)) == resize
+    assert resize_of(parse(dataset)) == resize
 
 
 def test_a_stage_can_be_named(messy):

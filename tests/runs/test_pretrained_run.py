@@ -18,10 +18,13 @@ import main
 from lt_noisy.data.row_cache import RowCache
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.files import write_json
+from lt_noisy.finished.export.command import export
+from lt_noisy.finished.export.graph import examples
+from lt_noisy.finished.export.onnx_file import onnx_call
+from lt_noisy.finished.export.stablehlo_file import stablehlo_call
 from lt_noisy.finished.network import load_network
 from lt_noisy.finished.run import read_run
 from lt_noisy.models.resnet import resnet8
-from lt_noisy.runs.export import export
 from lt_noisy.stages import features
 from lt_noisy.training.checkpoint import read_final
 from lt_noisy.weights import names
@@ -182,7 +185,7 @@ def test_what_a_stage_exports_is_what_another_starts_from(own, weights, tmp_path
     ]
     done(own, tmp_path / "run", ON_WEIGHTS, *stages)
     exported = run(own, tmp_path, program=("main.py", "export", tmp_path / "run" / "finetune", file), config=[])
-    assert exported.returncode == 2 and "unknown flag --workdir" in exported.stderr
+    assert exported.returncode == 2 and "unrecognized arguments: --workdir=" in exported.stderr
     assert export([str(tmp_path / "run" / "finetune"), str(file)]) == 0
     assert export([str(tmp_path / "run" / "finetune"), str(file)]) == 2  # nothing is written over
     assert "exists already" in capsys.readouterr().err
@@ -196,16 +199,35 @@ def test_what_a_stage_exports_is_what_another_starts_from(own, weights, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["no"], "error: export takes the directory of a finished stage and a file"),
-        (["{run}/finetune", "x.safetensors", "--format=onnx"], "error: export: unknown flag --format=onnx"),
+        (["no"], "error: export: the following arguments are required: file; see lt-noisy export --help"),
+        (["{run}/finetune", "x.safetensors", "--format=onnx"], "error: export: unrecognized arguments: --format=onnx"),
         (["{run}/finetune", "no/x.safetensors"], "is no file in a directory that exists"),
-        (["{run}/finetune", "x.safetensors"], "has no encoder of its own, which could be exported"),
+        (
+            ["{run}/finetune", "x.safetensors"],
+            "has no encoder of its own; .onnx and .stablehlo take the one before it in",
+        ),
         (["{run}/density", "x.safetensors"], "density has no checkpoint to start from"),
     ],
 )
 def test_what_cannot_be_exported(finished, capsys, arguments, says):
     assert export([argument.format(run=finished[0]) for argument in arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["onnx", "stablehlo"])
+def test_a_classifier_on_features_is_exported_with_the_encoder_before_it(own, finished, tmp_path, capsys, ending):
+    """Images in, logits out: what comes between is rounded as in training."""
+    if ending == "onnx":
+        pytest.importorskip("jax2onnx")
+        pytest.importorskip("onnxruntime")
+    workdir, file = finished[0], tmp_path / f"net.{ending}"
+    assert export([str(workdir / "finetune"), str(file)]) == 0
+    call = (onnx_call if ending == "onnx" else stablehlo_call)(file.read_bytes())
+    images = examples((8, 8, 1))
+    found, features = call(images), load_network(read_run(workdir), "finetune")(images)[1]
+    assert np.array_equal(features, features.astype(np.float16))
+    assert np.array_equal(found["features"], np.asarray(found["features"], np.float16))
+    assert "its outputs are those of the run to" in capsys.readouterr().out
 
 
 def test_the_plan_of_a_run_on_features(own, tmp_path):

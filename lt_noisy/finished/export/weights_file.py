@@ -1,50 +1,22 @@
-"""The command that hands a network on: `lt-noisy export RUN/STAGE FILE.safetensors [--naming=NAME]`.
+"""A finished stage's encoder, and a linear classifier on it, under the names that PyTorch programs give the layers.
 
-A stage's encoder, and a linear classifier on it, under the names that PyTorch programs give the layers, so that they
-load there; how images were prepared goes into `FILE.json`, as timm writes it, which `pretrained(...)` reads again.
+So they load there. How images were prepared stands beside them as timm writes it, which `pretrained(...)` reads again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.config.spec import Call, parse, read
 from lt_noisy.errors import UserError
-from lt_noisy.files import exit_status, show, user_path, write_json
 from lt_noisy.models.table import MODELS
 from lt_noisy.training.checkpoint import final
 from lt_noisy.weights import names
 from lt_noisy.weights.preprocessing import Interpolation, Preprocessing, timm_config
-
-
-def export(argv: Sequence[str]) -> int:
-    """Writes what the arguments (those after `export`) name; returns the exit status."""
-    return exit_status(lambda: _export(argv))
-
-
-def _export(argv: Sequence[str]) -> int:
-    flags = [argument for argument in argv if argument.startswith("-")]
-    if unknown := [flag for flag in flags if not flag.startswith("--naming=")]:
-        raise UserError(f"export: unknown flag {unknown[0]} (it has --naming=NAME)")
-    paths = [argument for argument in argv if argument not in flags]
-    if len(paths) != 2 or not paths[1].endswith(".safetensors"):
-        raise UserError("export takes the directory of a finished stage and a file: runs/NAME/finetune net.safetensors")
-    stage, file = map(user_path, paths)
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"export: {file} is no file in a directory that exists")
-    if there := [str(path) for path in (file, file.with_suffix(".json")) if path.exists()]:
-        raise UserError(f"export: {' and '.join(there)} exists already; give another name")
-    tensors, config = exported(stage, flags[-1].partition("=")[2] if flags else "")
-    save_file(tensors, file)
-    write_json(file.with_suffix(".json"), config)
-    total = sum(tensor.size for tensor in tensors.values())
-    show(f"{file}: {len(tensors)} tensors, {total:,} numbers; {file.with_suffix('.json')}: how images are prepared")
-    return 0
 
 
 def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -67,7 +39,7 @@ def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict
         if name.startswith(prefix := f"state.{group}.encoder.")
     }
     if not of_encoder or "augment" not in section:
-        raise UserError(f"{stage} has no encoder of its own, which could be exported")
+        raise UserError(f"{stage} has no encoder of its own; .onnx and .stablehlo take the one before it in")
     encoder = read(config["model"], MODELS, "config.model").value(jnp.float32, None)
     chosen = names.chosen(encoder, naming)
     tensors = names.tensors_of(chosen, of_encoder)

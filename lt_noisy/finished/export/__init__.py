@@ -1,0 +1,1 @@
+"""Trained networks for other programs: weights, graphs, and a card that says what they are."""

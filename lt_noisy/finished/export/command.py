@@ -1,0 +1,108 @@
+"""The command that hands a network on: `lt-noisy export RUN[/STAGE] FILE [--license=ID] [--naming=NAME]`.
+
+The ending of FILE says what it becomes: weights for PyTorch (`.safetensors`), a graph that many programs run (`.onnx`),
+or one for JAX (`.stablehlo`). Beside it comes a model card. A graph is run before it is written, and compared with the
+run's own network.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from safetensors.numpy import save
+
+from lt_noisy.errors import UserError, say
+from lt_noisy.files import exit_status, replacing, user_path, write_json
+from lt_noisy.finished.arguments import Parser, new_file
+from lt_noisy.finished.export.card import model_card
+from lt_noisy.finished.export.facts import gather, prepared
+from lt_noisy.finished.export.graph import TOLERANCE, compared, load_graph
+from lt_noisy.finished.export.onnx_file import metadata, onnx_bytes, onnx_call, require_libraries
+from lt_noisy.finished.export.stablehlo_file import require_library, stablehlo_bytes, stablehlo_call
+from lt_noisy.finished.export.weights_file import exported
+from lt_noisy.finished.network import default_stage
+from lt_noisy.finished.run import DESCRIPTION, FinishedRun, read_run
+
+
+def export(argv: Sequence[str]) -> int:
+    """Writes what the arguments (those after `export`) name; returns the exit status."""
+    return exit_status(lambda: _export(argv))
+
+
+def _export(argv: Sequence[str]) -> int:
+    parser = Parser("export", description="A finished run's network for other programs, with a model card.")
+    parser.add_argument("run", help="the directory of a run, or of one of its stages: runs/photos/finetune")
+    parser.add_argument("file", type=new_file, help=f"what it becomes, by its ending: {', '.join(_FORMATS)}")
+    parser.add_argument("--license", default="", help="an identifier for the card, such as apache-2.0")
+    parser.add_argument("--naming", default="", help="of the layers in .safetensors, such as timm")
+    given = parser.parse_args(argv)
+    file: Path = given.file
+    if file.suffix not in _FORMATS:
+        raise UserError(f"export: {file} ends in none of {', '.join(_FORMATS)}, which say what it becomes")
+    if given.naming and file.suffix != ".safetensors":
+        raise UserError("export: --naming is of the layers in .safetensors; the outputs of a graph have names already")
+    written = [file, file.with_suffix(".md"), *([file.with_suffix(".json")] if file.suffix == ".safetensors" else [])]
+    if there := [str(path) for path in written if path.exists()]:
+        raise UserError(f"export: {' and '.join(there)} exists already; give another name")
+    run, stage = _named(given.run)
+    stage = stage or default_stage(run)
+    card = model_card(gather(run, stage), file.name, given.license)
+    said = _FORMATS[file.suffix](run, stage, file, given.naming)
+    with replacing(file.with_suffix(".md"), "w") as target:
+        target.write(card)
+    say(said, f"{file.with_suffix('.md')}: the model card; read it, and say who may use the model and for what")
+    return 0
+
+
+def _named(text: str) -> tuple[FinishedRun, str]:
+    """The run, and the stage or the network within one, such as `folds/fold_0`; empty where none is named."""
+    path = user_path(text)
+    for place in (path, *list(path.parents)[:2]):
+        if (place / DESCRIPTION).exists():
+            return read_run(place), path.relative_to(place).as_posix().removeprefix(".")
+    return read_run(path), ""
+
+
+def _write_weights(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
+    tensors, config = exported(run.directory / stage, naming)
+    _write(file, save(tensors))
+    write_json(file.with_suffix(".json"), config)
+    total = sum(tensor.size for tensor in tensors.values())
+    return f"{file}: {len(tensors)} tensors, {total:,} numbers; {file.with_suffix('.json')}: how images are prepared"
+
+
+def _write_onnx(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
+    require_libraries()
+    graph = load_graph(run, stage)
+    content = onnx_bytes(graph, metadata(graph, prepared(run, stage)))
+    error = compared(graph, onnx_call(content))
+    _write(file, content)
+    return _said(file, content, error, "onnxruntime")
+
+
+def _write_stablehlo(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
+    require_library()
+    graph = load_graph(run, stage)
+    content = stablehlo_bytes(graph)
+    error = compared(graph, stablehlo_call(content))
+    _write(file, content)
+    return _said(file, content, error, "jax.export")
+
+
+# By the ending of the file: writes it, and returns a line that says so.
+_FORMATS: dict[str, Callable[[FinishedRun, str, Path, str], str]] = {
+    ".safetensors": _write_weights,
+    ".onnx": _write_onnx,
+    ".stablehlo": _write_stablehlo,
+}
+
+
+def _write(file: Path, content: bytes) -> None:
+    with replacing(file) as target:
+        target.write(content)
+
+
+def _said(file: Path, content: bytes, error: float, by: str) -> str:
+    return (
+        f"{file}: {len(content) / 2**20:.1f} MiB; run by {by}, its outputs are those of the run to {error:.1e} of the "
+        f"largest (allowed: {TOLERANCE:g})"
+    )
