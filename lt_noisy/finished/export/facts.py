@@ -9,6 +9,7 @@ import numpy as np
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.images import kind_of
+from lt_noisy.finished.network import resize_of
 from lt_noisy.finished.run import FinishedRun, FinishedStage
 from lt_noisy.stages.reference import read_reference
 
@@ -50,7 +51,7 @@ class Facts(NamedTuple):
     @property
     def resize(self) -> int:
         """The pixels that the shorter side of a picture is resized to before its centre is cut out; 0: its size."""
-        return int(parse(self.run.config["dataset"]).kwargs.get("resize", 0))
+        return resize_of(parse(self.run.config["dataset"]))
 
 
 def gather(run: FinishedRun, network: str) -> Facts:
