@@ -88,7 +88,11 @@ def _imports(module: str) -> frozenset[str]:
     path = MODULES[module]
     package = module if path.endswith("/__init__.py") else module.rpartition(".")[0]
     names: set[str] = set()
-    for node in ast.walk(ast.parse(SOURCES[path])):
+    tree = ast.parse(SOURCES[path])
+    for_types = {id(inner) for node in tree.body if _is_of_types(node) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -97,6 +101,11 @@ def _imports(module: str) -> frozenset[str]:
             inner = (f"{base}.{alias.name}" for alias in node.names)
             names |= {name if name in MODULES else base for name in inner}
     return frozenset(names & MODULES.keys())
+
+
+def _is_of_types(node: ast.stmt) -> bool:
+    """Whether it is `if TYPE_CHECKING:`, which no program runs."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _sha256(paths: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers import layouts
@@ -133,22 +134,29 @@ def _run(env, *arguments, stdout):
     return subprocess.run(command, env=env, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=HANGS)
 
 
-def test_a_run_in_a_terminal_and_a_quiet_one(env, tmp_path):
-    """The lines are those of a run whose output is no terminal; a quiet one shows its table alone."""
-    layouts.features(tmp_path)
-    leader, follower = pty.openpty()
-    env = {**env, "TERM": "xterm", "COLUMNS": "200"}
-    done = _run(env, tmp_path, f"--workdir={tmp_path / 'shown'}", stdout=follower)
-    os.close(follower)
+def _read(leader):
+    """All that a terminal is shown."""
     shown = b""
     try:
         while block := os.read(leader, 65536):
             shown += block
     except OSError:  # the other end is closed
         pass
+    return shown
+
+
+def test_a_run_in_a_terminal_and_a_quiet_one(env, tmp_path):
+    """The lines are those of a run whose output is no terminal; a quiet one shows its table alone."""
+    layouts.features(tmp_path)
+    leader, follower = pty.openpty()
+    env = {**env, "TERM": "xterm", "COLUMNS": "200"}
+    with ThreadPoolExecutor(1) as pool:  # a terminal that nobody reads fills up, and the program waits for it
+        shown = pool.submit(_read, leader)
+        done = _run(env, tmp_path, f"--workdir={tmp_path / 'shown'}", stdout=follower)
+        os.close(follower)
     os.close(leader)
     assert (done.returncode, done.stderr) == (0, "")
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.result().decode())
     for line in ("base: first step done", "base 12/12 (100%)", "  test accuracy", "summary: "):
         assert re.search(rf"^{re.escape(line)}", text.replace("\r", "\n"), re.MULTILINE)
     assert "12/12" in text and "━" in text

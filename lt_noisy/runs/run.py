@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from lt_noisy.runs.rounds import begin
 from lt_noisy.runs.seeds import Replica, load_each, replicas, summarised, table
 from lt_noisy.runs.starts import count_start
 from lt_noisy.runs.training_set import write_skipped
-from lt_noisy.runs.workdir import claim, default_workdir, finished, locked, place, shared, waited_for
+from lt_noisy.runs.workdir import claim, default_workdir, finished, locked, place, read_json, shared, waited_for
 from lt_noisy.stages import together
 from lt_noisy.stages.base import Job, Training
 from lt_noisy.training import parallel, profile
@@ -138,7 +139,8 @@ def _placed(
         if not (directory / "manifest.json").exists():
             manifests.save(manifest, directory)
         write_skipped(dataset.source, directory)
-        write_json(directory / "run.json", describe(resolved, dataset))
+        if read_json(directory / "run.json") != (description := describe(resolved, dataset)):
+            write_json(directory / "run.json", description)
         count_start(directory, [work.stage.name for work in works])
         return [work.job.card for work in placed]
 
@@ -148,11 +150,12 @@ def _placed(
 
 def describe(resolved: Resolved, dataset: Dataset) -> dict[str, Any]:
     """What `run.json` says: all that is needed to use the run's networks without its data."""
-    return {
+    description = {
         "config": config_texts(resolved),
-        "class_names": list(dataset.class_names),
-        "image_shape": list(dataset.train_images.shape[1:]),
+        "class_names": dataset.class_names,
+        "image_shape": dataset.train_images.shape[1:],
     }
+    return json.loads(json.dumps(description))  # as it is read: tuples are lists
 
 
 def _finish_each(works: Sequence[Work], keep: str) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ def test_weights_alone_serve_the_runs_that_share_a_store(env, finished, tmp_path
     assert not list((tmp_path / "store").glob("*/checkpoints"))
     size, whole = (
         sum(file.stat().st_size for file in (workdir / "finetune" / name).rglob("*"))
-        for workdir, name in ((tmp_path / "one", "weights"), (finished[0], "checkpoints/00000016"))
+        for workdir, name in ((tmp_path / "one", "weights/00000016"), (finished[0], "checkpoints/00000016"))
     )
     assert size < 0.8 * whole
     other = run(env, tmp_path / "two", options[1], "--config.finetune.loss=gce(q=0.5)")

@@ -75,6 +75,7 @@ def with_data(resolved: Resolved, asked: Given | None, memory: float) -> tuple[R
         known = source(asked.examples, 0, asked.classes, shape, pictures=len(shape) == 3)
         nothing = {"longtail": longtail.none(), "noise": noise.none(), "manifest": given.none(), "validation": 0.0}
         fields, origin = dataclasses.replace(fields, dataset=lambda: known, **nothing), "given"
+        resolved = resolved._replace(stages=tuple(map(_to_the_end, resolved.stages)))  # nothing is held out to stop by
     elif (known := known_source(text)) is not None:
         fields, origin = dataclasses.replace(fields, dataset=lambda: known), "as published"
     else:
@@ -86,6 +87,13 @@ def with_data(resolved: Resolved, asked: Given | None, memory: float) -> tuple[R
         resident = not cuts and images.nbytes <= _SHARE * memory
     fields = dataclasses.replace(fields, feed=Feed(resident, fields.feed.workers))
     return resolved._replace(fields=fields, stages=tuple(map(_without_reading, resolved.stages))), origin
+
+
+def _to_the_end(stage: Stage) -> Stage:
+    """The stage over its planned length."""
+    if not getattr(stage.section, "early_stopping", 0):
+        return stage
+    return stage._replace(section=dataclasses.replace(stage.section, early_stopping=0))
 
 
 def _shape(text: str) -> tuple[int, ...]:
