@@ -119,13 +119,18 @@ def test_signals_save_and_exit(env, finished, tmp_path, number, code):
         assert summary_of(tmp_path, stage)["params_sha256"] == summary_of(finished[0], stage)["params_sha256"]
 
 
+def _times(workdir):
+    """When each file was written, but for the one that says what was asked for last."""
+    return {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*") if p.name != "run.json"}
+
+
 def test_finished_stages_are_skipped_and_another_identity_is_refused(env, finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
-    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")}
+    before = _times(workdir)
     again = run(env, workdir, "--config.finetune.log_every=steps(2)")  # cadence is not identity
     assert again.returncode == 0 and "pretrain: finished already" in again.stdout
-    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")} == before
+    assert _times(workdir) == before
 
     other = run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
     assert other.returncode == 2
@@ -133,7 +138,7 @@ def test_finished_stages_are_skipped_and_another_identity_is_refused(env, finish
     assert len(other.stderr.strip().splitlines()) == 1
     noise = run(env, workdir, "--config.noise=symmetric(rate=0.2)")
     assert noise.returncode == 2 and "manifest differs" in noise.stderr
-    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")} == before
+    assert _times(workdir) == before
 
     shutil.rmtree(workdir / "finetune")  # another loss beside the same pre-training
     changed = run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
