@@ -94,7 +94,7 @@ def _write(
     for name in names:
         (folder / name).mkdir(parents=True)
     for key, label, image in zip(split.ids[rows].tolist(), labels.tolist(), split.images(rows), strict=True):
-        picture, file = Image.fromarray(image.squeeze()), folder / names[label] / str(key)
+        picture, file = Image.fromarray(image.squeeze()), folder / str(names[label]) / str(key)
         if size:
             picture.resize((size, size), Image.Resampling.BICUBIC).save(file.with_suffix(".jpg"), quality=90)
         else:

@@ -108,9 +108,8 @@ def ways(case: str, per_call: int, turns: int) -> dict[str, Any]:
         config.update({"seeds": seeds_config.SEEDS, "steps_per_call": per_call})
         if case == "mlp":
             config.dataset = vectors(pathlib.Path(name) / "digits.npz")
-        config.train.length = f"steps({8 * per_call})"
-        for cadence in ("log_every", "eval_every", "save_every"):
-            config.train[cadence] = "percent(100)"
+        cadence = dict.fromkeys(("log_every", "eval_every", "save_every"), "percent(100)")
+        config.update({"train": {"length": f"steps({8 * per_call})", **cadence}})
         resolved = resolve(config)
         runs = seeds.replicas(resolved, pathlib.Path(name), parallel.make("jit", 1))
         readies = []

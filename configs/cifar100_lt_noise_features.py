@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.longtail = "exponential(ratio=100, subset=conventional)"
     c.noise = "symmetric(rate=0.4)"
     if not variant:
-        c.finetune.loss = "superloss(logit_adjusted(tau=1.0), lam=0.25)"
+        c.update({"finetune": {"loss": "superloss(logit_adjusted(tau=1.0), lam=0.25)"}})
     return c
 
 

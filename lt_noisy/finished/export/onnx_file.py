@@ -22,9 +22,9 @@ def require_libraries() -> None:
     """Refuses, in one line, to begin without the libraries."""
     try:
         with _quiet():
-            import jax2onnx
-            import onnx
-            import onnxruntime
+            import jax2onnx  # pyright: ignore[reportMissingImports] (an extra)
+            import onnx  # pyright: ignore[reportMissingImports] (an extra)
+            import onnxruntime  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise UserError(f"export: ONNX needs {error.name}; pip install 'lt_noisy[onnx]' (docs/export.md)") from None
     del jax2onnx, onnx, onnxruntime
@@ -39,8 +39,8 @@ def onnx_bytes(graph: Graph, described: dict[str, str]) -> bytes:
     Raises:
       UserError: something in the network has no form in ONNX that the converter knows.
     """
-    import jax2onnx
-    import onnx
+    import jax2onnx  # pyright: ignore[reportMissingImports] (an extra)
+    import onnx  # pyright: ignore[reportMissingImports] (an extra)
 
     spec = graph.input_spec()
     function = plain(lambda x: operator.itemgetter(*OUTPUTS)(graph.apply(x)), spec)
@@ -64,7 +64,7 @@ def onnx_bytes(graph: Graph, described: dict[str, str]) -> bytes:
 
 def onnx_call(content: bytes) -> Callable[[np.ndarray], Outputs]:
     """Runs a model of `onnx_bytes` on a CPU."""
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports] (an extra)
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
