@@ -252,9 +252,9 @@ def main(argv: list[str]) -> None:
             accuracy = ", ".join(f"{name} {100 * row[name]:.1f} %" for name in ("accuracy", "balanced_accuracy"))
             say(f"{row['run']}: {row['wrong_labels']} of {row['images']} labels wrong, {accuracy}")
         if given.json is not None:
-            write_json(
-                given.json, {"command": command, "recipe": manifests.load(_truth(given.folder)).recipe, "runs": rows}
-            )
+            recipe, codes = manifests.load(_truth(given.folder)).recipe, [code for row in rows for code in row["code"]]
+            distinct_codes = [code for at, code in enumerate(codes) if code not in codes[:at]]
+            write_json(given.json, {"command": command, "recipe": recipe, "runs": rows, "code": distinct_codes})
         return
     figures = {
         "command": command,
