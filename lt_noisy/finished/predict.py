@@ -17,6 +17,7 @@ from lt_noisy.finished.network import Network, load_network
 from lt_noisy.finished.pictures import Read, named_files
 from lt_noisy.finished.run import named
 from lt_noisy.progress import Progress
+from lt_noisy.runs.compiled import keep_programs
 
 _BLOCK = 4096  # files whose outputs are in memory at once
 
@@ -80,6 +81,7 @@ def _predict(argv: Sequence[str]) -> int:
         raise UserError(f"predict: --top is at least 1, not {given.top}")
     run, stage = named(given.run)
     files = named_files(given.images)
+    keep_programs()  # the second call compiles nothing
     network = load_network(run, stage, few=True)
     top = min(given.top, len(network.class_names))
     counts = {"unlike": 0, "faulty": 0}

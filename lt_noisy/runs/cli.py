@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     # Here and not above, so that `start` is there before the seconds that they take.
     from lt_noisy import processes, terminal
     from lt_noisy.config.command_line import USAGE, listed, parse
-    from lt_noisy.errors import UserError, first_line, quieted
+    from lt_noisy.errors import UserError, did_you_mean, first_line, quieted
     from lt_noisy.files import show
 
     command = COMMANDS.get(argv[1] if len(argv) > 1 else "", "")
@@ -54,6 +54,9 @@ def main(argv: list[str]) -> int:
             if (line := surroundings(error)) is None:
                 raise
             return processes.failed(line, 2)
+    if len(argv) > 1 and not argv[1].startswith("-"):
+        near = did_you_mean(argv[1], COMMANDS)
+        return processes.failed(f"there is no command {argv[1]!r}{near} (there are {', '.join(COMMANDS)})", 2)
     if "--plan" in argv:
         from lt_noisy.runs.planning.plan import plan
 

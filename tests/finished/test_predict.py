@@ -180,6 +180,12 @@ def test_a_run_of_several_seeds_and_one_without_a_classifier(tmp_path, capsys):
     assert f"holds a run for each seed: name one, such as {tmp_path}/seed_3" in capsys.readouterr().err
 
 
+def test_a_misspelt_command_is_one_line(capsys):
+    assert cli.main(["lt-noisy", "predct", "runs/photos"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: there is no command 'predct', did you mean 'predict'? (there are check, ")
+
+
 def test_help_is_the_commands_own(capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(["lt-noisy", "predict", "--help"])

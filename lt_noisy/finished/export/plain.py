@@ -82,12 +82,8 @@ class _Convolution:
     """
 
     def __init__(self, x: jax.Array, kernel: np.ndarray, params: Mapping[str, Any], shift: np.ndarray | None = None):
-        self.x, self.kernel, self.params, self.shift = (
-            x,
-            kernel,
-            params,
-            shift,
-        )  # kernel [h, w, C, O]; shift [1, 1, 1, O]
+        self.x, self.params = x, params
+        self.kernel, self.shift = kernel, shift  # [h, w, C, O], [1, 1, 1, O]
         self._found: jax.Array | None = None
 
     def takes(self, other: Any) -> bool:
