@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.sources.decoding import decode
+from lt_noisy.files import write_arrays
 from lt_noisy.finished.export import command, graph
 from lt_noisy.finished.export.card import code, escaped, model_card
 from lt_noisy.finished.export.command import export
@@ -49,8 +50,8 @@ def test_the_program_in_the_card_says_what_the_run_does(messy, tmp_path, monkeyp
     assert cli.main(["lt-noisy", "export", str(workdir), str(tmp_path / f"net.{ending}"), "--license=mit"]) == 0
     lines = capsys.readouterr().out
     error = float(re.search(r"its outputs are those of the run to (\S+) of the largest", lines)[1])
-    assert error <= graph.TOLERANCE and "net.md: the model card" in lines
-    front, text = card_of(tmp_path / "net.md")
+    assert error <= graph.TOLERANCE and f"net.{ending}.md: the model card" in lines
+    front, text = card_of(tmp_path / f"net.{ending}.md")
     assert front["license"] == "mit"
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     name, probability = said_by(program.replace("picture.jpg", "picture.png"), tmp_path, monkeypatch).rsplit(" ", 1)
@@ -63,13 +64,13 @@ def test_the_program_in_the_card_says_what_the_run_does(messy, tmp_path, monkeyp
 def test_weights_have_a_card_too(messy, tmp_path, monkeypatch, capsys):
     _, workdir = messy
     assert export([str(workdir / "pretrain"), str(tmp_path / "net.safetensors")]) == 0
-    front, text = card_of(tmp_path / "net.md")
+    front, text = card_of(tmp_path / "net.safetensors.md")
     assert front["license"] == "<fill in>" and "model-index" not in front
     assert "This network was not tested as a classifier." in text
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert "'input_size': [3, 8, 8]" in said_by(program, tmp_path, monkeypatch)
     assert export([str(workdir / "folds" / "fold_0"), str(tmp_path / "fold.safetensors")]) == 0
-    assert "stage `folds/fold_0` of a run" in (tmp_path / "fold.md").read_text()
+    assert "stage `folds/fold_0` of a run" in (tmp_path / "fold.safetensors.md").read_text()
 
 
 def test_the_card_says_what_the_run_measured(messy):
@@ -160,18 +161,28 @@ BAD = {
     "a naming": (["{run}", "{tmp}/x.safetensors", "--naming=tim"], "naming 'tim' is not one of"),
     "no directory": (["{run}", "{tmp}/no/x.onnx"], "is no file in a directory that exists"),
     "a flag": (["{run}", "{tmp}/x.onnx", "--licence=mit"], "unrecognized arguments: --licence=mit"),
-    "there already": (["{run}", "{tmp}/there.stablehlo"], "there.md exists already; give another name"),
+    "there already": (["{run}", "{tmp}/there.stablehlo"], "there.stablehlo.md exists already; give another name"),
 }
+
+
+def test_what_was_held_out_is_no_training_image(own_run):
+    """The card counts what the stage learnt from, as its table does."""
+    path = own_run / "finetune" / "label_quality.npz"
+    with np.load(path) as arrays:
+        learnt = {name: array[:30] for name, array in arrays.items()}
+    write_arrays(path, **learnt)
+    facts = gather(read_run(own_run), "finetune")
+    assert facts.observed_counts.tolist() == np.bincount(learnt["observed"]).tolist()
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_one_line_for_what_cannot_be_exported(messy, tmp_path, capsys, case):
     arguments, says = BAD[case]
-    (tmp_path / "there.md").touch()
+    (tmp_path / "there.stablehlo.md").touch()
     assert export([argument.format(run=messy[1], tmp=tmp_path) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["there.md"]
+    assert [path.name for path in tmp_path.iterdir()] == ["there.stablehlo.md"]
 
 
 def test_a_graph_that_computes_something_else_leaves_no_file(messy, tmp_path, monkeypatch, capsys):
@@ -194,5 +205,7 @@ def test_a_network_of_half_precision_is_exported_in_float32(own_run, tmp_path):
     text = (own_run / "run.json").read_text()
     (own_run / "run.json").write_text(text.replace('"precision": "float32"', '"precision": "bfloat16"'))
     assert export([str(own_run), str(tmp_path / "net.stablehlo")]) == 0
-    assert "It was trained in bfloat16 and computes in float32 here." in (tmp_path / "net.md").read_text()
+    assert "It was trained in bfloat16 and computes in float32 here." in (tmp_path / "net.stablehlo.md").read_text()
+    # One name for each form, as the docs have it.
+    assert export([str(own_run), str(tmp_path / "net.safetensors")]) == 0
     shutil.rmtree(own_run)

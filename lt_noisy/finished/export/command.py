@@ -40,16 +40,17 @@ def _export(argv: Sequence[str]) -> int:
         raise UserError(f"export: {file} ends in none of {', '.join(_FORMATS)}, which say what it becomes")
     if given.naming and file.suffix != ".safetensors":
         raise UserError("export: --naming is of the layers in .safetensors; the outputs of a graph have names already")
-    written = [file, file.with_suffix(".md"), *([file.with_suffix(".json")] if file.suffix == ".safetensors" else [])]
+    beside = file.with_name(f"{file.name}.md")  # of each form of a network its own
+    written = [file, beside, *([file.with_suffix(".json")] if file.suffix == ".safetensors" else [])]
     if there := [str(path) for path in written if path.exists()]:
         raise UserError(f"export: {' and '.join(there)} exists already; give another name")
     run, stage = _named(given.run)
     stage = stage or default_stage(run)
     card = model_card(gather(run, stage), file.name, given.license)
     said = _FORMATS[file.suffix](run, stage, file, given.naming)
-    with replacing(file.with_suffix(".md"), "w") as target:
+    with replacing(beside, "w") as target:
         target.write(card)
-    say(said, f"{file.with_suffix('.md')}: the model card; read it, and say who may use the model and for what")
+    say(said, f"{beside}: the model card; read it, and say who may use the model and for what")
     return 0
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.images import kind_of
+from lt_noisy.files import load_arrays
 from lt_noisy.finished.network import resize_of
 from lt_noisy.finished.run import FinishedRun, FinishedStage
 from lt_noisy.stages.reference import read_reference
@@ -65,7 +66,11 @@ def gather(run: FinishedRun, network: str) -> Facts:
     """
     stage = run.stage(Path(network).parts[0])
     manifest = manifests.load(run.directory)
-    clean, observed = manifest.clean_labels, manifest.observed_labels
+    judged = stage.directory / "label_quality.npz"
+    # Without what was held out, where the stage says what it learnt from.
+    learnt = load_arrays(judged, "ids")[0] if judged.exists() else manifest.ids
+    own = np.isin(manifest.ids, learnt)
+    clean, observed = manifest.clean_labels[own], manifest.observed_labels[own]
     known = run.config["noise"] != "none()" or bool((clean != observed).any())
     reference = read_reference(run.directory / network)
     return Facts(
