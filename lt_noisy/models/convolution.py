@@ -28,6 +28,8 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CACHE = 800 * 1024  # bytes of shifted copies at a time: what a core's second-level cache holds beside the rest
 # The channels, of input and output, from which on Winograd's form is the faster at 3 x 3 and stride 1.
 WINOGRAD_FROM = {"forward": 32, "kernel_gradient": 64}
+# Of half precision, which it transforms in float32.
+HALF_WINOGRAD_FROM = {"forward": 128, "kernel_gradient": 64}
 
 _own = True
 
@@ -75,7 +77,7 @@ def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: 
     if kernel.shape[:2] == (1, 1) and strides == (1, 1) and padding == ((0, 0), (0, 0)):
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     sides = [size + sum(pads) - 2 for size, pads in zip(x.shape[1:3], padding, strict=True)]
-    if _is_winograds("forward", kernel.shape, strides, padding, sides):
+    if _is_winograds("forward", x.dtype, kernel.shape, strides, padding, sides):
         return winograd.forward(x, kernel, padding)
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
 
@@ -86,11 +88,17 @@ def _is_depthwise(kernel: tuple[int, ...], x: tuple[int, ...]) -> bool:
 
 
 def _is_winograds(
-    what: str, kernel: tuple[int, ...], strides: tuple[int, int], padding: Padding, sides: Sequence[int]
+    what: str,
+    dtype: jnp.dtype,
+    kernel: tuple[int, ...],
+    strides: tuple[int, int],
+    padding: Padding,
+    sides: Sequence[int],
 ) -> bool:
     """Whether Winograd's form takes this convolution, whose output has `sides`, and is the faster."""
     fits = kernel[:2] == (3, 3) and strides == (1, 1) and not any(side % 2 for side in sides)
-    return fits and min(min(pads) for pads in padding) >= 0 and min(kernel[2:]) >= WINOGRAD_FROM[what]
+    least = WINOGRAD_FROM if jnp.finfo(dtype).bits >= 32 else HALF_WINOGRAD_FROM
+    return fits and min(min(pads) for pads in padding) >= 0 and min(kernel[2:]) >= least[what]
 
 
 _convolution = functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))(forward)
@@ -147,7 +155,7 @@ def kernel_gradient(
         return depthwise.kernel_gradient(x, dy, shape, strides, padding)
     rows, columns, channels, outputs = shape
     height, width = dy.shape[1:3]
-    if _is_winograds("kernel_gradient", shape, strides, padding, (height, width)):
+    if _is_winograds("kernel_gradient", x.dtype, shape, strides, padding, (height, width)):
         return winograd.kernel_gradient(x, dy, padding)
     (top, bottom), (left, right) = padding
 

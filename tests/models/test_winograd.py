@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lt_noisy.models import winograd
-from lt_noisy.models.convolution import WINOGRAD_FROM, convolution, forward, kernel_gradient
+from lt_noisy.models.convolution import HALF_WINOGRAD_FROM, WINOGRAD_FROM, convolution, forward, kernel_gradient
 
 ONE = ((1, 1), (1, 1))
 
@@ -27,8 +27,8 @@ def taken(monkeypatch):
     return names
 
 
-def traced(channels, outputs, side=4, stride=1):
-    x, kernel, _ = arrays(1, side, channels, outputs)
+def traced(channels, outputs, side=4, stride=1, dtype=jnp.float32):
+    x, kernel, _ = arrays(1, side, channels, outputs, dtype)
     jax.clear_caches()  # or a shape that was traced before is not traced again
 
     def loss(x, kernel):
@@ -51,6 +51,15 @@ def test_it_is_taken_from_some_channels_on_where_it_fits(taken):
     assert taken == []
 
 
+def test_of_half_precision_it_is_taken_from_more_channels_on(taken):
+    least, most = sorted(HALF_WINOGRAD_FROM.values())
+    traced(most, most, dtype=jnp.bfloat16)
+    assert taken == ["forward", "forward", "kernel_gradient"]
+    del taken[:]
+    traced(least, least, dtype=jnp.bfloat16)
+    assert taken == ["kernel_gradient"]
+
+
 def test_float32_rounds_about_as_the_direct_sum_does(x64):
     """Against float64: the error of either form is a few units in the last place of the largest sum."""
     given = arrays(4, 8, 64, 64, jnp.float64)
@@ -68,7 +77,7 @@ def test_float32_rounds_about_as_the_direct_sum_does(x64):
 
 def test_half_precision_is_summed_in_float32():
     """The result is the float32 one, rounded once."""
-    x, kernel, dy = arrays(2, 4, 64, 64, jnp.bfloat16)
+    x, kernel, dy = arrays(2, 4, 128, 128, jnp.bfloat16)
     wide = [array.astype(jnp.float32) for array in (x, kernel, dy)]
     out = forward(x, kernel, (1, 1), ONE)
     assert out.dtype == jnp.bfloat16
