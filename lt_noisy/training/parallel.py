@@ -28,11 +28,18 @@ Device = Any  # jax.Device, which is no type to a type checker
 Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
+def _traced_once(step: Step) -> Step:
+    """The step, which JAX then traces once for `zeros` and the program together; what is compiled is the same."""
+    return jax.jit(step, inline=True)
+
+
 def _accumulate(step: Step, steps_per_call: int) -> Callable[..., tuple[PyTree, PyTree]]:
     """`(state, totals, data, batch) -> (state, totals)`: one step, or a scan of several, adding up its sums."""
 
+    traced = _traced_once(step)
+
     def once(state, totals, data, batch):
-        state, sums = step(state, data, batch)
+        state, sums = traced(state, data, batch)
         return state, jax.tree.map(jnp.add, totals, sums)
 
     if steps_per_call == 1:
@@ -268,9 +275,9 @@ def zeros(step: Step, state: PyTree, data: PyTree, batch: PyTree) -> PyTree:
     any number of devices. `state`, `data` and `batch` are host trees or shapes, `batch` of one step.
     """
     mesh = jax.make_mesh((1,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:1])
-    whole = PartitionSpec()
+    whole, once = PartitionSpec(), _traced_once(step)
     traced = jax.shard_map(
-        lambda *args: step(*args)[1],
+        lambda *args: once(*args)[1],
         mesh=mesh,
         in_specs=(whole, whole, whole),
         out_specs=whole,

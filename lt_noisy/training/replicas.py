@@ -6,6 +6,7 @@ one seed is called for each in turn (`InTurn`), on devices of its own where ther
 same time: the program and the bits are those of its own run. `vectorises` says where the first is the faster.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -54,7 +55,8 @@ class Data(NamedTuple):
         return _with_images(self.own[seed], self.images[seed % len(self.images)])
 
 
-class Together(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Together:
     """The step of all seeds, vectorised: `(States, Data, batches) -> (States, sums)`, batches and sums one a seed."""
 
     one: Step

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+from helpers import forked
+
 # The suite is mostly compilation of programs that run once on tiny shapes: do not optimise them.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
@@ -46,7 +48,10 @@ KILLER = ROOT / "tests" / "helpers" / "killer.py"
 
 def run(env, workdir, *overrides, program=("main.py",), config=CONFIG):
     """main.py (or `program`) as a child process; `env` is the fixture."""
-    command = [sys.executable, *map(str, program), *config, f"--workdir={workdir}", *overrides]
+    script, *arguments = *map(str, program), *config, f"--workdir={workdir}", *overrides
+    if script in ("main.py", str(KILLER)) and forked.fits(env):
+        return forked.run(script, arguments, env, ROOT, HANGS)
+    command = [sys.executable, script, *arguments]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
 
 

@@ -117,6 +117,22 @@ def test_the_second_step_compiles_nothing(mode, caplog):
     assert compilations[0] > 0 and compilations[1] == compilations[0]
 
 
+def test_the_shape_of_the_sums_and_the_program_share_one_trace():
+    """On one device; to trace a deep network takes seconds of every start."""
+    traces = []
+
+    def step(state, data, batch):
+        traces.append(batch.shape)
+        return state + 1, jax.lax.psum(batch.sum(), AXIS)
+
+    devices, batch = parallel.make("jit", 1), np.ones(8, np.float32)
+    totals = parallel.zeros(step, np.float32(0), (), batch)
+    call = devices.compile_step(step)
+    state, total = call(*devices.replicate((np.float32(0), totals, ())), batch)
+    assert traces == [(8,)]
+    assert (float(state), float(total)) == (1.0, 8.0)
+
+
 def test_pmap_of_one_and_scan_of_three_are_the_plain_step(x64):
     case = step_cases.loss("superloss(cross_entropy(), threshold=running_mean)")
     devices = parallel.make("jit", 1)
