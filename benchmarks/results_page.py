@@ -21,6 +21,7 @@ import jinja2
 import keep_memory
 import messy_folder
 import relative_gap
+import scanned_blocks
 import seeds
 import ssl_cost
 import ssl_table
@@ -204,6 +205,7 @@ def page(name: str) -> str:
         "streamed": lambda name: streaming.show(record(name)["rows"]),
         "readers": lambda name: decode.show(record(name)["rows"]),
         "forms": lambda name: convolutions.show(record(name)["rows"]),
+        "scanned": lambda name: scanned_blocks.show(record(name)["rows"]),
         "ceiling": lambda name: statistics.median(row["gflop_per_second"]["ceiling"] for row in record(name)["rows"]),
         "reviewed": lambda name: messy_folder.show_compared(record(name)["runs"]),
         "suspects": lambda name: messy_folder.show(record(name)),
