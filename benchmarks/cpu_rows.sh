@@ -15,7 +15,7 @@ sweep() { # in the background, for bash hears a signal only while it waits
     wait "$child"
 }
 
-# A learning curve of 40 points: to test after every epoch would take a fifth of the time.
+# A learning curve of 40 points: to test after every epoch would take a quarter of the time.
 every='epochs(5)'
 
 rows() { # of one seed: LDAM-DRW, CE (published: 77.0, 70.4), LA; then rotation prediction and CE (73.5)
