@@ -88,7 +88,7 @@ def learning_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if title == "share":
             axes.set_ylim(0, 1.02)
-        axes.legend(fontsize="x-small")
+        axes.legend(loc="best", fontsize="x-small")  # said, for where it is not Matplotlib warns on a slow machine
     return figure
 
 
@@ -265,7 +265,7 @@ def losses(found: Losses) -> Figure:
         axes.set_ylim(0, 1.25 * below.max())
     axes.set_xlabel("cross-entropy to the observed label")
     axes.set_ylabel("training examples")
-    axes.legend()
+    axes.legend(loc="best")
     return figure
 
 
