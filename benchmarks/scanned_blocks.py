@@ -29,8 +29,8 @@ GROUPS = ((32, 16), (16, 32), (8, 64))  # pixels a side, channels
 
 
 def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
-    mean = x.mean((0, 1, 2))
-    return (x - mean) * lax.rsqrt((x * x).mean((0, 1, 2)) - mean * mean + 1e-5) * scale
+    mean, square = (each.mean((0, 1, 2), keepdims=True) for each in (x, x * x))
+    return (x - mean) * lax.rsqrt(square - mean * mean + 1e-5) * scale.reshape(1, 1, 1, -1)
 
 
 def _block(x: jax.Array, weights: dict[str, jax.Array]) -> tuple[jax.Array, None]:

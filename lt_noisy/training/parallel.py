@@ -35,7 +35,6 @@ def _traced_once(step: Step) -> Step:
 
 def _accumulate(step: Step, steps_per_call: int) -> Callable[..., tuple[PyTree, PyTree]]:
     """`(state, totals, data, batch) -> (state, totals)`: one step, or a scan of several, adding up its sums."""
-
     traced = _traced_once(step)
 
     def once(state, totals, data, batch):
