@@ -12,16 +12,28 @@ def pictures(n, height=6, width=6, channels=3, seed=0):
     return np.random.RandomState(seed).randint(0, 256, (n, height, width, channels)).astype(np.uint8)
 
 
-def png(pixels):
+def png(pixels, level=6):
     out = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(out, "PNG")
+    Image.fromarray(pixels.squeeze()).save(out, "PNG", compress_level=level)
     return out.getvalue()
 
 
-def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="array_record", version="1.0.0", said=None):
+def write_tfds(
+    root,
+    name,
+    splits,
+    shape=(6, 6, 3),
+    label=True,
+    file_format="array_record",
+    version="1.0.0",
+    said=None,
+    writer="group_size:1",
+    encode=png,
+):
     """A prepared set in TFDS's own layout.
 
     splits: name -> list of (id bytes or None, pixels, label).
+    writer: options of the files.
     said: split -> list of (another label, whether it is right).
     """
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -43,11 +55,11 @@ def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="arr
         if file_format != "array_record":
             Path(path).write_bytes(b"")
             continue
-        writer = ArrayRecordWriter(path, "group_size:1")
+        records = ArrayRecordWriter(path, writer)
         for at, (identity, pixels, number) in enumerate(examples):
             example = proto.Example()
             feature = example.features.feature
-            feature["image"].bytes_list.value.append(png(pixels))
+            feature["image"].bytes_list.value.append(encode(pixels))
             feature["label"].int64_list.value.append(number)
             if said:
                 other, right = said[split][at]
@@ -55,8 +67,8 @@ def write_tfds(root, name, splits, shape=(6, 6, 3), label=True, file_format="arr
                 feature["is_clean"].int64_list.value.append(right)
             if identity is not None:
                 feature["id"].bytes_list.value.append(identity)
-            writer.write(example.SerializeToString())
-        writer.close()
+            records.write(example.SerializeToString())
+        records.close()
     module = "tensorflow_datasets.core.features."
     image_feature = {
         "pythonClassName": module + "image_feature.Image",

@@ -3,17 +3,10 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from lt_noisy.data.by_class import rows_by_class
-
-
-def content_of(file: Path) -> bytes:
-    """The SHA-256 of a file's bytes."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").digest()
 
 
 def ids_of(contents: Sequence[bytes]) -> np.ndarray:
@@ -42,7 +35,7 @@ def held_out(contents: Sequence[bytes], labels: np.ndarray, num_classes: int, pe
     threshold changes sides, and its copies in the class with it where they leave others.
 
     Args:
-      contents: from `content_of`.
+      contents: the SHA-256 of each file's bytes.
       labels: int [N] in [0, num_classes); a class of fewer than 2 has no test image.
       percent: in 1..99.
     """

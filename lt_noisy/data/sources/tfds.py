@@ -21,7 +21,6 @@ from lt_noisy.data.boxes import Cut
 from lt_noisy.data.cache import cached
 from lt_noisy.data.memory import check_fits
 from lt_noisy.data.sources.base import Load, Source, Split, in_memory
-from lt_noisy.data.sources.content import content_of
 from lt_noisy.data.sources.encoded import Form
 from lt_noisy.data.sources.keys import Keys, keys_of
 from lt_noisy.data.sources.preparing import prepare
@@ -30,7 +29,8 @@ from lt_noisy.progress import Progress
 
 _CHUNK = 256  # records read and decoded at a time
 _WHOLE = 2**30  # bytes
-_READER = f"tfds 2, Pillow {PIL.__version__}"  # changes where pixels may
+_HASH = hashlib.sha256().digest_size
+_READER = f"tfds 3, Pillow {PIL.__version__}"  # changes where pixels may
 
 
 def prepared_builder(name: str) -> Any:
@@ -68,10 +68,13 @@ def class_names(builder: Any, name: str) -> tuple[str, ...]:
 
 
 def read_split(builder: Any, name: str, split: str, size: int, resize: int = 0, label: str = "") -> Split:
-    """One split: ids, labels, images of 1 or 3 channels, identified by the prepared files and the rows.
+    """One split: ids, labels, images of 1 or 3 channels.
 
     One pass over the records reads labels and ids; images are read and decoded by row, when asked for. A split whose
-    images take up to `_WHOLE` bytes is decoded whole, and later starts find it in the cache.
+    images take up to `_WHOLE` bytes is decoded whole. Later starts find what was read in the cache.
+
+    Images are identified by their pixels, of a split that is not decoded whole by their encoded bytes: preparing a set
+    again, elsewhere or with other versions may store the same images in other files.
 
     Args:
       builder: from `prepared_builder`.
@@ -101,17 +104,15 @@ def read_split(builder: Any, name: str, split: str, size: int, resize: int = 0, 
     if None not in (height, width) and len(records) * height * width * channels <= _WHOLE:
         read = _read_whole(builder, split, records, where, keys, form)
         return read._replace(read_cut=read_cut if size else None)
-    sized = None not in (height, width)
-    columns, sizes = _scan(records, where, keys, not sized)
+    columns, sizes = _scan(builder, split, records, where, keys)
     _check_labelled(columns["labels"], where)
-    if len(sizes) > 1:
-        raise UserError(f"{where}: images differ in shape; give size=, e.g. size=64")
-    if not sized:
-        ((width, height),) = sizes
+    if None in (height, width):
+        if len(sizes) > 1:
+            raise UserError(f"{where}: images differ in shape; give size=, e.g. size=64")
+        width, height = sizes[0].tolist()
         form = form._replace(shape=(height, width, channels))
-    read = Split(columns["ids"], columns["labels"], _decoder(records, where, keys.image, form))
-    read = read._replace(content=_content(builder, split, form), read_cut=read_cut if size else None)
-    return read._replace(clean=columns.get("clean"), flags=columns.get("flags"))
+    images = _decoder(records, where, keys.image, form)
+    return _split(columns, images, form)._replace(read_cut=read_cut if size else None)
 
 
 def _read_whole(
@@ -127,24 +128,24 @@ def _read_whole(
     def make() -> dict[str, np.ndarray]:
         check_fits(len(records), form.shape, where)
         images = np.empty((len(records), *form.shape), np.uint8)
+        contents = np.empty((len(records), _HASH), np.uint8)
 
         def fill(start: int) -> list[tuple[int, int, int, int | None]]:
             read = _read(records, range(start, min(start + _CHUNK, len(records))), where)
             for i, record in enumerate(read, start):
                 images[i] = form.pixels(record[keys.image])
+                contents[i] = _hashed(images[i].data)
             return [keys.facts(record) for record in read]
 
         with ThreadPoolExecutor() as pool:
             parts = list(pool.map(fill, range(0, len(records), _CHUNK)))
-        return {**keys.columns(itertools.chain.from_iterable(parts)), "images": images}
+        return {**keys.columns(itertools.chain.from_iterable(parts)), "images": images, "contents": contents}
 
     key = {"reader": _READER, "files": _files(builder), "split": split, "form": form, "label": keys.given}
     arrays = dict(cached(key, make))
     images = arrays.pop("images")
-    columns = {name: np.array(column) for name, column in arrays.items()}
-    _check_labelled(columns["labels"], where)
-    read = in_memory(columns["ids"], columns["labels"], images)
-    return read._replace(content=_content(builder, split, form), clean=columns.get("clean"), flags=columns.get("flags"))
+    _check_labelled(arrays["labels"], where)
+    return _split(arrays, in_memory(arrays["ids"], arrays["labels"], images).images, form)
 
 
 def _files(builder: Any) -> list[tuple[str, int, int]]:
@@ -153,24 +154,21 @@ def _files(builder: Any) -> list[tuple[str, int, int]]:
     return [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]]
 
 
-def _content(builder: Any, split: str, form: Form) -> Callable[[np.ndarray], str]:
-    """Identifies rows of a split by the hash of all prepared files, which are read once (`cache`)."""
+def _hashed(content: bytes | memoryview) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
 
-    def make() -> dict[str, np.ndarray]:
-        digest, progress = hashlib.sha256(), Progress(f"hashing {builder.data_path}", len(_files(builder)))
-        for path, _, _ in _files(builder):
-            progress.add()
-            digest.update(pathlib.Path(path).name.encode() + content_of(pathlib.Path(path)))
-        return {"sha256": np.frombuffer(digest.digest(), np.uint8)}
 
-    prepared = cached({"hash of": _files(builder)}, make)["sha256"].tobytes().hex()
+def _split(columns: dict[str, np.ndarray], images: Callable[[np.ndarray], np.ndarray], form: Form) -> Split:
+    """Of `Keys.columns` and the hash of each image, `contents` uint8 [N, 32]."""
+    own = {name: np.array(column) for name, column in columns.items()}  # not those that the cache maps into memory
+    contents = own["contents"]
 
     def content(rows: np.ndarray) -> str:
-        digest = hashlib.sha256(f"{prepared}, split {split}, {form.text}".encode())
-        digest.update(np.ascontiguousarray(rows, np.int64).data)
+        digest = hashlib.sha256(f"{form.shape}, {form.text}".encode())
+        digest.update(np.ascontiguousarray(contents[rows]).data)
         return digest.hexdigest()
 
-    return content
+    return Split(own["ids"], own["labels"], images, content=content, clean=own.get("clean"), flags=own.get("flags"))
 
 
 def _check_labelled(labels: Sequence[int] | np.ndarray, where: str) -> None:
@@ -178,20 +176,36 @@ def _check_labelled(labels: Sequence[int] | np.ndarray, where: str) -> None:
         raise UserError(f"{where}: some images have no label; name another split")
 
 
-def _scan(records: Any, where: str, keys: Keys, sized: bool) -> tuple[dict[str, np.ndarray], set[tuple[int, int]]]:
-    """`Keys.columns` of all records, and where they are asked for (`sized`) the sizes of the images.
+def _scan(
+    builder: Any,
+    split: str,
+    records: Any,
+    where: str,
+    keys: Keys,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """`Keys.columns` of all records with the hash of each picture, and the sizes that there are, int [n, 2]."""
 
-    A size is (width, height), of which only the image's header is parsed.
-    """
-    facts, sizes = [], set()
-    progress = Progress(f"reading the labels of {where}", len(records))
-    for start in range(0, len(records), _CHUNK):
-        read = _read(records, range(start, min(start + _CHUNK, len(records))), where)
-        facts += [keys.facts(record) for record in read]
-        if sized:
-            sizes.update(Image.open(io.BytesIO(record[keys.image])).size for record in read)
-        progress.add(len(read))
-    return keys.columns(facts), sizes
+    def make() -> dict[str, np.ndarray]:
+        facts, contents, sizes = [], [], set()
+        progress = Progress(f"reading the labels of {where}", len(records))
+        for start in range(0, len(records), _CHUNK):
+            read = _read(records, range(start, min(start + _CHUNK, len(records))), where)
+            facts += [keys.facts(record) for record in read]
+            contents += [_hashed(record[keys.image]) for record in read]
+            sizes.update(_size(record[keys.image], f"{where}, record {row}") for row, record in enumerate(read, start))
+            progress.add(len(read))
+        return {**keys.columns(facts), "contents": np.stack(contents), "sizes": np.array(sorted(sizes))}
+
+    columns = dict(cached({"scan": _READER, "files": _files(builder), "split": split, "label": keys.given}, make))
+    return columns, columns.pop("sizes")
+
+
+def _size(encoded: bytes, where: str) -> tuple[int, int]:
+    """(width, height), of which only the picture's header is parsed."""
+    try:
+        return Image.open(io.BytesIO(encoded)).size
+    except PIL.UnidentifiedImageError:
+        raise UserError(f"{where}: the picture cannot be read") from None
 
 
 def _decoder(records: Any, where: str, image_key: str, form: Form) -> Callable[[np.ndarray], np.ndarray]:

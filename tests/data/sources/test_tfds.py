@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers.commands import HANGS
-from helpers.tfds_files import examples, pictures, write_tfds
+from helpers.tfds_files import examples, pictures, png, write_tfds
 from PIL import Image
 
 from lt_noisy.config import spec
@@ -36,6 +36,13 @@ def refused(text, match):
 def tfds_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """What is read is kept in a cache of the test's own, however soon it was read."""
+    monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "WORTH_SECONDS", 0.0)
 
 
 def test_tfds_reads_ids_labels_and_the_rows_asked_for(tfds_dir):
@@ -250,9 +257,7 @@ def test_tfds_cifar10_where_it_is_prepared(monkeypatch):
     assert source.train.images(np.array([3, 49999])).shape == (2, 32, 32, 3)
 
 
-def test_a_small_set_is_decoded_once_and_again_when_its_files_change(tfds_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "WORTH_SECONDS", 0.0)
+def test_a_small_set_is_decoded_once_and_again_when_its_files_change(tfds_dir, monkeypatch, kept):
     stored = examples(pictures(5))
     write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored})
     first = load("tfds(tiny_set)").train
@@ -266,6 +271,44 @@ def test_a_small_set_is_decoded_once_and_again_when_its_files_change(tfds_dir, t
     other = examples(pictures(5, seed=9))
     write_tfds(tfds_dir, "tiny_set", {"train": other, "test": stored})
     assert (load("tfds(tiny_set)").train.images(np.arange(5)) == np.stack([p for _, p, _ in other])).all()
+
+
+@pytest.mark.parametrize("size", ["", ", size=4"])
+@pytest.mark.parametrize("whole", [2**30, 0])
+def test_images_are_identified_by_what_they_are_not_by_how_they_are_stored(tfds_dir, monkeypatch, kept, whole, size):
+    """Prepared anew, with other files of the same images, a run goes on where it was."""
+    monkeypatch.setattr(sources.tfds, "_WHOLE", whole)
+    rows, stored = np.array([3, 1]), examples(pictures(5))
+
+    def identity(examples, **written):
+        shutil.rmtree(tfds_dir / "tiny_set", ignore_errors=True)
+        write_tfds(tfds_dir, "tiny_set", {"train": examples, "test": stored}, **written)
+        return load(f"tfds(tiny_set{size})").train.content(rows)
+
+    first = identity(stored)
+    assert identity(stored, writer="group_size:2,uncompressed") == first
+    uncompressed = identity(stored, encode=lambda pixels: png(pixels, level=0))
+    assert (uncompressed == first) == (whole > 0)  # of a large set the encoded bytes are what is known
+    other = [(i, pixels ^ (row == 3), label) for row, (i, pixels, label) in enumerate(stored)]
+    assert identity(other) != first
+
+
+def test_what_is_read_of_a_large_set_is_kept(tfds_dir, monkeypatch, kept):
+    monkeypatch.setattr(sources.tfds, "_WHOLE", 0)
+    stored = examples(pictures(5))
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored})
+    first = load("tfds(tiny_set)").train
+    monkeypatch.setattr(sources.tfds.Keys, "facts", None)
+    again = load("tfds(tiny_set)").train
+    assert again.ids.tolist() == first.ids.tolist() and again.labels.tolist() == first.labels.tolist()
+    assert again.content(np.arange(5)) == first.content(np.arange(5))
+
+
+def test_a_picture_of_a_large_set_that_cannot_be_read_is_named(tfds_dir, monkeypatch):
+    monkeypatch.setattr(sources.tfds, "_WHOLE", 0)
+    stored = examples(pictures(5))
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored}, encode=lambda pixels: b"no picture")
+    refused("tfds(tiny_set)", "record 0: the picture cannot be read")
 
 
 def test_a_large_set_is_decoded_by_row(tfds_dir, monkeypatch):
