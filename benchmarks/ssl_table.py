@@ -63,7 +63,8 @@ def read_run(run: pathlib.Path) -> list[dict[str, Any]]:
             continue
         lines = [json.loads(line) for line in (run / name / "metrics.jsonl").read_text().splitlines()]
         logged = [line["loss"] for line in lines if "loss" in line]
-        figures = {**summary["representation"], "loss_first": logged[0], "loss_last": logged[-1]}
+        seen = {name: figure for name, figure in summary["representation"].items() if figure is not None}
+        figures = {**seen, "loss_first": logged[0], "loss_last": logged[-1]}
         figures["std"] = figures["channel_std"] / figures["channel_std_ideal"]
         figures |= {key: summary[key] for key in ("train_seconds", "images_per_second", "params_sha256")}
         if name in probes:

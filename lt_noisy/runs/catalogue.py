@@ -7,6 +7,7 @@ the comment behind it or above it.
 """
 
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -96,9 +97,15 @@ def _tables() -> list[tuple[str, Table, dict[str, list[str]]]]:
 
 def table_name(table: Table) -> str:
     """The name that the table has where it is made, in small letters: "losses" of `LOSSES`."""
+    return _names()[id(table)].lower()
+
+
+@functools.cache
+def _names() -> dict[int, str]:
+    """Names in capitals of the package's modules by the id of what they name, the first of each."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("lt_noisy.")]
-    names = (name for module in modules for name, value in vars(module).items() if value is table and name.isupper())
-    return next(names).lower()
+    named = [(id(value), name) for module in modules for name, value in vars(module).items() if name.isupper()]
+    return dict(reversed(named))
 
 
 def _table(name: str, table: Table, where: Mapping[str, list[str]]) -> Group:

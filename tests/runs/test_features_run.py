@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import layouts
-from helpers.commands import metrics_of, run, summary_of
+from helpers.commands import by_way_of_mlir, metrics_of, run, summary_of
 
 FEATURES = ["--config=tests/helpers/features_config.py"]
 MLP = ["--config.model=mlp(hidden=8)", "--config.stages=('pretrain', 'mixnn')"]
@@ -39,6 +39,7 @@ def test_a_linear_classifier_on_vectors(env, dataset, tmp_path):
 
 
 def test_a_perceptron_on_vectors_in_memory_and_streamed(env, dataset, tmp_path):
+    env = by_way_of_mlir(env)
     done(env, tmp_path / "resident", *dataset, *MLP, "--config.feed=resident()")
     out = done(env, tmp_path / "streamed", *dataset, *MLP, "--config.feed=streamed(workers=2)")
     assert "of vectors, read from their source step by step by 2 thread(s)" in out

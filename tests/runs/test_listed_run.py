@@ -4,7 +4,7 @@ import csv
 import signal
 
 from helpers import layouts
-from helpers.commands import KILLER, metrics_of, run, summary_of
+from helpers.commands import KILLER, by_way_of_mlir, metrics_of, run, summary_of
 
 SHORT = [
     "--config=configs/own_images.py:small",
@@ -20,6 +20,7 @@ SHORT = [
 
 
 def test_a_published_layout_with_a_broken_file(env, tmp_path):
+    env = by_way_of_mlir(env)
     data = tmp_path / "clothing1m"
     layouts.clothing1m(data)
     broken = data / "images" / "3" / "13" / "noisy_train1.jpg"

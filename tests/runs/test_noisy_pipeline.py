@@ -14,7 +14,7 @@ TRAINED = ("elr", "forward", "joint", "mixnn")
 def noisy(env, tmp_path_factory):
     """An uninterrupted run of every kind; nobody writes into it."""
     workdir = tmp_path_factory.mktemp("noisy")
-    done = run(env, workdir, config=NOISY)
+    done = run(env, workdir, "--config.feed=streamed(workers=1)", config=NOISY)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return workdir, done.stdout
@@ -49,7 +49,7 @@ def test_held_out_examples_are_trained_on_by_no_stage(noisy):
 def test_memories_and_targets_resume_bit_for_bit(env, noisy, tmp_path):
     """Killed with ELR's memory, and in MixNN's mixup and neighbour phases; one whole run in the end.
 
-    Streamed, while the reference had its images in memory: the same bits.
+    Streamed by three workers, where the reference had one: the same bits.
     """
     fed = "--config.feed=streamed(workers=3)"
     # Steps that each process takes before it dies: 6 of ELR, resumed at 4; then 8 + 8 + 4 + 8 and 6 of MixNN, twice.
