@@ -9,7 +9,7 @@ import sys
 from helpers import forked
 
 # The suite is mostly compilation of programs that run once on tiny shapes: do not optimise them, and write fusions in
-# LLVM directly, not by way of MLIR: compiled 2.2 times sooner. The latter is an option of older XLA; newer ignores it.
+# LLVM directly, not by way of MLIR, which takes longer. The latter is an option of older XLA; newer ignores it.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SOONER = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
 

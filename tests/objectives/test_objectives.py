@@ -183,8 +183,8 @@ def test_moco_without_negatives_is_nothing():
         return _on_devices(lambda q, r: method.apply(state, Outputs((q, r), (), keys), None, None, 0)[0], 1)(*queries)
 
     queries = jnp.asarray(_views())
-    np.testing.assert_allclose(per_example(queries), np.zeros(6), atol=1e-9)
-    np.testing.assert_allclose(jax.grad(lambda q: per_example(q).sum())(queries), np.zeros((2, 6, 5)), atol=1e-9)
+    np.testing.assert_allclose(per_example(queries), np.zeros(6), atol=1e-5)
+    np.testing.assert_allclose(jax.grad(lambda q: per_example(q).sum())(queries), np.zeros((2, 6, 5)), atol=1e-5)
 
 
 def _moco_step(method, state, queries, keys, step, devices):

@@ -3,13 +3,14 @@
 Only preparing (downloading) a set needs TensorFlow, see `preparing`.
 """
 
+import contextlib
 import hashlib
 import io
 import itertools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -133,7 +134,7 @@ def _read_whole(
         def fill(start: int) -> list[tuple[int, int, int, int | None]]:
             read = _read(records, range(start, min(start + _CHUNK, len(records))), where)
             for i, record in enumerate(read, start):
-                images[i] = form.pixels(record[keys.image])
+                images[i] = _pixels(form, record[keys.image], f"{where}, record {i}")
                 contents[i] = _hashed(images[i].data)
             return [keys.facts(record) for record in read]
 
@@ -200,12 +201,24 @@ def _scan(
     return columns, columns.pop("sizes")
 
 
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """A picture that Pillow cannot identify or that ends too soon is one line."""
+    try:
+        yield
+    except OSError:
+        raise UserError(f"{where}: the picture cannot be read") from None
+
+
 def _size(encoded: bytes, where: str) -> tuple[int, int]:
     """(width, height), of which only the picture's header is parsed."""
-    try:
+    with _naming(where):
         return Image.open(io.BytesIO(encoded)).size
-    except PIL.UnidentifiedImageError:
-        raise UserError(f"{where}: the picture cannot be read") from None
+
+
+def _pixels(form: Form, encoded: bytes, where: str) -> np.ndarray:
+    with _naming(where):
+        return form.pixels(encoded)
 
 
 def _decoder(records: Any, where: str, image_key: str, form: Form) -> Callable[[np.ndarray], np.ndarray]:
@@ -217,7 +230,7 @@ def _decoder(records: Any, where: str, image_key: str, form: Form) -> Callable[[
 
         def fill(start: int) -> None:
             for i, record in enumerate(_read(records, rows[start : start + _CHUNK], where), start):
-                out[i] = form.pixels(record[image_key])
+                out[i] = _pixels(form, record[image_key], f"{where}, record {rows[i]}")
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(fill, range(0, len(rows), _CHUNK)))

@@ -304,11 +304,13 @@ def test_what_is_read_of_a_large_set_is_kept(tfds_dir, monkeypatch, kept):
     assert again.content(np.arange(5)) == first.content(np.arange(5))
 
 
-def test_a_picture_of_a_large_set_that_cannot_be_read_is_named(tfds_dir, monkeypatch):
-    monkeypatch.setattr(sources.tfds, "_WHOLE", 0)
+@pytest.mark.parametrize("whole", [2**30, 0])
+@pytest.mark.parametrize("end", [0, 40])  # without a header; cut off behind it
+def test_a_picture_that_cannot_be_read_is_named(tfds_dir, monkeypatch, whole, end):
+    monkeypatch.setattr(sources.tfds, "_WHOLE", whole)
     stored = examples(pictures(5))
-    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored}, encode=lambda pixels: b"no picture")
-    refused("tfds(tiny_set)", "record 0: the picture cannot be read")
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored}, encode=lambda pixels: png(pixels)[:end])
+    refused("tfds(tiny_set)", "split 'train', record 0: the picture cannot be read")
 
 
 def test_a_large_set_is_decoded_by_row(tfds_dir, monkeypatch):
