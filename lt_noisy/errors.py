@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,9 @@ def print_by(print_: Callable[[str], object] | None, close: Callable[[], object]
 def say(*lines: object, stream: TextIO | None = None, always: bool = False) -> None:
     """Prints lines, each as `printable` has it, and escapes what the stream cannot encode.
 
+    Once nobody reads the stream any more, as when `tee` has ended first on Ctrl-C, they go nowhere: no run ends unsaved
+    for want of a reader.
+
     Args:
       stream: standard output, unless given.
       always: whether `--quiet` prints them too, as it does warnings, which begin with `note: `, and other streams.
@@ -70,10 +74,19 @@ def say(*lines: object, stream: TextIO | None = None, always: bool = False) -> N
     target = stream or sys.stdout
     encoding = getattr(target, "encoding", None) or "utf-8"
     text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
-    if _print is not None:
-        _print(text)
-    else:
-        print(text, file=target, flush=True)
+    try:
+        if _print is not None:
+            _print(text)
+        else:
+            print(text, file=target, flush=True)
+    except BrokenPipeError:
+        drain(target)
+
+
+def drain(stream: TextIO) -> None:
+    """Has a stream that nobody reads any more lead nowhere, also for what is flushed at exit."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def require(ok: bool, message: str) -> None:

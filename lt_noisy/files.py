@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from lt_noisy import processes
-from lt_noisy.errors import UserError, first_line, say
+from lt_noisy.errors import UserError, drain, first_line, say
 
 MIB = 2**20
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet computes, or may
@@ -39,7 +39,9 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 
 def os_error_line(error: OSError) -> str:
     """What went wrong and where; for a disk or a quota that is full, what is free there and what to do."""
-    line = f"{error.filename or 'writing'}: {error.strerror or first_line(error)}"
+    line = error.strerror or first_line(error)
+    if error.filename:
+        line = f"{error.filename}: {line}"
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return line
     place = pathlib.Path(error.filename or ".").absolute()
@@ -53,8 +55,8 @@ def exit_status(command: Callable[[], int]) -> int:
     """The exit status of a command: what it returns, or 2 after one line that says what its user or the system did."""
     try:
         return command()
-    except BrokenPipeError:  # a reader such as `head` has read enough
-        _stop_printing()
+    except BrokenPipeError:  # a reader of rows, such as `head`, has read enough
+        drain(sys.stdout)
         return 0
     except UserError as error:
         say(f"error: {error}", stream=sys.stderr)
@@ -182,12 +184,5 @@ def read_array(path: str, key: str) -> np.ndarray:
 
 
 def show(text: str) -> None:
-    """Prints what the user asked to see; that a reader such as `head` has read enough is no error."""
-    try:
-        say(*text.splitlines(), always=True)
-    except BrokenPipeError:
-        _stop_printing()
-
-
-def _stop_printing() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+    """Prints what the user asked to see."""
+    say(*text.splitlines(), always=True)

@@ -25,6 +25,16 @@ def test_a_name_is_on_one_line(text, shown):
     assert str(UserError(f"x: {UserError(text)}")) == f"x: {shown}"
 
 
+def test_a_stream_that_nobody_reads_ends_nothing():
+    """As when `tee` ends on Ctrl-C before the program has saved."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as stream:
+        say("step 10", stream=stream)
+        say("step 20", stream=stream)
+        stream.write("which is flushed at the end")
+
+
 @pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "é ±"), ("ascii", r"\xe9 \xb1"), ("latin-1", "é ±")])
 def test_what_a_strict_stream_cannot_encode_is_escaped(encoding, shown):
     written = io.BytesIO()

@@ -134,6 +134,8 @@ def _check_numbers(fields: RunFields) -> None:
         number = getattr(fields, name)
         if not least <= number < 2**32:
             raise UserError(f"config.{name} is at least {least} and below 2**32, not {number}")
+    if fields.heartbeat <= 0:
+        raise UserError(f"config.heartbeat is a number of seconds above 0, not {fields.heartbeat}")
     if not 0 <= fields.validation < 1:
         raise UserError(f"config.validation is a share of the training set in [0, 1), not {fields.validation}")
 

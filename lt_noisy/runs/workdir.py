@@ -8,7 +8,7 @@ import pathlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from lt_noisy import processes
 from lt_noisy.config.identity import identity_sha256, run_sha256
@@ -69,13 +69,22 @@ def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]
     except OSError as error:
         raise UserError(f"{option}={directory}: cannot be written ({error.strerror})") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _taken(lock, f"{option}={directory}"):
             raise UserError(
                 f"{option}={directory}: another process is running in it; wait for it or choose another directory"
-            ) from None
+            )
         yield
+
+
+def _taken(lock: IO[str], where: str) -> bool:
+    """Takes the lock of an open file, or tells that another process has it; refuses a file system without locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UserError(f"{where}: its file system gives no locks ({error.strerror}); choose one that does") from None
+    return True
 
 
 @contextlib.contextmanager
@@ -123,9 +132,7 @@ def waited_for(directory: pathlib.Path) -> Iterator[None]:
         return
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(lock, str(directory)):
             say(f"{directory.name}: another process is at this stage; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -237,9 +244,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(
-            f"{path} is damaged; remove {path.parent} to run the stage again: {removal(path.parent)}"
-        ) from None
+        if path.name in ("identity.json", "summary.json"):
+            wrong = f"remove {path.parent} to run the stage again: {removal(path.parent)}"
+        else:
+            wrong = f"remove it, and the run's command goes on: {removal(path)}"
+        raise UserError(f"{path} is damaged; {wrong}") from None
 
 
 def _short(value: Any) -> str:

@@ -254,7 +254,10 @@ def sweep(directory: pathlib.Path) -> None:
 
 def committed(directory: pathlib.Path) -> list[int]:
     """Steps with a committed checkpoint in `directory`, oldest first."""
-    names = [p.name for p in directory.iterdir() if p.is_dir()] if directory.exists() else []
+    try:
+        names = [p.name for p in directory.iterdir() if p.is_dir()]
+    except FileNotFoundError:  # another process may be pruning it
+        names = []
     return sorted(int(name) for name in names if name.isdigit())
 
 

@@ -277,4 +277,4 @@ def in_step(directories: Sequence[pathlib.Path]) -> bool:
     Those without a common one begin again, at the cost of one interval: the first save was killed.
     """
     steps = [set(committed(directory)) for directory in directories]
-    return bool(set.intersection(*steps)) or all(len(own) <= 1 for own in steps)
+    return bool(set.intersection(*steps)) or len(set().union(*steps)) <= 1

@@ -131,6 +131,7 @@ def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0, by: By = "
     _check_final(final)
 
     def build(total_steps: int, epoch_steps: int) -> Schedule:
+        require(periods * total_steps < 2**31, f"{periods} periods of a stage of {total_steps} steps are too many")
         decay = _of_float(optax.cosine_decay_schedule(lr, total_steps, alpha=final))
         hold = epoch_steps if by == "epoch" else 1
         # Whole steps of `periods` equal parts of the stage.

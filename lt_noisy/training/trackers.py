@@ -69,8 +69,13 @@ def none() -> Trackers:
 
 
 def several(*trackers: Trackers) -> Trackers:
-    """All of these, such as several(tensorboard(), wandb(project=mine))."""
-    return Trackers({name: opening for chosen in trackers for name, opening in chosen.opening.items()})
+    """All of these, such as several(tensorboard(), wandb(project=mine)); each once."""
+    opening: dict[str, Callable[[Tracked], Tracker]] = {}
+    for chosen in trackers:
+        if twice := opening.keys() & chosen.opening.keys():
+            raise UserError(f"{min(twice)} is there twice")
+        opening |= chosen.opening
+    return Trackers(opening)
 
 
 def tensorboard() -> Trackers:

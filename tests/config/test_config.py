@@ -139,6 +139,7 @@ def test_a_loss_does_not_repeat_the_pretraining_but_data_and_inputs_do():
         (lambda: resolve(_config(precision="float16")), "config.precision is float32 or bfloat16, not 'float16'"),
         (lambda: resolve(_config(steps_per_call=0)), "config.steps_per_call is at least 1"),
         (lambda: resolve(_config(seed=2**32)), "below 2**32"),
+        (lambda: resolve(_config(heartbeat=0.0)), "config.heartbeat is a number of seconds above 0, not 0.0"),
         (
             lambda: resolve(_config(dataset="tfds(svhn_cropped)", longtail="step(10, subset=conventional)")),
             "config.longtail: the conventional subset of svhn has its classes zero_last, not by_label; write",

@@ -24,8 +24,15 @@ def test_a_stage_of_another_run_says_how_to_remove_it(tmp_path):
         finished(stage, {"seed": 2})
     assert str(error.value).endswith(f"to run the stage again: rm -r '{stage}'")
     (stage / "summary.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged; remove"):
+    with pytest.raises(UserError, match="is damaged; remove") as error:
         read_json(stage / "summary.json")
+    assert str(error.value).endswith(f"to run the stage again: rm -r '{stage}'")
+
+
+def test_a_damaged_file_of_a_run_costs_no_stage(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=f"remove it, and the run's command goes on: rm -r {tmp_path}/run.json$"):
+        read_json(tmp_path / "run.json")
 
 
 def test_a_network_that_is_not_there_names_those_that_are(tmp_path):

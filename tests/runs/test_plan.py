@@ -180,6 +180,7 @@ def test_what_a_device_does_not_hold_is_refused_with_the_batch_that_it_would(mon
         (["--devices=8", "--accelerator=h100", "--decode_rate=-1"], "--decode_rate is above 0"),
         (["--devices=8", "--accelerator=h100", "--json=absent/plan.json"], "is no file in a directory that exists"),
         (["--devices=8", "--accelerator=h100", "--workdir=x"], "--plan trains nothing"),
+        (["--devices=8", "--accelerator=h100", "--profile=1:5"], "--plan trains nothing"),
         (["--devices=8", "--accelerator=h100", "--device=8"], "device"),
         (["--devices=9", "--accelerator=h100"], "JAX is in use already, with 8 devices"),
         (["--devices=7", "--accelerator=h100"], "does not divide among 7 devices"),

@@ -1,5 +1,6 @@
 """Locks of a stage's directory, and links to stages that runs share."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -52,6 +53,18 @@ def test_a_stage_under_way_is_waited_for_and_a_killed_one_taken_over(tmp_path, c
         assert child.wait() == -signal.SIGKILL
         with open(tmp_path / "base" / ".lock") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("held", [waited_for, locked])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, held):
+    def without(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    says = f"{tmp_path}: its file system gives no locks (Function not implemented); choose one that does"
+    with pytest.raises(UserError) as error, held(tmp_path):
+        pass
+    assert str(error.value) == says if held is waited_for else str(error.value) == f"--workdir={says}"
 
 
 def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):

@@ -1,5 +1,7 @@
 """Schedules by hand, optimisers against their definitions, rates by part, averages."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -277,6 +279,14 @@ def test_restarts_by_hand():
     plain = bind("cosine(lr=0.2)", SCHEDULES, "schedule")(100, 10)
     once = bind("cosine_restarts(lr=0.2, periods=1)", SCHEDULES, "schedule")(100, 10)
     assert [float(once(step)) for step in range(100)] == pytest.approx([float(plain(step)) for step in range(100)])
+
+
+def test_restarts_that_int32_cannot_count_are_refused():
+    build = bind("cosine_restarts(lr=0.2, periods=10_000)", SCHEDULES, "schedule")
+    last = math.pi * (1 - 10_000 / 214_748)  # the step before the end is 10,000 of 214,748 parts before it
+    np.testing.assert_allclose(build(214_748, 10)(214_747), 0.1 * (1 + math.cos(last)), rtol=1e-3)
+    with pytest.raises(UserError, match="10000 periods of a stage of 214749 steps are too many"):
+        build(214_749, 10)
 
 
 def test_ema_by_hand():

@@ -150,3 +150,4 @@ def test_seeds_without_a_common_step_go_on_alone_but_for_a_first_save(tmp_path):
 
     assert in_step([made("a", 2), made("b")]) and in_step([made("c", 2, 4), made("d", 4, 6)])
     assert not in_step([made("e", 2, 4), made("f", 6, 8)]) and not in_step([made("g"), made("h", 2, 4)])
+    assert not in_step([made("i", 2), made("j", 4)])  # each began alone

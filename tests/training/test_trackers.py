@@ -92,8 +92,14 @@ def test_a_resumed_run_goes_on_in_the_same_one_and_no_step_is_told_twice(tmp_pat
     (told,) = runs.values()
     assert told["steps"] == [1, 2, 3, 4, 5, 6] and told["ends"] == ends
     assert told["asked"]["name"] == "run/pretrain"
-    _killed_twice(tmp_path / "run" / "finetune", f"several({name}(), {name}())")
+    _killed_twice(tmp_path / "run" / "finetune", f"several({name}())")
     assert [run["steps"] for run in runs.values()] == 2 * [[1, 2, 3, 4, 5, 6]]
+
+
+def test_two_of_one_kind_are_refused():
+    """They would share the place where a run's id is remembered."""
+    with pytest.raises(UserError, match=r"^config\.trackers: several: tensorboard is there twice$"):
+        bind("several(tensorboard(), several(tensorboard()))", TRACKERS, "config.trackers")
 
 
 def test_a_tracker_that_fails_is_left_out_and_one_that_cannot_be_opened_is_one_line(tmp_path, capsys):

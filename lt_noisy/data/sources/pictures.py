@@ -24,9 +24,10 @@ from lt_noisy.errors import first_line
 from lt_noisy.progress import Progress
 
 _READER = f"2, Pillow {PIL.__version__}"  # changes where pixels may
-_LOOKER = f"4, Pillow {PIL.__version__}"  # changes where faults may, or what a look tells
+_LOOKER = f"5, Pillow {PIL.__version__}"  # changes where faults may, or what a look tells
 _WHOLE = 2**30  # bytes of pixels that are decoded once and kept
 _OTHERS = 4  # so many times the files that are listed are remembered of other lists
+_PASSING = -2  # size and time of change of a file that has to be looked at again
 _BATCH = 512  # so many rows or fewer are read by the thread that asks
 
 
@@ -73,7 +74,9 @@ def look(root: Path, files: Sequence[File]) -> list[Seen]:
         new, progress = np.flatnonzero(~same), Progress(f"looking at the files of {root}", int((~same).sum()))
 
         def fill(row: int) -> None:
-            seen = _look(files[row])
+            seen, passing = _look(files[row])
+            if passing:
+                stats[row] = _PASSING
             arrays["contents"][row] = np.frombuffer(seen.content, np.uint8)
             arrays["grey"][row], faults[row], arrays["sizes"][row] = seen.grey, seen.fault, seen.size
             progress.add()
@@ -139,8 +142,9 @@ def _hashed(texts: Iterable[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16)
 
 
-def _look(file: File) -> Seen:
-    data = b""
+def _look(file: File) -> tuple[Seen, bool]:
+    """What is in it, and whether it may be readable next time without a change: the system could not read it."""
+    data, passing = b"", False
     try:
         data = file.read_bytes()
         with opened(io.BytesIO(data)) as image:
@@ -148,14 +152,15 @@ def _look(file: File) -> Seen:
             scaled(image, 1)
             grey = image.mode in GREY
             rgb(image)
-        return Seen(hashlib.sha256(data).digest(), grey, "", size)
+        return Seen(hashlib.sha256(data).digest(), grey, "", size), False
     except (FileNotFoundError, NotADirectoryError):
         fault = "it does not exist"
     except PIL.UnidentifiedImageError:  # whose text names an address in memory
         fault = "it is no image, or of a kind that is not read"
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
         fault = first_line(error)
-    return Seen(hashlib.sha256(data).digest(), False, fault, (0, 0))
+        passing = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+    return Seen(hashlib.sha256(data).digest(), False, fault, (0, 0)), passing
 
 
 def _in_order(rows: np.ndarray) -> list[int]:

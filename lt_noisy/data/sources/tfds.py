@@ -99,8 +99,11 @@ def read_split(builder: Any, name: str, split: str, size: int, resize: int = 0, 
     form = Form((height, width, channels), size > 0, resize)
 
     def read_cut(rows: np.ndarray, cut: Cut, draws: np.ndarray) -> np.ndarray:
-        parts = zip(_read(records, rows, where), draws, strict=True)
-        return np.stack([form.cut(record[keys.image], cut, drawn) for record, drawn in parts])
+        def one(row: int, record: dict[str, Any], drawn: np.ndarray) -> np.ndarray:
+            with _naming(f"{where}, record {row}"):
+                return form.cut(record[keys.image], cut, drawn)
+
+        return np.stack(list(map(one, rows, _read(records, rows, where), draws)))
 
     if None not in (height, width) and len(records) * height * width * channels <= _WHOLE:
         read = _read_whole(builder, split, records, where, keys, form)
@@ -203,10 +206,10 @@ def _scan(
 
 @contextlib.contextmanager
 def _naming(where: str) -> Iterator[None]:
-    """A picture that Pillow cannot identify or that ends too soon is one line."""
+    """A picture that Pillow cannot identify or decode, or takes for a bomb, is one line."""
     try:
         yield
-    except OSError:
+    except Exception:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
         raise UserError(f"{where}: the picture cannot be read") from None
 
 

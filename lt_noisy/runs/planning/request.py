@@ -81,8 +81,8 @@ def request(argv: list[str]) -> Request:
         raise UserError("--plan takes --devices=N, how many devices to plan for")
     accelerator = _accelerator(values.accelerator)
     command = parse(rest)
-    if command.workdir or command.store or command.distributed != "off":
-        raise UserError("--plan trains nothing in no directory: leave --workdir, --store and --distributed out")
+    if command.workdir or command.store or command.distributed != "off" or command.profiled is not None:
+        raise UserError("--plan trains nothing in no directory: leave --workdir, --store, --distributed, --profile out")
     for name in ("network", "decode_rate"):
         if (number := getattr(values, name)) is not None and not 0 < number < math.inf:
             raise UserError(f"--{name} is above 0, not {number}")

@@ -83,12 +83,13 @@ def check(settings: Settings) -> None:
         if name in INSTEAD:
             raise UserError(f"--slurm.{name}: give --slurm.{INSTEAD[name].replace(' and ', ' and --slurm.')}")
     for name in ("time", "nodes", "ntasks_per_node", "signal_delay_s"):
-        if name in slurm and not (isinstance(slurm[name], int) and int(slurm[name]) > 0):
+        if name in slurm and not (type(slurm[name]) is int and int(slurm[name]) > 0):
             raise UserError(f"--slurm.{name}={slurm[name]}: a number from 1 on{', of minutes' * (name == 'time')}")
     if "time" not in slurm:
         raise UserError("--slurm.time=MINUTES is needed: after that a cell is saved, and goes on in the queue")
-    gpus = slurm.get("gpus_per_node")
-    if settings.tasks > 1 and gpus not in (None, slurm.get("ntasks_per_node", 1)):
+    gpus = slurm.get("gpus_per_node")  # 4, or h100:4
+    number = None if gpus is None else str(gpus).rpartition(":")[2]
+    if settings.tasks > 1 and number not in (None, str(slurm.get("ntasks_per_node", 1))):
         raise UserError(
             f"--slurm.gpus_per_node={gpus}: one process has one GPU; give as many as --slurm.ntasks_per_node"
         )

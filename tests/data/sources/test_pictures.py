@@ -1,6 +1,7 @@
 """Picture files of every kind, and folders as people have them: read right, or one line."""
 
 import io
+import pathlib
 import shutil
 
 import numpy as np
@@ -262,6 +263,26 @@ def test_a_later_start_looks_at_what_has_changed_alone(tmp_path, kept):
     assert (changed["cat/moved.png"][1] == first["dog/01.png"][1]).all() and "dog/02.png" not in changed
     looked.clear(), decoded.clear()
     assert load(root) and looked == decoded == []
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no room")])
+def test_a_fault_of_the_system_is_not_remembered(tmp_path, kept, monkeypatch, error):
+    looked, _ = kept
+    root = tmp_path / "photos"
+    tree(root, cat=5, dog=5)
+    read = pathlib.Path.read_bytes
+
+    def fail(file):
+        if file.name == "01.png" and file.parent.name == "cat":
+            raise error
+        return read(file)
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", fail)
+    with pytest.raises(UserError, match=r"cat/01.png cannot be read as an image: .*(Input/output error|no room)"):
+        load(root)
+    monkeypatch.setattr(pathlib.Path, "read_bytes", read)
+    looked.clear()
+    assert len(everything(load(root))) == 10 and looked == ["01.png"]
 
 
 def test_content_identifies_the_pixels_of_rows(tmp_path):

@@ -313,6 +313,24 @@ def test_a_picture_that_cannot_be_read_is_named(tfds_dir, monkeypatch, whole, en
     refused("tfds(tiny_set)", "split 'train', record 0: the picture cannot be read")
 
 
+@pytest.mark.parametrize("fault", [OSError("truncated"), SyntaxError("PNG"), Image.DecompressionBombError("")])
+def test_a_picture_that_cannot_be_cut_is_named(tfds_dir, monkeypatch, fault):
+    """Of a large set only the headers are read before the step that takes a picture."""
+    monkeypatch.setattr(sources.tfds, "_WHOLE", 0)
+    stored = examples(pictures(5))
+    write_tfds(tfds_dir, "tiny_set", {"train": stored, "test": stored})
+    split = load("tfds(tiny_set, size=8)").train
+
+    def broken(*_):
+        raise fault
+
+    monkeypatch.setattr(sources.tfds.Form, "cut", broken)
+    monkeypatch.setattr(sources.tfds.Form, "pixels", broken)
+    for read in (lambda rows: split.read_cut(rows, None, np.zeros(len(rows))), split.images):
+        with pytest.raises(UserError, match="split 'train', record 3: the picture cannot be read"):
+            read(np.array([3]))
+
+
 def test_a_large_set_is_decoded_by_row(tfds_dir, monkeypatch):
     monkeypatch.setattr(sources.tfds, "_WHOLE", 0)
     stored = examples(pictures(5))

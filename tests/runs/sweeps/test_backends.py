@@ -87,11 +87,15 @@ def test_cells_share_what_no_choice_of_theirs_reaches(monkeypatch):
         (["--backend=print", "--jobs=2"], "--jobs goes with a backend that runs the cells"),
         (["--backend=submitit", "--cluster=local"], "--slurm.time=MINUTES is needed"),
         ([*HERE, "--slurm.time=1:00"], "--slurm.time=1:00: a number from 1 on, of minutes"),
+        ([*HERE, "--slurm.time"], "--slurm.time=True: a number from 1 on, of minutes"),
+        ([*HERE, "--slurm.nodes"], "--slurm.nodes=True: a number from 1 on"),
         ([*HERE, "--slurm.array=0-3"], "--slurm.array: that is for the sweep to set"),
         ([*HERE, "--slurm.job-name=x"], "--slurm.job_name: that is for the sweep to set"),
         ([*HERE, "--slurm.ntasks=2"], "--slurm.ntasks: give --slurm.nodes and --slurm.ntasks_per_node"),
         ([*HERE, "--slurm.ntasks_per_node=2"], "--cluster=local: a cell is one process there"),
         ([*HERE, "--slurm.nodes=2", "--slurm.gpus_per_node=4"], "one process has one GPU"),
+        ([*HERE, "--slurm.ntasks_per_node=2", "--slurm.gpus_per_node=h100:4"], "h100:4: one process has one GPU"),
+        ([*HERE, "--slurm.ntasks_per_node=4", "--slurm.gpus_per_node=h100:4"], "a cell is one process there"),
     ],
 )
 def test_settings_that_no_cell_could_have_are_one_line(here, capsys, arguments, says):
