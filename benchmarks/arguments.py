@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from lt_noisy.errors import UserError, say
-from lt_noisy.files import user_path
+from lt_noisy.files import path_argument
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 def new_file(text: str) -> pathlib.Path:
     """The path of a file that can be written later."""
-    path = user_path(text)
+    path = path_argument(text)
     if not path.name or path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not a file in a directory that exists")
     return path

@@ -21,7 +21,7 @@ from relative_gap import read_stage
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
-from lt_noisy.files import user_path, write_json
+from lt_noisy.files import path_argument, user_path, write_json
 from lt_noisy.revision import distinct
 from lt_noisy.runs.markdown import markdown, percent
 
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
     parser = arguments.Parser(__doc__)
     parser.add_argument("runs", nargs="*", help="NAME=RUN of finished runs")
     parser.add_argument("--json", type=arguments.new_file, help="where the record goes")
-    parser.add_argument("--show", type=user_path, help="print the tables of this record, and do nothing else")
+    parser.add_argument("--show", type=path_argument, help="print the tables of this record, and do nothing else")
     given = parser.parse_intermixed_args(argv[1:])
     if bool(given.runs) == (given.show is not None) or (given.show is not None and given.json):
         raise UserError("the arguments are NAME=RUN of finished runs and --json=FILE, or --show=FILE alone")

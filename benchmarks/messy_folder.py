@@ -34,7 +34,7 @@ from lt_noisy.data.noise import NOISES
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import Split
 from lt_noisy.errors import UserError, say
-from lt_noisy.files import load_arrays, user_path, write_json, write_table
+from lt_noisy.files import load_arrays, path_argument, write_json, write_table
 from lt_noisy.finished.network import default_stage, resolved_again
 from lt_noisy.finished.run import read_run
 from lt_noisy.finished.suspects import judge, read_suspects
@@ -219,22 +219,22 @@ def main(argv: list[str]) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     making, scoring = commands.add_parser("make"), commands.add_parser("score")
     deciding, comparing = commands.add_parser("decide"), commands.add_parser("compare")
-    making.add_argument("folder", type=user_path)
+    making.add_argument("folder", type=path_argument)
     making.add_argument("--dataset", default="tfds(cifar10)")
     making.add_argument("--longtail", default="exponential(ratio=10, n_max=300)")
     making.add_argument("--noise", default="symmetric(rate=0.2)")
     making.add_argument("--seed", type=int, default=0)
     making.add_argument("--size", type=int, default=0)
     making.add_argument("--tests", type=int, default=0)
-    deciding.add_argument("folder", type=user_path)
-    deciding.add_argument("run", type=user_path)
+    deciding.add_argument("folder", type=path_argument)
+    deciding.add_argument("run", type=path_argument)
     deciding.add_argument("--first", type=arguments.count, default=100)
     deciding.add_argument("--out", type=arguments.new_file, required=True)
-    comparing.add_argument("folder", type=user_path)
-    comparing.add_argument("runs", type=user_path, nargs="+")
+    comparing.add_argument("folder", type=path_argument)
+    comparing.add_argument("runs", type=path_argument, nargs="+")
     comparing.add_argument("--json", type=arguments.new_file)
-    scoring.add_argument("folder", type=user_path)
-    scoring.add_argument("suspects", type=user_path)
+    scoring.add_argument("folder", type=path_argument)
+    scoring.add_argument("suspects", type=path_argument)
     scoring.add_argument("--json", type=arguments.new_file)
     given = parser.parse_args(argv[1:])
     if given.command == "make":

@@ -22,7 +22,7 @@ from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError, say
 from lt_noisy.evaluation.probes import relative_gap
-from lt_noisy.files import user_path, write_json
+from lt_noisy.files import path_argument, write_json
 from lt_noisy.revision import distinct
 from lt_noisy.runs.markdown import markdown, percent
 from lt_noisy.runs.workdir import finished
@@ -139,7 +139,7 @@ def settings(stage: pathlib.Path, drop: tuple[str, ...] = ("inputs.",)) -> dict[
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
     parser = arguments.Parser(__doc__)
-    parser.add_argument("runs", type=user_path, nargs="+", help="finished runs")
+    parser.add_argument("runs", type=path_argument, nargs="+", help="finished runs")
     parser.add_argument("--json", type=arguments.new_file, help="where the record goes")
     given = parser.parse_intermixed_args(argv[1:])
     probed = [one for run in given.runs for one in read_run(run)]

@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
         parser.add_argument(f"--{name}", type=arguments.count, default=number)
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument("--json", type=arguments.new_file, help="where the record goes")
-    outputs.add_argument("--show", type=files.user_path, help="print the table of this record, and do nothing else")
+    outputs.add_argument("--show", type=files.path_argument, help="print the table of this record, and do nothing else")
     given = parser.parse_args(argv[1:])
     if given.show is not None:
         print(arguments.from_record("--show", given.show, show))

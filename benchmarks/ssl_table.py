@@ -25,7 +25,7 @@ from relative_gap import read_stage, read_summaries, settings
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
-from lt_noisy.files import user_path, write_json
+from lt_noisy.files import path_argument, write_json
 from lt_noisy.revision import distinct
 from lt_noisy.runs.markdown import markdown, percent
 
@@ -157,10 +157,10 @@ def _short(row: dict[str, Any]) -> tuple[str, str]:
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
     parser = arguments.Parser(__doc__)
-    parser.add_argument("runs", type=user_path, nargs="*", help="finished runs")
-    parser.add_argument("--cost", type=user_path, help="a record of benchmarks/ssl_cost.py")
+    parser.add_argument("runs", type=path_argument, nargs="*", help="finished runs")
+    parser.add_argument("--cost", type=path_argument, help="a record of benchmarks/ssl_cost.py")
     parser.add_argument("--json", type=arguments.new_file, help="where the record goes")
-    parser.add_argument("--show", type=user_path, help="print the table of this record, and do nothing else")
+    parser.add_argument("--show", type=path_argument, help="print the table of this record, and do nothing else")
     given = parser.parse_intermixed_args(argv[1:])
     if bool(given.runs) == (given.show is not None) or (given.show is not None and (given.cost or given.json)):
         raise UserError("the arguments are finished runs, --cost=FILE and --json=FILE, or --show=FILE alone")

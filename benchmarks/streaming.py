@@ -20,7 +20,7 @@ from lt_noisy import revision, system
 from lt_noisy.config.resolve import default, section
 from lt_noisy.data.sources import pictures
 from lt_noisy.errors import UserError, say
-from lt_noisy.files import user_path, write_json
+from lt_noisy.files import path_argument, write_json
 from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 from lt_noisy.runs.run import run
@@ -66,7 +66,7 @@ def measure(table: str, given: Any) -> None:
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--folder", type=user_path, required=True, help="class folders, as `folder` reads them")
+    parser.add_argument("--folder", type=path_argument, required=True, help="class folders, as `folder` reads them")
     parser.add_argument("--images", default="2000,20000", help="numbers of images")
     for name, number in {"size": 96, "epochs": 2, "batch": 64}.items():
         parser.add_argument(f"--{name}", type=arguments.count, default=number)

@@ -45,7 +45,7 @@ if __name__ == "__main__":  # while libraries load; a handler that stops the cel
     leave_on_signals()
 
 from lt_noisy.errors import UserError
-from lt_noisy.files import exit_status, user_path
+from lt_noisy.files import exit_status, path_argument
 from lt_noisy.files import show as show_text
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.runs.sweeps.cluster import CLUSTERS
@@ -63,15 +63,15 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument(
         "--config",
-        type=lambda text: str(user_path(text)),
+        type=lambda text: str(path_argument(text)),
         help="a config file with a sweep(variant), and perhaps :VARIANT",
     )
-    parser.add_argument("--root", type=user_path, help="where cells, stages, record and tables go")
-    parser.add_argument("--store", type=user_path, help="where stages go that several sweeps share (ROOT/stages)")
+    parser.add_argument("--root", type=path_argument, help="where cells, stages, record and tables go")
+    parser.add_argument("--store", type=path_argument, help="where stages go that several sweeps share (ROOT/stages)")
     parser.add_argument("--jobs", type=int, help="cells that run at the same time (default: 1)")
-    parser.add_argument("--record", type=user_path, help="where the record goes once every cell is finished")
+    parser.add_argument("--record", type=path_argument, help="where the record goes once every cell is finished")
     parser.add_argument("--only", action="append", metavar="AXIS=LABEL", help="the cells with this label; repeatable")
-    parser.add_argument("--show", type=user_path, help="print the table of this record, and do nothing else")
+    parser.add_argument("--show", type=path_argument, help="print the table of this record, and do nothing else")
     parser.add_argument("--csv", action="store_true", help="with --show: as CSV")
     parser.add_argument("--across", help="with --show: axes that become columns, such as noise,ratio")
     parser.add_argument("--figure", help="with --across: which figure, such as gain (default: the first)")

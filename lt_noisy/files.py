@@ -3,6 +3,7 @@
 And the paths that users write.
 """
 
+import argparse
 import contextlib
 import csv
 import errno
@@ -78,6 +79,14 @@ def user_path(text: str) -> pathlib.Path:
     return pathlib.Path(expanded)
 
 
+def path_argument(text: str) -> pathlib.Path:
+    """`user_path` as argparse takes it, which hides what a `ValueError` says."""
+    try:
+        return user_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
     """A file that takes the place of `path` at the end of the block: whole and on the disk, or not at all.
@@ -132,13 +141,25 @@ def write_table(path: pathlib.Path, heading: Sequence[str], rows: Iterable[Seque
 
 
 def safe_cell(cell: object) -> object:
-    """A cell of a table in which no spreadsheet sees a formula: an apostrophe before text that begins as one."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell
+    """A cell of a table in which no spreadsheet sees a formula: an apostrophe before text that begins as one.
+
+    And before text that begins as what this makes, so that `cell_text` of it is that text again.
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("'")[:1] in _FORMULA else cell
 
 
 def cell_text(cell: str) -> str:
     """What was written as a `safe_cell`."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA else cell
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'")[:1] in _FORMULA else cell
+
+
+def has_text(path: pathlib.Path, text: str) -> bool:
+    """Whether a file is there and holds this text, ASCII, in its first 100,000 bytes."""
+    try:
+        with open(path, "rb") as file:
+            return text.encode() in file.read(100_000)
+    except OSError:
+        return False
 
 
 def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:

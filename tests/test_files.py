@@ -1,5 +1,6 @@
 """Paths that users write: `~` is the home directory, wherever a spec or a flag takes a path."""
 
+import argparse
 import csv
 import pathlib
 
@@ -31,12 +32,17 @@ def home(tmp_path, monkeypatch):
 
 
 def test_a_table_that_a_spreadsheet_shows_right_and_does_not_compute(tmp_path):
-    cells = ["=1+1", "-x", "+1", "@a", "\tb", "猫", "a=b", -0.5, "caf\udce9", 'a "b", c']
+    formulas, others = (
+        ["=1+1", "-x", "+1", "@a", "\tb", "'+1", "''="],
+        ["猫", "a=b", "caf\udce9", 'a "b", c', "'a", "'"],
+    )
+    cells = [*formulas, *others, -0.5]
     files.write_table(tmp_path / "x.csv", ["a"], [[cell] for cell in cells])
     assert (tmp_path / "x.csv").read_bytes().startswith(b"\xef\xbb\xbfa\n'=1+1\n'-x\n")
     with open(tmp_path / "x.csv", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         read = [row[0] for row in csv.reader(file)]
-    assert read == ["a", "'=1+1", "'-x", "'+1", "'@a", "'\tb", "猫", "a=b", "-0.5", "caf\udce9", 'a "b", c']
+    assert read == ["a", *(f"'{cell}" for cell in formulas), *others, "-0.5"]
+    assert list(map(files.cell_text, read[1:])) == list(map(str, cells))
 
 
 def test_the_home_directory(home):
@@ -47,6 +53,8 @@ def test_the_home_directory(home):
         UserError, match=r"~nobody-here/x: there is no home directory ~nobody-here; .* write \./~nobody"
     ):
         user_path("~nobody-here/x")
+    with pytest.raises(argparse.ArgumentTypeError, match="there is no home directory ~nobody-here"):
+        files.path_argument("~nobody-here/x")
 
 
 def test_every_spec_that_takes_a_path(home):

@@ -190,7 +190,7 @@ def on_features(dataset: str, weights: str, size: int) -> ConfigDict:
     c.dataset = dataset
     c.model = "efficientnet_lite0()"
     c.stages = ("features", "finetune", "folds", "neighbours", "prototypes")
-    c.features = section("features", init=f"pretrained(path='{weights}', {LITE0}, size={size})")
+    c.features = section("features", init=f"pretrained(path={weights!r}, {LITE0}, size={size})")
     c.finetune = section("supervised", loss="superloss(logit_adjusted(tau=1.0), lam=1.0)", **recipe)
     c.folds = section("cross_fit", folds=5, loss="cross_entropy()", **recipe)
     c.neighbours = section("classifier", init="finetune", method="wann()")

@@ -1,6 +1,5 @@
 """Vectors by row on the disk, filled as they are made: what a kill leaves is gone on from."""
 
-import contextlib
 import fcntl
 import hashlib
 import json
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lt_noisy.data.cache import root
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, say
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]
 
@@ -33,12 +32,14 @@ class RowCache:
         place = root() / "features" / hashlib.sha256(text.encode()).hexdigest()[:32]
         shapes = {"vectors": ((rows, width), np.float16), "there": ((rows,), np.bool_)}
         self._arrays: dict[str, np.ndarray] = {}
-        with contextlib.suppress(OSError):
+        try:
             place.mkdir(parents=True, exist_ok=True)
             with open(place / ".lock", "w") as lock:  # two that make the files each would take the other's away
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._arrays = _opened(place, shapes) or _made(place, shapes)
                 (place / "key.json").write_text(text)
+        except OSError as error:
+            say(f"note: features are kept in memory alone, and made anew after a kill ({place}: {error.strerror})")
         if not self._arrays:  # of others it may be read; what is added then stays in memory
             self._arrays = _opened(place, shapes, "c")
         if not self._arrays:
@@ -86,9 +87,13 @@ def _made(place: Path, shapes: Shapes) -> dict[str, np.ndarray]:
     """New arrays of zeros, in the place of what may be there."""
     for name, (shape, dtype) in shapes.items():
         temporary = place / f".{name}.npy"
-        np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
-        if hasattr(os, "posix_fallocate"):  # a full disk is then an error here, and not a signal later
-            with open(temporary, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
+        try:
+            np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+            if hasattr(os, "posix_fallocate"):  # a full disk is then an error here, and not a signal later
+                with open(temporary, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
+        except OSError:
+            temporary.unlink(missing_ok=True)  # and is no longer full
+            raise
         os.replace(temporary, place / f"{name}.npy")
     return _opened(place, shapes)

@@ -18,12 +18,13 @@ from lt_noisy.data import manifest as manifests
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError, did_you_mean, say
-from lt_noisy.files import cell_text, exit_status, user_path, write_table
+from lt_noisy.files import cell_text, exit_status, path_argument, write_table
 from lt_noisy.finished.arguments import Parser
 from lt_noisy.finished.network import resolved_again
 from lt_noisy.finished.run import FinishedRun, named
 
 _DECISIONS = ("keep", "relabel", "drop")
+_LISTING = "corrected.csv"
 
 
 class Decisions(NamedTuple):
@@ -52,12 +53,16 @@ def read_decisions(
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num + 1}, cannot be read as a table: {error}") from None
     if missing := {"id", "decision", "new_label"} - set(reader.fieldnames or ()):
         raise UserError(f"{path} has no column {', '.join(sorted(missing))}: it is no list of decisions")
     number = {name: label for label, name in enumerate(class_names)}
     found: dict[int, tuple[str, int]] = {}
-    for row in reader:
-        where, decision, name = f"{path}, line {reader.line_num}", row["decision"], cell_text(row["new_label"] or "")
+    for line, row in rows:
+        where, decision, name = f"{path}, line {line}", row["decision"], cell_text(row["new_label"] or "")
         key = _id(row["id"] or "")
         if key is None or (ids and key not in ids):
             key = files.get(cell_text(row.get("file") or ""), key)
@@ -125,10 +130,11 @@ def apply_decisions(run: FinishedRun, decisions: Path, out: Path) -> Manifest:
     That lists all images with their labels now, and their split: a data set for `table(...)`.
 
     Raises:
-      UserError: `out` holds a manifest, and what `read_decisions` and `corrected` refuse.
+      UserError: `out` holds a manifest or a `corrected.csv`, and what `read_decisions` and `corrected` refuse.
     """
-    if (out / "manifest.json").exists():
-        raise UserError(f"{out} holds a manifest already; name another directory, or remove it")
+    for name in ("manifest.json", _LISTING):
+        if (out / name).exists():
+            raise UserError(f"{out} holds a {name} already; name another directory, or remove it")
     manifest = manifests.load(run.directory)
     source = resolved_again(run).fields.dataset()
     train = source.train
@@ -137,9 +143,9 @@ def apply_decisions(run: FinishedRun, decisions: Path, out: Path) -> Manifest:
     new = corrected(manifest, found, truth_known(run, manifest, source))
     manifests.verify(new, source.train.best_labels, source.train.ids)
     out.mkdir(parents=True, exist_ok=True)
-    manifests.save(new, out)
     if source.train.files:
-        _write_listing(out / "corrected.csv", new, source)
+        _write_listing(out / _LISTING, new, source)
+    manifests.save(new, out)  # last: where it stands, all does
     return new
 
 
@@ -177,8 +183,8 @@ def apply(argv: Sequence[str]) -> int:
 def _apply(argv: Sequence[str]) -> int:
     parser = Parser("apply", description="A corrected training set from the decisions of a review.")
     parser.add_argument("run", help="the directory of the run that was reviewed")
-    parser.add_argument("decisions", type=user_path, help="the CSV that the review page exported")
-    parser.add_argument("--out", type=user_path, help="where the manifest goes (RUN/corrected)")
+    parser.add_argument("decisions", type=path_argument, help="the CSV that the review page exported")
+    parser.add_argument("--out", type=path_argument, help="where the manifest goes (RUN/corrected)")
     given = parser.parse_args(argv)
     run, _ = named(given.run)
     out = given.out or run.directory / "corrected"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lt_noisy.errors import UserError
-from lt_noisy.files import user_path
+from lt_noisy.files import path_argument
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 def new_file(text: str) -> Path:
     """The path of a file that can be written later."""
-    path = user_path(text)
-    if not path.name or path.is_dir() or not path.absolute().parent.is_dir():
+    found = path_argument(text)
+    if not found.name or found.is_dir() or not found.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is no file in a directory that exists")
-    return path
+    return found

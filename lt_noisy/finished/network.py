@@ -37,6 +37,18 @@ PyTree = Any
 Forward = Callable[[Images, Progress | None], np.ndarray]
 
 
+class Fit(NamedTuple):
+    """How pictures of any size become images of a network.
+
+    Attributes:
+      resize: the shorter side is resized to so many pixels before the centre is cut out; 0: to the image's size.
+      stretched: whether the whole picture is resized in its place, without keeping the aspect.
+    """
+
+    resize: int = 0
+    stretched: bool = False
+
+
 class Network(NamedTuple):
     """A finished classifier.
 
@@ -44,7 +56,7 @@ class Network(NamedTuple):
       stage: the name of the stage that trained it.
       class_names: C names.
       image_shape: (H, W, C) of the images that it takes, uint8; (D,) of vectors, float32.
-      resize: the shorter side of a picture is resized to so many pixels before the centre is cut out; 0: to its size.
+      fit: how pictures become its images.
       reference: features of its training images; None where the stage left none.
       forward: images [N, ...] -> float32 [N, C + D], logits and features side by side.
     """
@@ -52,7 +64,7 @@ class Network(NamedTuple):
     stage: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...]
-    resize: int
+    fit: Fit
     reference: Reference | None
     forward: Forward
 
@@ -117,15 +129,17 @@ def load_network(run: FinishedRun, name: str = "", few: bool = False) -> Network
         extracted = encoder_features(*encoder)
         forward = _after(extracted, _classifier(job, stage, few))
     reference = read_reference(run.directory / stage.name)
-    resize = resize_of(parse(run.config["dataset"]))
-    return Network(stage.name, run.class_names, run.image_shape, resize, reference, forward)
+    fit = fit_of(parse(run.config["dataset"]))
+    return Network(stage.name, run.class_names, run.image_shape, fit, reference, forward)
 
 
-def resize_of(dataset: Call) -> int:
-    """To how many pixels the data set's pictures were resized before their centre was cut out; 0: to their size."""
-    own = dataset.kwargs.get("resize")
+def fit_of(dataset: Call) -> Fit:
+    """How the pictures of a data set became its images."""
+    resize = dataset.kwargs.get("resize")
+    if isinstance(resize, int):
+        return Fit(resize, dataset.name == "tfds" and bool(dataset.kwargs.get("size")) and not resize)
     nested = [value for value in (*dataset.args, *dataset.kwargs.values()) if isinstance(value, Call)]
-    return own if isinstance(own, int) else max(map(resize_of, nested), default=0)
+    return max(map(fit_of, nested), default=Fit())
 
 
 class Traceable(NamedTuple):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lt_noisy.data.images import Stored
-from lt_noisy.data.sources.decoding import decode, grey
+from lt_noisy.data.images import Stored, kind_of
+from lt_noisy.data.sources.decoding import decode, decode_stretched, grey
 from lt_noisy.data.sources.folder import image_files
 from lt_noisy.errors import UserError, first_line
 from lt_noisy.files import cell_text, user_path
@@ -48,11 +48,14 @@ def _listed(table: Path) -> list[Path]:
     if table.suffix.lower() == ".txt":
         return [table.parent / line for line in map(str.strip, text.splitlines()) if line]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if table.suffix.lower() == ".tsv" else ",")
-    column = next((name for name in _COLUMNS if name in (reader.fieldnames or ())), None)
-    if column is None:
-        there = ", ".join(map(str, reader.fieldnames or ())) or "none"
-        raise UserError(f"{table} has no column {' or '.join(_COLUMNS)} (its columns: {there})")
-    return [table.parent / cell_text(row[column]) for row in reader if row[column]]
+    try:
+        column = next((name for name in _COLUMNS if name in (reader.fieldnames or ())), None)
+        if column is None:
+            there = ", ".join(map(str, reader.fieldnames or ())) or "none"
+            raise UserError(f"{table} has no column {' or '.join(_COLUMNS)} (its columns: {there})")
+        return [table.parent / cell_text(row[column]) for row in reader if row[column]]
+    except csv.Error as error:
+        raise UserError(f"{table}, line {reader.line_num + 1}, cannot be read as a table: {error}") from None
 
 
 class Read:
@@ -64,6 +67,8 @@ class Read:
     """
 
     def __init__(self, files: Sequence[Path], network: Network):
+        if kind_of(network.image_shape) != "images":
+            raise UserError("this network takes vectors, and no pictures")
         height, width, channels = network.image_shape
         if height != width:
             raise UserError(
@@ -73,7 +78,10 @@ class Read:
 
         def one(row: int) -> np.ndarray:
             try:
-                pixels = decode(files[row], height, 3, network.resize)
+                if network.fit.stretched:
+                    pixels = decode_stretched(files[row], height, 3)
+                else:
+                    pixels = decode(files[row], height, 3, network.fit.resize)
             except FileNotFoundError:
                 self.faults[row] = "it does not exist"
             except Exception as error:  # Pillow's decoders raise errors of many kinds

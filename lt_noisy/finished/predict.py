@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import softmax
 
+from lt_noisy.data.images import kind_of
 from lt_noisy.errors import UserError, printable, say
 from lt_noisy.files import exit_status, replacing, safe_cell
 from lt_noisy.finished.arguments import Parser, new_file
@@ -80,6 +81,8 @@ def _predict(argv: Sequence[str]) -> int:
     if given.top < 1:
         raise UserError(f"predict: --top is at least 1, not {given.top}")
     run, stage = named(given.run)
+    if kind_of(run.image_shape) != "images":
+        raise UserError(f"predict: the data of {run.directory} are vectors, and no pictures")
     files = named_files(given.images)
     keep_programs()  # the second call compiles nothing
     network = load_network(run, stage, few=True)

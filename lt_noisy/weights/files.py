@@ -1,6 +1,8 @@
 """Files of weights as named arrays: safetensors and NumPy's `.npz`, and with the extra `torch` PyTorch's own."""
 
 import argparse
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ def read(path: Path) -> Tensors:
         raise UserError(f"{path}: weights are read from {', '.join(kinds)} files")
     try:
         tensors = kinds[path.suffix](path)
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
+    except (OSError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
     floats = {name: _float32(tensor) for name, tensor in tensors.items()}
     if broken := [name for name, tensor in floats.items() if not np.isfinite(tensor).all()]:
@@ -43,8 +45,11 @@ def _float32(tensor: np.ndarray) -> np.ndarray:
 
 
 def _npz(path: Path) -> Tensors:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    with open(path, "rb") as file:  # which NumPy leaves open where it is no zip file
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it holds one array without a name")
+        return dict(found)
 
 
 def _torch(path: Path) -> Tensors:

@@ -61,16 +61,17 @@ def test_files_and_arrays_are_the_same_to_it(messy, run):
     assert repr(run) == f"<Run {messy[1]}: pretrain, finetune, folds>"
 
 
-def test_suspects_reviewed_and_corrected(messy, run, own_run, tmp_path):
+def test_suspects_reviewed_and_corrected(messy, run, own_run, tmp_path, monkeypatch):
     run = lt.load(own_run)
     suspects = run.suspects()
     assert {s.file: s.suggested for s in suspects} == photos.WRONG
     page = run.review(tmp_path / "review", limit=2, neighbours=0)
     assert page == tmp_path / "review" / "index.html" and page.exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
     with open(tmp_path / "decisions.csv", "w", newline="") as file:
         rows = [("id", "decision", "new_label"), *((s.id, "relabel", s.suggested) for s in suspects)]
         csv.writer(file).writerows(rows)
-    corrected = run.apply(tmp_path / "decisions.csv")
+    corrected = run.apply("~/decisions.csv")
     assert corrected.recipe["corrections"] == 3
     assert manifests.digest(manifests.load(own_run / "corrected")) == manifests.digest(corrected)
 

@@ -142,6 +142,13 @@ def test_other_files_are_refused(own_run, tmp_path, capsys):
         assert apply([str(own_run), str(path)]) == 2
         assert expected in capsys.readouterr().err
     assert not (own_run / "corrected").exists()
+    (tmp_path / "corrected.csv").write_text("id,decision,new_label\n")
+    assert apply([str(own_run), str(tmp_path / "corrected.csv"), f"--out={tmp_path}"]) == 2
+    assert "holds a corrected.csv already" in capsys.readouterr().err
+    assert (tmp_path / "corrected.csv").read_text() == "id,decision,new_label\n"
+    (tmp_path / "large.csv").write_text("id,decision,new_label\n1,keep," + "x" * 200_000)
+    assert apply([str(own_run), str(tmp_path / "large.csv")]) == 2
+    assert "large.csv, line 2, cannot be read as a table: field larger" in capsys.readouterr().err
 
 
 def decide(run, path, decisions):
@@ -168,7 +175,7 @@ def test_the_same_config_trains_on_the_corrected_set(env, messy, own_run, tmp_pa
     assert f"{own_run}/corrected: 38 images, 1 relabelled, 1 dropped" in said
     assert f"""--config.manifest="file(path='{own_run}/corrected')\"""" in said
     assert apply([str(own_run), str(tmp_path / "d.csv")]) == 2  # nothing is overwritten
-    assert "holds a manifest already" in capsys.readouterr().err
+    assert "holds a manifest.json already" in capsys.readouterr().err
 
     new = manifests.load(own_run / "corrected")
     labels = dict(zip(new.ids.tolist(), new.observed_labels.tolist(), strict=True))

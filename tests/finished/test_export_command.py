@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.special import softmax
 
 from lt_noisy.data import manifest as manifests
-from lt_noisy.data.sources.decoding import decode
-from lt_noisy.files import write_arrays
+from lt_noisy.data.sources.decoding import decode, decode_stretched
+from lt_noisy.files import load_arrays, write_arrays
 from lt_noisy.finished.export import command, graph
 from lt_noisy.finished.export.card import code, escaped, model_card
 from lt_noisy.finished.export.command import export
@@ -104,17 +104,24 @@ def test_the_card_says_what_the_run_measured(messy):
         assert fact in text
 
 
-@pytest.mark.parametrize("resize", [0, 12])
-def test_the_program_cuts_a_picture_as_training_does(messy, tmp_path, monkeypatch, resize):
+@pytest.mark.parametrize(
+    ("dataset", "pixels"),
+    [
+        ("folder(path='x', size=8, resize=0)", lambda file: decode(file, 8, 3)),
+        ("folder(path='x', size=8, resize=12)", lambda file: decode(file, 8, 3, 12)),
+        ("tfds(name='x', size=8, resize=0)", lambda file: decode_stretched(file, 8, 3)),
+    ],
+)
+def test_the_program_cuts_a_picture_as_training_does(messy, tmp_path, monkeypatch, dataset, pixels):
     run = read_run(messy[1])
-    config = {**run.config, "dataset": f"folder(path='x', size=8, resize={resize})"}
+    config = {**run.config, "dataset": dataset}
     text = model_card(gather(run._replace(config=config), "finetune"), "net.onnx")
     lines = [line for line in text.splitlines() if line.startswith(("picture = ", "images = "))]
     smooth = np.indices((40, 61)).sum(0)[..., None] * [2, 1, 0]
     Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "picture.jpg.png")
     program = ["import numpy as np", "from PIL import Image, ImageOps", *lines, "np.save('out.npy', images)"]
     said_by("\n".join(program).replace("picture.jpg", "picture.jpg.png"), tmp_path, monkeypatch)
-    expected = decode(tmp_path / "picture.jpg.png", 8, 3, resize)
+    expected = pixels(tmp_path / "picture.jpg.png")
     assert np.abs(np.load(tmp_path / "out.npy")[0].astype(int) - expected).max() <= 2
 
 
@@ -173,6 +180,16 @@ def test_what_was_held_out_is_no_training_image(own_run):
     write_arrays(path, **learnt)
     facts = gather(read_run(own_run), "finetune")
     assert facts.observed_counts.tolist() == np.bincount(learnt["observed"]).tolist()
+
+
+def test_a_fold_learnt_from_the_others(messy):
+    """The card of a network of `cross_fit` counts what that network saw."""
+    run = read_run(messy[1])
+    (fold,) = load_arrays(messy[1] / "folds" / "label_quality.npz", "fold")
+    for k, network in enumerate(run.stage("folds").summary["networks"]):
+        facts = gather(run, f"folds/fold_{k}")
+        assert facts.observed_counts.sum() == network["images"] == (fold != k).sum()
+    assert gather(run, "folds").observed_counts.sum() == len(fold)
 
 
 @pytest.mark.parametrize("case", BAD)

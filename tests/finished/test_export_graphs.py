@@ -15,7 +15,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.finished.export import graph, plain
 from lt_noisy.finished.export.onnx_file import metadata, onnx_bytes, onnx_call, require_libraries
 from lt_noisy.finished.export.stablehlo_file import PLATFORMS, require_library, stablehlo_bytes, stablehlo_call
-from lt_noisy.finished.network import Network
+from lt_noisy.finished.network import Fit, Network
 from lt_noisy.models.convolution import as_elsewhere
 from lt_noisy.models.efficientnet import EfficientNetLite, Group
 from lt_noisy.models.heads import HEADS
@@ -85,7 +85,7 @@ def graph_of(name):
         return {"logits": logits, "probabilities": jax.nn.softmax(logits, -1), "features": features}
 
     own = jax.jit(lambda images: jnp.concatenate(forward(images), -1))
-    network = Network("finetune", ("a", "b", "c"), shape, 0, None, lambda images, progress: np.asarray(own(images)))
+    network = Network("finetune", ("a", "b", "c"), shape, Fit(), None, lambda images, progress: np.asarray(own(images)))
     return graph.Graph(network, False, apply)
 
 

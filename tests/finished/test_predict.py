@@ -16,7 +16,8 @@ from lt_noisy import progress
 from lt_noisy.config.spec import parse
 from lt_noisy.data.sources import SOURCES
 from lt_noisy.finished import predict
-from lt_noisy.finished.network import load_network, resize_of
+from lt_noisy.finished.network import Fit, fit_of, load_network
+from lt_noisy.finished.pictures import Read
 from lt_noisy.finished.run import named, read_run
 from lt_noisy.runs import cli
 
@@ -103,16 +104,38 @@ def test_grey_and_transparent_pictures_are_taken(messy, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "resize"),
+    ("dataset", "fit"),
     [
-        ("folder(path='x', size=224, resize=256)", 256),
-        ("folder(path='x', size=224)", 0),
-        ("halves(of=folder(path='x', size=8, resize=9))", 9),
-        ("digits()", 0),
+        ("folder(path='x', size=224, resize=256)", Fit(256)),
+        ("folder(path='x', size=224, resize=0)", Fit()),
+        ("halves(of=folder(path='x', size=8, resize=9))", Fit(9)),
+        ("digits()", Fit()),
+        ("tfds(name='x', size=64, resize=0)", Fit(0, stretched=True)),
+        ("development(of=tfds(name='x', size=64, resize=0))", Fit(0, stretched=True)),
+        ("tfds(name='x', size=64, resize=72)", Fit(72)),
+        ("tfds(name='cifar10', size=0, resize=0)", Fit()),  # as they are
     ],
 )
-def test_pictures_are_cut_as_those_of_the_data_set(dataset, resize):
-    assert resize_of(parse(dataset)) == resize
+def test_pictures_are_cut_as_those_of_the_data_set(dataset, fit):
+    assert fit_of(parse(dataset)) == fit
+
+
+def test_pictures_are_stretched_where_those_of_the_data_set_were(network, tmp_path):
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, :8], wide[:, 16:] = 255, (255, 0, 0)  # the sides, which a cut centre loses
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    for stretched in (False, True):
+        seen = Read([tmp_path / "wide.png"], network._replace(fit=Fit(0, stretched))).images[np.arange(1)][0]
+        size = network.image_shape[0]
+        expected = Image.fromarray(wide).resize((size, size), Image.Resampling.BILINEAR)
+        assert np.array_equal(seen, np.asarray(expected)) == stretched
+
+
+def test_vectors_are_no_pictures(own_run, tmp_path, capsys):
+    document = json.loads((own_run / "run.json").read_text())
+    (own_run / "run.json").write_text(json.dumps({**document, "image_shape": [16]}))
+    assert predict.predict([str(own_run), str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("are vectors, and no pictures\n")
 
 
 def test_a_stage_can_be_named(messy):
@@ -156,6 +179,8 @@ BAD = {
     "no such image": (["{run}", "nowhere.jpg"], "nowhere.jpg does not exist"),
     "empty folder": (["{run}", "{run}/log"], "holds no image"),
     "table without files": (["{run}", "{table}"], "has no column file or path or filename or image (its columns: id)"),
+    "a cell beyond csv's limit": (["{run}", "{large}"], "large.csv, line 1, cannot be read as a table: field larger"),
+    "no such home": (["{run}", "{folder}", "--out=~nobody-here/x"], "argument --out: ~nobody-here/x: there is no home"),
     "no images": (["{run}"], "predict: the following arguments are required: images; see lt-noisy predict --help"),
     "top": (["{run}", "{folder}", "--top=0"], "--top is at least 1"),
     "out": (["{run}", "{folder}", "--out=nowhere/x.csv"], "is no file in a directory that exists"),
@@ -167,7 +192,9 @@ BAD = {
 def test_bad_input_is_one_line(name, messy, tmp_path, capsys):
     arguments, expected = BAD[name]
     (tmp_path / "t.csv").write_text("id\n1\n")
-    given = [a.format(run=messy[1], folder=messy[0], table=tmp_path / "t.csv") for a in arguments]
+    (tmp_path / "large.csv").write_text(f"{'x' * 200_000}\n")
+    places = {"run": messy[1], "folder": messy[0], "table": tmp_path / "t.csv", "large": tmp_path / "large.csv"}
+    given = [a.format(**places) for a in arguments]
     assert predict.predict(given) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and expected in err

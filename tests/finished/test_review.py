@@ -93,6 +93,19 @@ def test_many_thumbnails_lie_beside_the_page(messy, tmp_path, monkeypatch):
     assert 4 <= len(files) <= 6
 
 
+def test_what_is_none_of_ours_is_not_replaced(messy, tmp_path, capsys):
+    (tmp_path / "thumbnails").mkdir()
+    (tmp_path / "thumbnails" / "mine.jpg").write_bytes(b"mine")
+    (tmp_path / "decisions.csv").write_text("id,decision,new_label\n")
+    arguments = [str(messy[1]), f"--out={tmp_path}", "--limit=1", "--neighbours=0"]
+    assert review(arguments) == 2 and "thumbnails is of no review; give another place" in capsys.readouterr().err
+    (tmp_path / "thumbnails").rename(tmp_path / "pictures")
+    assert review(arguments) == 0 == review(arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decisions.csv", "index.html", "pictures"]
+    (tmp_path / "index.html").write_text("<title>My page</title>")
+    assert review(arguments) == 2 and (tmp_path / "index.html").read_text() == "<title>My page</title>"
+
+
 BAD = {
     "no suspects": (["{run}/pretrain"], "has no suspects.csv: a self_supervised stage judges no labels"),
     "limit": (["{run}", "--limit=-1"], "--limit and --neighbours are at least 0"),

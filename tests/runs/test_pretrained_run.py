@@ -1,6 +1,8 @@
 """Weights from a file through the program: fine-tuned, and as features that all later stages stand on."""
 
+import errno
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -328,3 +330,16 @@ def test_rows_that_were_written_are_there_after_a_kill(tmp_path, monkeypatch):
     memory = RowCache({"a": 1}, 10, 3)
     memory.write(rows, vectors)
     assert np.array_equal(memory.read(rows), vectors)
+
+
+def test_features_that_the_disk_has_no_room_for_leave_nothing_on_it(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("LT_NOISY_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    cache = RowCache({"a": 1}, 10, 3)
+    cache.write(np.array([1]), np.ones((1, 3)))
+    assert cache.there(np.arange(3)).tolist() == [False, True, False] and list(tmp_path.rglob("*.npy")) == []
+    said = capsys.readouterr().out
+    assert said.startswith("note: features are kept in memory alone") and "No space left on device" in said

@@ -33,6 +33,11 @@ def pickled(path):
     np.savez(path, a=np.array([{}], dtype=object))
 
 
+def one_array(path):
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+
+
 def not_finite(path):
     save_file({"a.weight": np.array([1, np.nan], np.float32)}, path)
 
@@ -46,6 +51,8 @@ def not_finite(path):
         ("x.safetensors", damaged, "x.safetensors: .*"),
         ("x.npz", pickled, "x.npz: Object arrays"),
         ("x.npz", lambda path: path.write_bytes(b"no"), "x.npz: "),
+        ("x.npz", lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "x.npz: File is not a zip file"),
+        ("x.npz", one_array, "x.npz: it holds one array without a name"),
         ("x.safetensors", not_finite, r"a\.weight has numbers that are not finite"),
     ],
 )

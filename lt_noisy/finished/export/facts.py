@@ -10,7 +10,7 @@ from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.images import kind_of
 from lt_noisy.files import load_arrays
-from lt_noisy.finished.network import resize_of
+from lt_noisy.finished.network import Fit, fit_of
 from lt_noisy.finished.run import FinishedRun, FinishedStage
 from lt_noisy.stages.reference import read_reference
 
@@ -50,9 +50,9 @@ class Facts(NamedTuple):
         return kind_of(self.run.image_shape)
 
     @property
-    def resize(self) -> int:
-        """The pixels that the shorter side of a picture is resized to before its centre is cut out; 0: its size."""
-        return resize_of(parse(self.run.config["dataset"]))
+    def fit(self) -> Fit:
+        """How pictures become images."""
+        return fit_of(parse(self.run.config["dataset"]))
 
 
 def gather(run: FinishedRun, network: str) -> Facts:
@@ -69,6 +69,9 @@ def gather(run: FinishedRun, network: str) -> Facts:
     judged = stage.directory / "label_quality.npz"
     # Without what was held out, where the stage says what it learnt from.
     learnt = load_arrays(judged, "ids")[0] if judged.exists() else manifest.ids
+    if stage.kind == "cross_fit" and network != stage.name:  # nor from the fold that it judges
+        (fold,) = load_arrays(judged, "fold")
+        learnt = learnt[fold != int(network.rpartition("_")[2])]
     own = np.isin(manifest.ids, learnt)
     clean, observed = manifest.clean_labels[own], manifest.observed_labels[own]
     known = run.config["noise"] != "none()" or bool((clean != observed).any())

@@ -88,7 +88,8 @@ def metadata(graph: Graph, prepared: str) -> dict[str, str]:
     return {
         "class_names": json.dumps(network.class_names),
         "image_shape": json.dumps(network.image_shape),
-        "resize": str(network.resize),
+        "resize": str(network.fit.resize),
+        "stretched": json.dumps(network.fit.stretched),
         "preprocessing": prepared,
         "stage": network.stage,
         "lt_noisy": __version__,

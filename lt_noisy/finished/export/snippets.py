@@ -16,15 +16,17 @@ def snippet(facts: Facts, file: str) -> str:
 
 
 def _images(facts: Facts) -> str:
-    """Lines that make the input of `picture.jpg`, as `data.sources.decoding.decode` does, or of zeros."""
+    """Lines that make the input of `picture.jpg`, as `data.sources.decoding` does, or of zeros."""
     shape = facts.run.image_shape
     if len(shape) == 1:
         return f"vectors = np.zeros((1, {shape[0]}), np.float32)  # yours\n"
     height, width, channels = shape
-    fitted = f"ImageOps.fit(picture, ({facts.resize or width}, {facts.resize or height}), Image.Resampling.BILINEAR)"
+    resize, stretched = facts.fit
+    brought = "picture.resize(" if stretched else "ImageOps.fit(picture, "
+    fitted = f"{brought}({resize or width}, {resize or height}), Image.Resampling.BILINEAR)"
     cut = ""
-    if facts.resize:
-        left, top = math.floor((facts.resize - width) / 2), math.floor((facts.resize - height) / 2)
+    if resize:
+        left, top = math.floor((resize - width) / 2), math.floor((resize - height) / 2)
         cut = f".crop(({left}, {top}, {left + width}, {top + height}))"
     mode, axes = ("L", "[None, ..., None]") if channels == 1 else ("RGB", "[None]")
     return (

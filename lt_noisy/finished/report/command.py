@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lt_noisy.errors import UserError
-from lt_noisy.files import exit_status, naming, replacing, show, user_path
+from lt_noisy.files import exit_status, has_text, naming, replacing, show, user_path
 from lt_noisy.finished.arguments import Parser
 
 _EMBEDDINGS = ("pca", "umap", "none")
 _OWN = ("index.html", "tables.md", "tables.tex", "figures")  # what a report consists of
+_OURS = '<meta name="generator" content="lt_noisy report">'  # in its page
 
 
 def report(argv: Sequence[str]) -> int:
@@ -69,10 +70,18 @@ def _directory(runs: Sequence[str], out: str | None) -> Path:
         place = user_path(runs[0])
         if (place / "report" / "summary.json").exists():
             raise UserError(f"report: {place / 'report'} is a stage of the run; give another place: --out=DIR")
-        return place / "report"
+        return _checked(place / "report")
     path = user_path(out)
     if not path.absolute().parent.is_dir() or (path.exists() and not path.is_dir()):
         raise UserError(f"report: --out={out} is no directory, nor a new one in one that exists")
     if path.is_dir() and (others := sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN)):
         raise UserError(f"report: --out={out} holds other files, such as {others[0]}; give a directory of its own")
+    return _checked(path)
+
+
+def _checked(path: Path) -> Path:
+    """The same path; refuses one in which a report would take the place of what is none."""
+    taken = [name for name in _OWN if (path / name).exists()]
+    if taken and not has_text(path / "index.html", _OURS):
+        raise UserError(f"report: {path / taken[0]} is of no report; remove it, or give another place: --out=DIR")
     return path

@@ -64,7 +64,12 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+    return _named(name if len(name) <= _NAME else f"{name[: _NAME - 1]}…")
+
+
+def _named(label: str) -> str:
+    """With a zero-width space before an underscore, by which Matplotlib leaves a label out of legends."""
+    return f"\u200b{label}" if label.startswith("_") else label
 
 
 def _log_counts(axis: Any) -> None:
@@ -94,7 +99,7 @@ def learning_curves(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
 
 def _tail(name: str) -> str:
     """The end of a long name: what comes first is in all of them."""
-    return name if len(name) <= 34 else f"…{name[-33:]}"
+    return _named(name if len(name) <= 34 else f"…{name[-33:]}")
 
 
 @_as_png

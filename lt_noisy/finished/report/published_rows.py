@@ -69,7 +69,9 @@ def _setting(config: Mapping[str, Any], name: str) -> str:
     """All that makes a stage what it is but its seed, with the stage that it starts from in the place of its name."""
 
     def own(name: str) -> dict[str, Any]:
-        texts = identity_texts(config[name], STAGES[config[name]["kind"]].section)
-        return {field: own(text) if text in config["stages"] else text for field, text in texts.items()}
+        kind = STAGES[config[name]["kind"]]
+        texts = identity_texts(config[name], kind.section)
+        named = {field for field in kind.inputs if texts[field] in config["stages"]}
+        return {field: own(text) if field in named else text for field, text in texts.items()}
 
     return json.dumps({**{field: config[field] for field in _RUN}, "stage": own(name)}, sort_keys=True)

@@ -21,7 +21,7 @@ from lt_noisy.data.dataset import select
 from lt_noisy.data.images import kind_of
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError, say
-from lt_noisy.files import exit_status, load_arrays, replacing, user_path
+from lt_noisy.files import exit_status, has_text, load_arrays, path_argument, replacing
 from lt_noisy.finished.arguments import Parser
 from lt_noisy.finished.network import resolved_again, trained_features
 from lt_noisy.finished.review.neighbours import nearest_of_class
@@ -31,6 +31,8 @@ from lt_noisy.finished.suspects import judge, read_suspects
 from lt_noisy.runs.compiled import keep_programs
 
 PAGE = "index.html"
+_THUMBNAILS = "thumbnails"
+_OURS = "<title>Labels to look at: "  # in every page
 _EMBEDDED = 3000  # thumbnails that a page holds itself; more lie beside it
 _FOLDER = 1000  # thumbnails in a folder
 
@@ -134,20 +136,30 @@ def _nearby(
     return np.where(np.stack(found, 1) < 0, -1, rows[np.stack(found, 1)])
 
 
+def check_place(out: Path) -> None:
+    """Refuses a directory in which a page would take the place of what is none of ours."""
+    taken = [name for name in (PAGE, _THUMBNAILS) if (out / name).exists()]
+    if taken and not has_text(out / PAGE, _OURS):
+        raise UserError(f"review: {out / taken[0]} is of no review; give another place: --out=DIR")
+
+
 def write_page(review: Review, source: Source, out: Path, size: int) -> Path:
-    """Writes the page and its thumbnails into `out`; returns the page's path."""
+    """Writes the page and its thumbnails into `out`, where `check_place` lets it; returns the page's path."""
     out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "thumbnails", ignore_errors=True)  # of an earlier page, by other numbers
-    pictures = thumbnails(source.train, review.rows, size)
+    pictures, beside = thumbnails(source.train, review.rows, size), out / ".thumbnails"
+    shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
     if len(review.rows) <= _EMBEDDED:
         images = [base64.b64encode(picture).decode() for picture in pictures]
     else:
         images = []
         for number, picture in enumerate(pictures):
-            folder = out / "thumbnails" / f"{number // _FOLDER:03}"
+            folder = beside / f"{number // _FOLDER:03}"
             if number % _FOLDER == 0:
                 folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{number:06}.jpg").write_bytes(picture)
+    shutil.rmtree(out / _THUMBNAILS, ignore_errors=True)  # of an earlier page, by other numbers
+    if beside.exists():
+        beside.rename(out / _THUMBNAILS)
     with replacing(out / PAGE, "w", errors="backslashreplace") as file:
         file.write(page({**review.document, "images": images, "folder": _FOLDER}))
     return out / PAGE
@@ -169,7 +181,7 @@ def review(argv: Sequence[str]) -> int:
 def _review(argv: Sequence[str]) -> int:
     parser = Parser("review", description="A page on which to look at the labels that are probably wrong.")
     parser.add_argument("run", help="the directory of a run, or of one of its stages: runs/photos/folds")
-    parser.add_argument("--out", type=user_path, help="where the page goes (RUN/review)")
+    parser.add_argument("--out", type=path_argument, help="where the page goes (RUN/review)")
     parser.add_argument("--limit", type=int, default=0, help="of suspects, the most suspicious first; 0 for all")
     parser.add_argument("--neighbours", type=int, default=3, help="training images of each class to compare with")
     parser.add_argument("--size", type=int, default=160, help="of a thumbnail's longer side, in pixels")
@@ -180,13 +192,15 @@ def _review(argv: Sequence[str]) -> int:
     stage = judge(run, name)
     if kind_of(run.image_shape) != "images":
         raise UserError(f"review: the data of {run.directory} are vectors, which nobody can look at")
+    out = given.out or run.directory / "review"
+    check_place(out)
     keep_programs()
     source = resolved_again(run).fields.dataset()
     made = make_review(run, stage, source, given.limit, given.neighbours)
-    path = write_page(made, source, given.out or run.directory / "review", given.size)
+    written = write_page(made, source, out, given.size)
     say(
-        f"{path}: {len(made.document['suspects'])} suspects of {made.document['judged']} labels; open it in a browser, "
-        "decide, export decisions.csv, then:",
+        f"{written}: {len(made.document['suspects'])} suspects of {made.document['judged']} labels; open it in a "
+        "browser, decide, export decisions.csv, then:",
         f"  {made.document['command']}",
     )
     return 0

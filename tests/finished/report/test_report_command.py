@@ -168,6 +168,7 @@ def test_many_classes_have_tables_in_the_place_of_names(tmp_path):
 def test_a_new_report_takes_the_pictures_of_the_old_one_away(run, tmp_path):
     directory = copied(run, tmp_path)
     (directory / "report" / "figures").mkdir(parents=True)
+    (directory / "report" / "index.html").write_text('<meta name="generator" content="lt_noisy report">')
     (directory / "report" / "figures" / "gone-curves.png").write_bytes(b"")
     (directory / "report" / "figures" / "notes.txt").write_text("mine")
     assert report([str(directory), "--embedding=none"]) == 0
@@ -190,6 +191,17 @@ def test_bad_input_is_one_line(run, runs, tmp_path, capsys):
     assert "invalid choice: 'tsne'" in refused(capsys, [run, "--embedding=tsne"])
     assert "unrecognized arguments: --embed=pca" in refused(capsys, [run, "--embed=pca"])
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_report_is_not_replaced(run, tmp_path, capsys):
+    (tmp_path / "paper" / "figures").mkdir(parents=True)
+    (tmp_path / "paper" / "figures" / "mine.png").write_bytes(b"mine")
+    assert "figures is of no report" in refused(capsys, [run, f"--out={tmp_path / 'paper'}"])
+    (tmp_path / "paper" / "index.html").write_text("mine")
+    assert "index.html is of no report" in refused(capsys, [run, f"--out={tmp_path / 'paper'}"])
+    assert (tmp_path / "paper" / "figures" / "mine.png").exists()
+    directory = copied(run, tmp_path)
+    assert report([str(directory), "--embedding=none"]) == 0 == report([str(directory), "--embedding=none"])
 
 
 def test_a_stage_called_report_is_not_written_into(run, tmp_path, capsys):

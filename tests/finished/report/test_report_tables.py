@@ -185,6 +185,12 @@ def test_a_config_of_the_publication_has_its_figure_whatever_the_seed():
     assert asked(of_file("cifar10_lt_ldam_drw"), "train") == "77.03 (Yang & Xu 2020, from a secondary source)"
 
 
+def test_a_stage_may_be_called_as_its_kind():
+    config = of_file("cifar10_lt_ldam_drw")
+    config = {**config, "stages": ["supervised"], "supervised": config["train"]}
+    assert asked(config, "supervised") == "77.03 (Yang & Xu 2020, from a secondary source)"
+
+
 @pytest.mark.parametrize(
     ("name", "variant", "stage", "fields"),
     [
