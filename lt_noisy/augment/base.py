@@ -22,12 +22,15 @@ from lt_noisy.precision import to_float
 class Augment(NamedTuple):
     """`train(key, image) -> image` and its deterministic part `evaluate(image) -> image`, both [H, W, C].
 
-    `cut`: what of a picture the host reads in training; None: the image that the source gives.
+    `cut`: what of a picture the host reads in training; None: the image that the source gives. `unit`: whether it is
+    right on pixels in [0, 1] alone, as what clips to them is; `leaves`: whether its own are others.
     """
 
     train: Callable[[jax.Array, jax.Array], jax.Array]
     evaluate: Callable[[jax.Array], jax.Array]
     cut: Cut | None = None
+    unit: bool = False
+    leaves: bool = False
 
 
 def random_only(train: Callable[[jax.Array, jax.Array], jax.Array]) -> Augment:
@@ -62,6 +65,12 @@ def compose(*ops: Augment) -> Augment:
         raise UserError("compose() needs at least one operation; for no augmentation write none()")
     if any(op.cut is not None for op in ops[1:]):
         raise UserError("whole_crop() and whole_window() cut what is read: either comes first in compose(), and once")
+    left = next((i for i, op in enumerate(ops) if op.leaves), len(ops))
+    if any(op.unit for op in ops[left + 1 :]):
+        raise UserError(
+            "jitter(), and resizing by bicubic, take pixels in [0, 1] and clip to them: they come before normalise(), "
+            "with which recipes such as cifar() end"
+        )
 
     def train(key: jax.Array, image: jax.Array) -> jax.Array:
         for i, op in enumerate(ops):
@@ -73,7 +82,7 @@ def compose(*ops: Augment) -> Augment:
             image = op.evaluate(image)
         return image
 
-    return Augment(train, evaluate, ops[0].cut)
+    return Augment(train, evaluate, ops[0].cut, any(op.unit for op in ops[: left + 1]), left < len(ops))
 
 
 def _unit(images: jax.Array) -> jax.Array:

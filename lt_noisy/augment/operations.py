@@ -41,7 +41,7 @@ def normalise(mean: tuple, std: tuple) -> Augment:
         leading = (None,) * (image.ndim - 1)
         return (image - mean_here[leading]) / std_here[leading]
 
-    return Augment(lambda key, image: apply(image), apply)
+    return Augment(lambda key, image: apply(image), apply, leaves=True)
 
 
 def per_channel(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -84,9 +84,10 @@ def resize(size: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
         if len(image) == size:
             return image
         matrix = image_ops.resizing(len(image), size, interpolation)
-        return jnp.clip(image_ops.separable(image, matrix, matrix), 0, 1)
+        resized = image_ops.separable(image, matrix, matrix)
+        return jnp.clip(resized, 0, 1) if interpolation == "bicubic" else resized
 
-    return Augment(lambda key, image: apply(image), apply)
+    return Augment(lambda key, image: apply(image), apply, unit=interpolation == "bicubic")
 
 
 def colour() -> Augment:
@@ -126,7 +127,7 @@ def resized_crop(
         resized = image_ops.resized_box(image, *box, interpolation)
         return jnp.clip(resized, 0, 1) if interpolation == "bicubic" else resized
 
-    return images_only(train)
+    return images_only(train)._replace(unit=interpolation == "bicubic")
 
 
 def _check_boxes(min_area: float, max_area: float, min_aspect: float, max_aspect: float) -> None:
@@ -212,7 +213,7 @@ def jitter(brightness: float, contrast: float, saturation: float, hue: float, p:
         turns = jnp.where(chosen, hue * (2 * draws[3] - 1), 0.0)
         return _jitter(image, factors, jnp.argsort(draws[4:7]), turns, jnp.floor(4 * draws[7]))
 
-    return images_only(train)
+    return images_only(train)._replace(unit=True)
 
 
 def grey(p: float = 0.2) -> Augment:

@@ -64,14 +64,14 @@ def check_proportion(**arguments: float) -> None:
 
 
 def check_memory(name: str, examples: int, numbers: int) -> None:
-    """Refuses a memory of so many numbers of 4 bytes for each example that takes more than half of what is free.
+    """Refuses a memory of so many numbers of 4 bytes for each example that takes more than half of what there is.
 
-    On a device, and on the host, which holds it to save it (and as the device, on a CPU).
+    Of a device's memory, and of what is free on the host, which holds it to save it (and as the device, on a CPU).
     """
     size = 4 * examples * numbers
-    for where, free in (("a device", system.device_bytes()), ("the host", system.available_bytes())):
-        if free is not None and size > _SHARE * free:
+    for where, there in (("a device has", system.device_bytes()), ("the host has free", system.available_bytes())):
+        if there is not None and size > _SHARE * there:
             raise UserError(
                 f"{name}: a memory of {examples} examples x {numbers} numbers takes {size / system.GIB:.1f} GiB, and "
-                f"{where} has {free / system.GIB:.1f} GiB free, of which it may take half"
+                f"{where} {there / system.GIB:.1f} GiB, of which it may take half"
             )

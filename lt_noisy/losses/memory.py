@@ -77,7 +77,7 @@ def selc(logits: jax.Array, targets: jax.Array, keep: jax.Array, rest: jax.Array
 
 
 def make_elr(beta: float = 0.7, lam: float = 3.0) -> Method:
-    """`elr`; keeps t, float32 [N, C]. A memory of more than 2 GiB is a UserError.
+    """`elr`; keeps t, float32 [N, C]. One that is too large (`factory.check_memory`) is a UserError.
 
     Args:
       beta: momentum of the targets, in [0, 1).
@@ -102,8 +102,8 @@ def make_elr(beta: float = 0.7, lam: float = 3.0) -> Method:
 def make_selc(momentum: float = 0.9, start: float = 0.25) -> Method:
     """`selc`; keeps keep [N], rest [N, C] and the step where correction begins.
 
-    A memory of more than 2 GiB is a UserError. Deviation: where the paper estimates the epoch at which correction
-    begins, it is to be chosen.
+    A memory that is too large (`factory.check_memory`) is a UserError. Deviation: where the paper estimates the epoch
+    at which correction begins, it is to be chosen.
 
     Args:
       momentum: in [0, 1]; 1 is cross-entropy.

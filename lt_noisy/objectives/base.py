@@ -78,10 +78,12 @@ class Objective(NamedTuple):
 
 
 def normalise(x: jax.Array) -> jax.Array:
-    """x / ||x|| along the last axis, float32; about 0, and with gradient 0, at the zero vector."""
-    # rsqrt of a clamped square has gradient 0 at the zero vector, where x / ||x|| has NaN.
+    """x / ||x|| along the last axis, float32; 0, and with gradient 0, where ||x|| is below 1e-6."""
     x = to_float(x)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    there = square > 1e-12
+    # The square that is not used is 1, or its gradient would be infinite, and 0 times that is NaN.
+    return x * jnp.where(there, jax.lax.rsqrt(jnp.where(there, square, 1)), 0)
 
 
 def stateless(loss: Callable[[Outputs, Targets], jax.Array], least: int = 1) -> Method:

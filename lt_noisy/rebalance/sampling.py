@@ -88,7 +88,7 @@ def deferred_sampler(sampler: Sampler, start: float = 0.8) -> Sampler:
     References:
       Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019).
     """
-    return sampler._replace(start=_fraction(start))
+    return sampler._replace(start=_fraction(start, sampler.start))
 
 
 def no_weighting() -> Weighting:
@@ -126,10 +126,12 @@ def deferred_weighting(weighting: Weighting, start: float = 0.8) -> Weighting:
     References:
       Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019).
     """
-    return weighting._replace(start=_fraction(start))
+    return weighting._replace(start=_fraction(start, weighting.start))
 
 
-def _fraction(start: float) -> float:
+def _fraction(start: float, inner: float) -> float:
+    if inner:
+        raise UserError("it is deferred already")
     if not 0 <= start < 1:
         raise UserError(f"start is a fraction of the stage in [0, 1), not {start}")
     return start

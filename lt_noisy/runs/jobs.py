@@ -38,11 +38,12 @@ def make_jobs(
       UserError: a stage that learns from labels, on images of one class; a model of something else than the data.
     """
     _check_model(resolved, dataset.train_images.shape[1:])
-    for stage in resolved.stages:
-        if dataset.num_classes < 2 and stage.kind.labels(stage.section):
-            raise UserError(f"config.{stage.name}: it learns from labels, and the images are all of one class")
     chosen = {stage.texts["data"]: stage for stage in resolved.stages if "data" in stage.texts}
     datasets = {text: _chosen(stage, dataset) for text, stage in chosen.items()}
+    for stage in resolved.stages:
+        own = datasets.get(stage.texts.get("data"), dataset)
+        if own.num_classes < 2 and stage.kind.labels(stage.section):
+            raise UserError(f"config.{stage.name}: it learns from labels, and the images are all of one class")
     jobs = {
         stage.name: make_job(
             resolved, stage, workdir, datasets.get(stage.texts.get("data"), dataset), dataset, devices, interrupts

@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from lt_noisy import files, processes
 from lt_noisy.config.fields import plain, spec, stage_ref
 from lt_noisy.errors import UserError
@@ -36,10 +38,10 @@ def labels(section: Section) -> tuple[str, ...]:
 
 def check(job: Job, section: Section) -> dict[str, str]:
     """Refuses weights that make no sense, and an estimator that wants more images than there are."""
-    if not section.alpha >= 0 or not section.clip >= 1:
-        raise UserError(
-            f"config.{job.name}: alpha is at least 0 and clip at least 1, not {section.alpha} and {section.clip}"
-        )
+    try:
+        importance(np.zeros(1), section.alpha, section.clip)
+    except UserError as error:
+        raise UserError(f"config.{job.name}: {error}") from None
     if section.estimator.least > len(job.dataset.ids):
         raise UserError(
             f"config.{job.name}.estimator: wants {section.estimator.least} images or more, not {len(job.dataset.ids)}"

@@ -154,7 +154,22 @@ def check(job: Job, section: Section) -> dict[str, int]:
         raise UserError(f"config.{job.name}: base and experts differ in their objective: {' and '.join(objectives)}")
     if section.hidden < 1:
         raise UserError(f"config.{job.name}.hidden is at least 1, not {section.hidden}")
+    _check_prepared(job, section.augment)
     return {"steps": training.check(job, section).total}
+
+
+def _check_prepared(job: Job, augment: Augment) -> None:
+    """Refuses teachers that learnt from images which were prepared otherwise than the student's are."""
+    shape = job.dataset.train_images.shape[1:]
+    ramp = np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    own = np.asarray(augment.evaluate(jnp.asarray(ramp)))
+    for field, stage in job.inputs.items():
+        seen = np.asarray(stage.section.augment.evaluate(jnp.asarray(ramp)))
+        if seen.shape != own.shape or not np.allclose(seen, own, rtol=1e-4, atol=1e-4):
+            raise UserError(
+                f"config.{job.name}.augment: its deterministic part (normalise, resize, colour) is not that of "
+                f"{stage.directory.name}, which teaches it as {field}"
+            )
 
 
 def _teachers(job: Job, net: self_supervised.Network) -> tuple[Teachers, np.ndarray]:

@@ -83,10 +83,11 @@ def check(job: Job, section: Section) -> dict[str, int | str]:
     plan = training.check(job, section)
     averaging.check(section.ema, f"{where}.ema")
     epochs = -(-plan.total // plan.epoch.steps)
-    if section.warmup < 1 or (section.correct_from and not section.warmup <= section.correct_from < epochs):
+    last = section.correct_from if section.correct_from else epochs
+    if not 1 <= section.warmup <= last <= epochs or section.correct_from == epochs:
         raise UserError(
-            f"{where}: of {epochs} epochs 1 <= warmup <= correct_from < {epochs} (or correct_from=0: no neighbours), "
-            f"not {section.warmup} and {section.correct_from}"
+            f"{where}: of {epochs} epochs 1 <= warmup <= correct_from < {epochs} (or correct_from=0: no neighbours, "
+            f"and warmup <= {epochs}), not {section.warmup} and {section.correct_from}"
         )
     if section.correct_every < 1 or section.history < 1:
         raise UserError(f"{where}: correct_every and history are at least 1 epoch")

@@ -47,6 +47,8 @@ def check(job: Job, section: Section) -> dict[str, str]:
         raise UserError(f"{where}.threshold is a probability in [0, 1], not {section.threshold}")
     if data := made_elsewhere(job.inputs["init"]):
         raise UserError(f"{where}.init: that stage is trained on {data}, not on the run's manifest()")
+    if processes.count() > 1 and job.inputs["init"].of_features:
+        raise UserError(f"{where}.init: that stage works on features, which several processes have of no pool")
     pool = unlabelled.pool(job, section, job.name)
     images = identity_of(pool, np.arange(len(pool.ids)), unlabelled.images(job, pool))
     hashes = [array_sha256(pool.ids), array_sha256(pool.labels), images]

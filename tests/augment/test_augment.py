@@ -242,6 +242,15 @@ def test_every_operation_and_recipe_takes_grey_and_colour(name, channels):
         assert out.shape == shape and np.isfinite(out).all()
 
 
+def test_what_is_normalised_can_be_resized():
+    """Nothing is clipped but what `bicubic` carries beyond the pixels."""
+    pixels = jnp.asarray(image(8, 8))
+    first = build("compose(normalise((0.5,), (0.25,)), resize(16))").evaluate(pixels)
+    last = build("compose(resize(16), normalise((0.5,), (0.25,)))").evaluate(pixels)
+    np.testing.assert_allclose(first, last, rtol=1e-5, atol=1e-5)
+    assert float(first.min()) < -1 and float(first.max()) > 1
+
+
 def test_compose_runs_left_to_right_with_independent_keys():
     x = image()
     once = build("compose(cutout(1), normalise((0.5, 0.5, 0.5), (1.0, 1.0, 1.0)))")
@@ -325,6 +334,9 @@ def test_batches_are_scaled_from_uint8_only():
         ("dropout(1.5)", "probability"),
         ("compose()", "at least one"),
         ("compose(flip(p=3.0))", "probability"),
+        ("compose(cifar(), jitter(0.1, 0.1, 0.1, 0.1))", "they come before normalise"),
+        ("compose(flip(), compose(cifar(), flip()), resize(64, bicubic))", "they come before normalise"),
+        ("compose(cifar(), compose(flip(), resized_crop(interpolation=bicubic)))", "they come before normalise"),
     ],
 )
 def test_bad_values_are_refused_in_one_line(text, message):

@@ -187,7 +187,14 @@ def test_phases_begin_with_their_epochs(job):
     assert begins(batch_size=12, keep_last=True) == [8, 16, 20]  # 12, 12, 12 and 4
     with pytest.raises(UserError, match="neighbours: k=5, a batch has 4 examples"):
         stages.mixnn.check(job, section(batch_size=12, keep_last=True, neighbours="in_batch(k=5)"))
-    for changed in ({"correct_from": 10}, {"warmup": 6}, {"warmup": 0}, {"momentum": 1.5}, {"history": 0}):
+    for changed in (
+        {"correct_from": 10},
+        {"warmup": 6},
+        {"warmup": 0},
+        {"correct_from": 0, "warmup": 11},
+        {"momentum": 1.5},
+        {"history": 0},
+    ):
         with pytest.raises(UserError, match="mixnn"):
             stages.mixnn.check(job, section(**changed))
 

@@ -1,6 +1,7 @@
 """Each objective against a float64 reference written from its paper's formula."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
-from lt_noisy.objectives.base import Outputs
+from lt_noisy.objectives.base import Outputs, normalise
 from lt_noisy.objectives.contrastive import info_nce, nt_xent
 from lt_noisy.objectives.siamese import negative_cosine
 
@@ -96,6 +97,24 @@ def test_nt_xent_never_forms_a_cube():
     jaxpr = jax.make_jaxpr(_on_devices(lambda a, b: nt_xent(a, b, 0.5), 1).__wrapped__)(x, x)
     sizes = [v.aval.size for eqn in jaxpr.eqns for v in eqn.outvars]
     assert max(sizes) <= 64 * 64
+
+
+def test_normalise_has_no_gradient_at_the_zero_vector():
+    x = jnp.asarray([[0.0, 0.0], [1e-8, 0.0], [3.0, 4.0]])
+    value, gradient = normalise(x), jax.grad(lambda x: normalise(x)[:, 1].sum())(x)
+    np.testing.assert_allclose(value, [[0, 0], [0, 0], [0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(gradient, [[0, 0], [0, 0], [-0.096, 0.072]], rtol=1e-5)  # (I - u u^T) / 5
+
+
+@pytest.mark.parametrize(
+    ("text", "least"), [("simsiam", 2), ("byol", 2), ("simclr", 2), ("rotation", 4), ("rotation(every=True)", 1)]
+)
+def test_batches_that_teach_nothing_are_refused(text, least):
+    init = bind(text, OBJECTIVES, "objective").method.init
+    assert init(SimpleNamespace(batch_size=least)) == {}
+    if least > 1:
+        with pytest.raises(UserError, match=f"batches of at least {least} images, not {least - 1}"):
+            init(SimpleNamespace(batch_size=least - 1))
 
 
 def test_negative_cosine_stops_the_target():

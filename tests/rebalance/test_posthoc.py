@@ -152,6 +152,11 @@ def test_posthoc_by_hand():
     np.testing.assert_allclose(corrected, [[1, 2 * math.log(1.25), -2 + 2 * math.log(5)]])
 
 
+def test_a_corrected_prior_takes_an_estimate():
+    with pytest.raises(UserError, match="prior=corrected takes an estimate"):
+        fit("posthoc(prior=corrected)", known())
+
+
 def test_tau_keeps_the_prior_that_was_chosen():
     what = known(clean_counts=np.array([1.0, 2.0, 3.0, 4.0]))
     moved = bind("posthoc(prior=corrected)", CLASSIFIERS, "method").with_tau(0.5)

@@ -70,6 +70,8 @@ def test_deferred_keeps_the_rule_and_its_start():
     [
         (SAMPLERS, "effective_number(beta=1.0)", r"beta is in \[0, 1\)"),
         (SAMPLERS, "deferred(class_balanced(), start=1.0)", r"start is a fraction"),
+        (SAMPLERS, "deferred(deferred(class_balanced(), start=0.9), start=0.1)", "it is deferred already"),
+        (WEIGHTINGS, "deferred(deferred(effective_number()))", "it is deferred already"),
         (WEIGHTINGS, "inverse_frequency(power=-1)", r"power is in"),
         (WEIGHTINGS, "deferred(class_balanced())", "unknown name 'class_balanced'"),
     ],

@@ -1,5 +1,6 @@
 """Distillation against its formula in float64, its gradients by hand, and the teachers in the step."""
 
+import functools
 from types import SimpleNamespace
 
 import flax.linen as nn
@@ -195,3 +196,25 @@ def test_bad_values_are_one_line(base, experts, hidden, message):
     with pytest.raises(UserError, match=message) as error:
         distil.check(SimpleNamespace(name="distil", inputs=inputs), SimpleNamespace(hidden=hidden))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "refused"),
+    [
+        ("simclr_digits()", "simclr_digits()", False),
+        ("compose(flip(), normalise((0.3,), (0.4,)))", "normalise((0.3,), (0.4,))", False),  # random parts are its own
+        ("simclr_digits()", "simclr_cifar()", True),
+        ("resize(16)", "none()", True),
+    ],
+)
+def test_teachers_see_images_as_they_learnt_them(teacher, student, refused):
+    taught = SimpleNamespace(
+        directory=SimpleNamespace(name="base"), section=SimpleNamespace(augment=bind(teacher, AUGMENTS, "augment"))
+    )
+    dataset = SimpleNamespace(train_images=np.zeros((2, 8, 8, 1), np.uint8))
+    job = SimpleNamespace(name="distil", inputs={"base": taught}, dataset=dataset)
+    check = functools.partial(distil._check_prepared, job, bind(student, AUGMENTS, "augment"))
+    if not refused:
+        return check()
+    with pytest.raises(UserError, match=r"^config.distil.augment: .* is not that of base, which teaches it as base$"):
+        check()
