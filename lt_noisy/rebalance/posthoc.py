@@ -140,9 +140,9 @@ def posthoc(tau: float = 1.0, prior: Literal["observed", "corrected"] = "observe
     corrected = prior == "corrected"
 
     def fit(known: Known) -> Rebalanced:
-        if corrected and known.clean_counts is None:
-            raise UserError("prior=corrected takes an estimate of the true class counts")
         counts = known.clean_counts if corrected else known.counts
+        if counts is None:
+            raise UserError("prior=corrected takes an estimate of the true class counts")
         offsets = -tau * log_prior(counts)
         details = {"tau": tau, "offsets": offsets.tolist()}
         return Rebalanced(lambda features: known.head.logits(features) + offsets, details)
