@@ -1,6 +1,8 @@
 # For a CPU, and with --build-arg EXTRA=cuda or EXTRA=tpu for those:
 #   docker build -t lt-noisy . && docker run --rm lt-noisy --list losses
-#   docker run --rm --gpus=all -v "$PWD/runs:/work/runs" lt-noisy:cuda --config=configs/cifar100_lt_noise.py
+#   mkdir -p runs && docker run --rm --gpus=all -v "$PWD/runs:/work/runs" \
+#       -v "$HOME/tensorflow_datasets:/home/lt_noisy/tensorflow_datasets:ro" lt-noisy:cuda --config=configs/cifar100_lt_noise.py
+# The data are prepared outside (docs/pods.md), and user 1000 writes into `runs`.
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim AS installed
 ARG EXTRA=""

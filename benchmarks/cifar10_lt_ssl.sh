@@ -3,18 +3,23 @@
 # and at the same cost, and the balanced control of each. Two runs share the GPU. Interrupted, the same command goes on.
 #   bash benchmarks/cifar10_lt_ssl.sh runs/cifar10_lt_ssl
 set -u
+trap 'exit 130' INT
 root=$1
 mkdir -p "$root"
 export XLA_PYTHON_CLIENT_MEM_FRACTION=0.45
 balanced="--config.longtail=balanced(exponential(ratio=100, subset=conventional))"
 
-run() { # name, config, overrides
-    python main.py --workdir="$root/$1" --config="configs/$2.py" "${@:3}" > "$root/$1.log" 2>&1 || echo "failed: $root/$1.log"
+run() { # name, config, overrides; one that a signal ended is the last of its shell
+    local status=0
+    python main.py --workdir="$root/$1" --config="configs/$2.py" "${@:3}" > "$root/$1.log" 2>&1 || status=$?
+    [ $status -eq 0 ] || echo "failed: $root/$1.log"
+    [ $status -lt 128 ] || exit $status
+    return $status
 }
 
 simsiam() { # rwSAM's runs start from the same SimSiam: one after the other
     long=("--config.pretrain.length=epochs(1000)")
-    run "rwsam$1" cifar10_lt_rwsam "${long[@]}" "--config.rwsam.length=epochs(1000)" "${@:2}"
+    run "rwsam$1" cifar10_lt_rwsam "${long[@]}" "--config.rwsam.length=epochs(1000)" "${@:2}" || return
     mkdir -p "$root/rwsam_same_cost$1"
     ln -sfn "$(realpath "$root/rwsam$1/pretrain")" "$root/rwsam_same_cost$1/pretrain"
     run "rwsam_same_cost$1" cifar10_lt_rwsam "${long[@]}" "--config.rwsam.length=epochs(500)" "${@:2}"

@@ -7,11 +7,13 @@ root=$1
 jobs=${2:-4}
 export XLA_PYTHON_CLIENT_MEM_FRACTION
 XLA_PYTHON_CLIENT_MEM_FRACTION=$(python -c "print(0.9 / $jobs)")
+# shellcheck disable=SC1091
+. "$(dirname "$0")/forward.sh"
 failed=0
-sweep() {  # a failed cell stops no later sweep; Ctrl-C does
+sweep() { # a failed cell stops no later sweep; Ctrl-C does
     config=$1 name=$2
     shift 2
-    python launch/sweep.py --config="configs/$config" --root="$root/$name" --jobs="$jobs" \
+    forward python launch/sweep.py --config="configs/$config" --root="$root/$name" --jobs="$jobs" \
         --record="results/$name.json" "$@" || { status=$?; [ $status -lt 128 ] || exit $status; failed=1; }
 }
 

@@ -5,14 +5,12 @@
 # From a clone that stays at one commit, so that every record names one. The data: `tfds(cifar10)`.
 set -eu
 root=$1
-child=
-trap 'kill -TERM "$child" || true; wait "$child" || true; exit 143' TERM INT
-sweep() { # in the background, for bash hears a signal only while it waits
+# shellcheck disable=SC1091
+. "$(dirname "$0")/forward.sh"
+sweep() {
     name=$1 config=$2
     shift 2
-    python launch/sweep.py --config="configs/$config" --root="$root/$name" --record="results/$name.json" "$@" &
-    child=$!
-    wait "$child"
+    forward python launch/sweep.py --config="configs/$config" --root="$root/$name" --record="results/$name.json" "$@"
 }
 
 # A learning curve of 40 points: to test after every epoch would take a quarter of the time.

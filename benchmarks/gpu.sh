@@ -8,6 +8,8 @@ set -eu
 root=$1 out=$2 size=${3:-whole}
 jobs=${JOBS:-3} torch=${TORCH:-python}
 mkdir -p "$root" "$out"
+# shellcheck disable=SC1091
+. "$(dirname "$0")/forward.sh"
 peer=(--pairs=5)
 cifar100=(--config=configs/cifar100_lt_noise.py "--config.dataset=${CIFAR100:-tfds(cifar100)}")
 labels=(--config=configs/cifar10_lt_ldam_drw.py "--config.dataset=${CIFAR10:-tfds(cifar10)}")
@@ -32,12 +34,12 @@ part() { # a record and the command that makes it; skipped where the record is t
 }
 
 # 1. Bare step and loop beside PyTorch.
-part peer.json python benchmarks/gpu_peer.py "${peer[@]}" --python="$torch" --json="$out/peer.json"
+part peer.json forward python benchmarks/gpu_peer.py "${peer[@]}" --python="$torch" --json="$out/peer.json"
 
 # 2. CIFAR-100-LT with noise, both stages whole. Target: 10 minutes on an H100.
 two_stages() {
     [ -e "$root/cifar100" ] || date +%s > "$root/cifar100_began"
-    python main.py "${cifar100[@]}" --workdir="$root/cifar100" | tee "$root/cifar100.log"
+    forward python main.py "${cifar100[@]}" --workdir="$root/cifar100" > >(tee "$root/cifar100.log")
     for stage in pretrain finetune; do
         cp "$root/cifar100/$stage/summary.json" "$out/cifar100_$stage.json"
     done
@@ -49,7 +51,7 @@ part cifar100.json two_stages
 export XLA_PYTHON_CLIENT_MEM_FRACTION
 XLA_PYTHON_CLIENT_MEM_FRACTION=$(python -c "print(0.9 / $jobs)")
 sweep() { # name, overrides
-    python launch/sweep.py "${labels[@]}" "${seeds[@]}" --jobs="$jobs" --root="$root/$1" --record="$out/$1.json" \
+    forward python launch/sweep.py "${labels[@]}" "${seeds[@]}" --jobs="$jobs" --root="$root/$1" --record="$out/$1.json" \
         --config.train.eval_every="$evaluated" "${@:2}"
 }
 part cifar10_lt.json sweep cifar10_lt
@@ -58,7 +60,7 @@ part cifar10_lt.json sweep cifar10_lt
 resume() {
     local flags="${XLA_FLAGS:-} --xla_gpu_deterministic_ops=true"
     rm -rf "$root/resume"
-    XLA_FLAGS=$flags python benchmarks/resume.py "${labels[@]}" --root="$root/resume" --json="$out/resume.json" \
+    forward env XLA_FLAGS="$flags" python benchmarks/resume.py "${labels[@]}" --root="$root/resume" --json="$out/resume.json" \
         "--config.train.length=$long" "--config.train.log_every=percent(10)" "--config.train.save_every=percent(10)"
 }
 part resume.json resume

@@ -8,17 +8,21 @@
 set -euo pipefail
 repository="$(cd "$(dirname "$0")/.." && pwd)"
 record="${2:+$(realpath -m "$2")}"
-cd "$1"
 python="${PYTHON:-python}"
+[[ $python != */* ]] || python=$(realpath -s "$python")
+cd "$1"
 folder=("$python" "$repository/benchmarks/messy_folder.py")
-[ -d messy ] || "${folder[@]}" make messy --size=96 --tests=100
+if [ ! -e messy.manifest ]; then # which comes last
+  rm -rf messy
+  "${folder[@]}" make messy --size=96 --tests=100
+fi
 runs=()
 for seed in 0 1 2; do
   command=("$python" "$repository/main.py" --config="$repository/configs/own_images_pretrained.py"
     --config.dataset="folder(path='messy', size=128)" --config.stages="('features', 'finetune', 'folds')" --config.seed="$seed")
   "${command[@]}" --workdir="runs/before_$seed"
   "${folder[@]}" decide messy "runs/before_$seed" --first=100 --out="decisions_$seed.csv"
-  [ -d "runs/before_$seed/corrected" ] || "$python" "$repository/main.py" apply "runs/before_$seed" "decisions_$seed.csv"
+  [ -e "runs/before_$seed/corrected/manifest.json" ] || "$python" "$repository/main.py" apply "runs/before_$seed" "decisions_$seed.csv"
   "${command[@]}" --workdir="runs/after_$seed" --config.manifest="file(path='runs/before_$seed/corrected')"
   runs+=("runs/before_$seed" "runs/after_$seed")
 done

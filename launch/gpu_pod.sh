@@ -61,8 +61,8 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$hosts" ] || wrong "--hosts is needed: names with commas between them, or a file with one a line"
 [[ $hosts != */* || -f $hosts ]] || wrong "--hosts: there is no file '$hosts'"
-for flag in gpus port restarts grace; do
-    [[ ${!flag:-1} =~ ^[0-9]+$ ]] || wrong "--$flag is a number, not '${!flag}'"
+for flag in port restarts grace ${gpus:+gpus}; do
+    [[ ${!flag} =~ ^[0-9]+$ ]] || wrong "--$flag is a number, not '${!flag}'"
 done
 [ "${gpus:-1}" -gt 0 ] || wrong "--gpus is at least 1"
 if [ -f "$hosts" ]; then
@@ -172,4 +172,5 @@ for ((tries = 0; ; tries++)); do
     fi
     say "status $status: starting all again ($((tries + 1)) of $restarts)"
     signal KILL "${!host[@]}" # a process whose connection broke may live, and would hold the workdir
+    [ -z "$stopping" ] || exit $status
 done

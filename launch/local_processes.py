@@ -82,6 +82,9 @@ def _run(command: list[str], count: int, stop: _Stop) -> int:
         # A session of its own: a terminal's Ctrl-C comes once, from here.
         child = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
         stop.children.append(child)
+    if stop.signal is not None:  # it came when not all were there
+        for child in stop.children:
+            child.send_signal(stop.signal)
     running, failed, deadline = dict(enumerate(stop.children)), 0, float("inf")
     while running:
         for process, child in list(running.items()):

@@ -117,7 +117,8 @@ def options(argv: list[str]) -> argparse.Namespace:
 def _setting(argument: str) -> tuple[str, str | int]:
     """`--slurm.KEY=VALUE`, or `--slurm.KEY` for an option without a value."""
     name, equals, value = argument.removeprefix("--slurm.").partition("=")
-    return name.replace("-", "_"), (int(value) if value.isdigit() else value) if equals else True
+    number = value.isdecimal() and value == str(int(value))  # and no account called 007
+    return name.replace("-", "_"), (int(value) if number else value) if equals else True
 
 
 def show(chosen: argparse.Namespace) -> None:

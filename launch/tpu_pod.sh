@@ -70,6 +70,7 @@ for flag in name zone type runtime share; do
     [ -n "${!flag}" ] || wrong "--$flag is needed (--help tells what for)"
 done
 [[ $restarts =~ ^[0-9]+$ ]] || wrong "--restarts is a number, not '$restarts'"
+[[ $poll =~ ^[0-9]*\.?[0-9]+$ && $poll == *[1-9]* ]] || wrong "--poll is a number of seconds above 0, not '$poll'"
 [[ " $*" == *' --workdir=/mnt/share/'* ]] ||
     wrong "give main.py a --workdir=/mnt/share/...: all workers write into one directory, and their own disks are lost"
 

@@ -182,6 +182,8 @@ def test_a_dry_run_prints_what_a_shell_can_run(launch, tmp_path):
         (["--hosts=,"], "--hosts names none"),
         (["--hosts=a", "--gpus=0"], "--gpus is at least 1"),
         (["--hosts=a", "--restarts=many"], "--restarts is a number, not 'many'"),
+        (["--hosts=a", "--restarts="], "--restarts is a number, not ''"),
+        (["--hosts=a", "--gpus=all"], "--gpus is a number, not 'all'"),
         (["--hosts=a", "--config=x"], "'--config=x' is no flag of gpu_pod.sh; those of main.py come after --"),
     ],
 )

@@ -257,6 +257,8 @@ def test_a_dry_run_asks_for_nothing(launch, tmp_path):
     [
         (["--name="], "--name is needed"),
         (["--restarts=many"], "--restarts is a number, not 'many'"),
+        (["--poll="], "--poll is a number of seconds above 0, not ''"),
+        (["--poll=0.0"], "--poll is a number of seconds above 0, not '0.0'"),
         (["--config=x"], "'--config=x' is no flag of tpu_pod.sh; those of main.py come after --"),
         (["--", "--config=x"], "give main.py a --workdir=/mnt/share/...: "),
     ],

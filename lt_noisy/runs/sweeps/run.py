@@ -199,4 +199,8 @@ def _how(chosen: Options) -> list[str]:
         return [f"--jobs={chosen.jobs or 1}"]
     options = {"jobs": chosen.jobs, "cluster": chosen.cluster if chosen.backend == "submitit" else None}
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    return [f"--backend={chosen.backend}", *given, *(f"--slurm.{name}={value}" for name, value in chosen.slurm.items())]
+    return [f"--backend={chosen.backend}", *given, *(_setting(*item) for item in chosen.slurm.items())]
+
+
+def _setting(name: str, value: object) -> str:
+    return f"--slurm.{name}" if value is True else f"--slurm.{name}={value}"

@@ -1,0 +1,50 @@
+"""`benchmarks/forward.sh`: what a script runs hears of its end once, as SIGTERM, and is gone before the script is."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers.commands import HANGS, ROOT
+
+CHILD = """
+import signal, sys, time
+heard = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, frame: heard.append(number))
+print("runs", flush=True)
+while not heard:
+    time.sleep(0.01)
+time.sleep(0.5)  # a second signal would come by now
+open(sys.argv[1], "w").write(" ".join(map(str, heard)))
+sys.exit(143)
+"""
+
+
+def script(tmp_path, body):
+    (tmp_path / "child.py").write_text(CHILD)
+    (tmp_path / "script.sh").write_text(f'set -eu\n. "{ROOT}/benchmarks/forward.sh"\n{body}\n')
+    command = ["bash", str(tmp_path / "script.sh"), sys.executable, str(tmp_path / "child.py"), str(tmp_path / "heard")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize("way", ["terminal", "kill"])
+def test_a_signal_comes_once_and_ends_the_script(tmp_path, way):
+    started = script(tmp_path, 'forward "$@"\necho "goes on"')
+    assert started.stdout.readline() == "runs\n"
+    if way == "terminal":  # Ctrl-C goes to all of the script's group
+        os.killpg(started.pid, signal.SIGINT)
+    else:
+        started.terminate()
+    out, _ = started.communicate(timeout=HANGS)
+    assert (started.returncode, out) == (143, "")
+    assert (tmp_path / "heard").read_text() == str(int(signal.SIGTERM))
+
+
+def test_the_status_is_the_commands(tmp_path):
+    started = script(
+        tmp_path, 'forward true\nforward sh -c "exit 3" || echo "status $?"\nforward false\necho "goes on"'
+    )
+    out, _ = started.communicate(timeout=HANGS)
+    assert (started.returncode, out) == (1, "status 3\n")
