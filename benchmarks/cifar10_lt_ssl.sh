@@ -17,6 +17,15 @@ run() { # name, config, overrides; one that a signal ended is the last of its sh
     return $status
 }
 
+together() { # waits for what runs in the background; a signal that ended one ends the script
+    local job status
+    for job in $(jobs -p); do
+        status=0
+        wait "$job" || status=$?
+        [ $status -lt 128 ] || exit $status
+    done
+}
+
 simsiam() { # rwSAM's runs start from the same SimSiam: one after the other
     long=("--config.pretrain.length=epochs(1000)")
     run "rwsam$1" cifar10_lt_rwsam "${long[@]}" "--config.rwsam.length=epochs(1000)" "${@:2}" || return
@@ -25,8 +34,8 @@ simsiam() { # rwSAM's runs start from the same SimSiam: one after the other
     run "rwsam_same_cost$1" cifar10_lt_rwsam "${long[@]}" "--config.rwsam.length=epochs(500)" "${@:2}"
 }
 
-run simclr cifar10_lt_simclr & run moco cifar10_lt_moco & wait
-simsiam "" & (run simclr_balanced cifar10_lt_simclr "$balanced"; run moco_balanced cifar10_lt_moco "$balanced") & wait
+run simclr cifar10_lt_simclr & run moco cifar10_lt_moco & together
+simsiam "" & (run simclr_balanced cifar10_lt_simclr "$balanced"; run moco_balanced cifar10_lt_moco "$balanced") & together
 simsiam _balanced "$balanced"
 python benchmarks/ssl_table.py "$root"/{simclr,moco,rwsam,rwsam_same_cost} --json="$root/table.json"
 for name in simclr moco rwsam rwsam_same_cost; do

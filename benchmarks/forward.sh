@@ -1,8 +1,17 @@
 # shellcheck shell=bash
-# Sourced by scripts that run for hours. `forward COMMAND ...` runs a command and waits for it; Ctrl-C and SIGTERM reach it
-# once, as SIGTERM, upon which it saves, and end the script. In a group of its own the terminal's Ctrl-C does not reach it.
+# Sourced by scripts that run for hours. `forward COMMAND ...` runs a command and waits for it. Ctrl-C, SIGTERM and a lost
+# terminal reach it once, as SIGTERM, upon which it saves, and end the script: it has a group of its own, for the
+# terminal's signals go to the whole group of the script.
 forwarded=
-trap 'trap "" TERM INT; [ -z "$forwarded" ] || { kill -TERM "$forwarded" || true; wait "$forwarded" || true; }; exit 143' TERM INT
+hand_on() {
+    trap '' TERM INT HUP
+    if [ -n "$forwarded" ]; then
+        kill -TERM -- "-$forwarded" || true
+        wait "$forwarded" || true
+    fi
+    exit 143
+}
+trap hand_on TERM INT HUP
 forward() {
     local status=0
     set -m

@@ -22,7 +22,10 @@ for seed in 0 1 2; do
     --config.dataset="folder(path='messy', size=128)" --config.stages="('features', 'finetune', 'folds')" --config.seed="$seed")
   "${command[@]}" --workdir="runs/before_$seed"
   "${folder[@]}" decide messy "runs/before_$seed" --first=100 --out="decisions_$seed.csv"
-  [ -e "runs/before_$seed/corrected/manifest.json" ] || "$python" "$repository/main.py" apply "runs/before_$seed" "decisions_$seed.csv"
+  if [ ! -e "runs/before_$seed/corrected/manifest.json" ]; then # which comes last
+    rm -rf "runs/before_$seed/corrected"
+    "$python" "$repository/main.py" apply "runs/before_$seed" "decisions_$seed.csv"
+  fi
   "${command[@]}" --workdir="runs/after_$seed" --config.manifest="file(path='runs/before_$seed/corrected')"
   runs+=("runs/before_$seed" "runs/after_$seed")
 done

@@ -24,7 +24,8 @@ set -euo pipefail
 hosts='' gpus='' port=12355 directory='' python=python restarts=3 grace=60 dry_run=''
 stopping=''
 
-say() { echo "gpu_pod: $*" >&2; }
+trap '' PIPE # who reads may be gone before all have saved, as `tee` on Ctrl-C
+say() { echo "gpu_pod: $*" >&2 || true; }
 wrong() {
     echo "error: $*" >&2
     exit 2
@@ -99,7 +100,7 @@ fi
 
 labelled() {
     local line
-    while IFS= read -r line || [ -n "$line" ]; do printf '[%s] %s\n' "$1" "$line"; done
+    while IFS= read -r line || [ -n "$line" ]; do printf '[%s] %s\n' "$1" "$line" || true; done
 }
 pause() { # seconds; a signal ends it
     sleep "$1" &

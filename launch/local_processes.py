@@ -9,6 +9,7 @@ this program was told to stop. The exit status is 0, or that of the process that
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
         if status in (0, WRONG_INPUT) or stop.signal is not None:
             break
         if attempt < options.restarts:
-            print(f"starting all again ({attempt + 1} of {options.restarts})", file=sys.stderr, flush=True)
+            _say(f"starting all again ({attempt + 1} of {options.restarts})")
     return status
 
 
@@ -76,6 +77,11 @@ class _Stop:
                 child.send_signal(number)
 
 
+def _say(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # who reads may be gone before all have saved
+        print(line, file=sys.stderr, flush=True)
+
+
 def _run(command: list[str], count: int, stop: _Stop) -> int:
     """All processes from start to end; the status of the first that failed, or 0."""
     for environment in _environments(count):
@@ -93,10 +99,10 @@ def _run(command: list[str], count: int, stop: _Stop) -> int:
             del running[process]
             if status and not failed:
                 failed, deadline = _exit_status(status), time.monotonic() + GRACE
-                print(f"process {process} of {count} ended {_how(status)}", file=sys.stderr, flush=True)
+                _say(f"process {process} of {count} ended {_how(status)}")
         if time.monotonic() > deadline:
             for process, child in running.items():
-                print(f"process {process} of {count} stays, and is killed", file=sys.stderr, flush=True)
+                _say(f"process {process} of {count} stays, and is killed")
                 child.kill()
             deadline = float("inf")
         time.sleep(0.05)

@@ -24,7 +24,8 @@ name='' zone='' type='' runtime='' share='' spot='' keep='' dry_run='' restarts=
 grace=300 # seconds that a save may take after a signal
 job='' alarm='' running='' stopping='' was_active='' tries=0 code=1
 
-say() { echo "tpu_pod: $*" >&2; }
+trap '' PIPE # who reads may be gone before all have saved, as `tee` on Ctrl-C
+say() { echo "tpu_pod: $*" >&2 || true; }
 wrong() {
     echo "error: $*" >&2
     exit 2

@@ -32,6 +32,7 @@ class RowCache:
         place = root() / "features" / hashlib.sha256(text.encode()).hexdigest()[:32]
         shapes = {"vectors": ((rows, width), np.float16), "there": ((rows,), np.bool_)}
         self._arrays: dict[str, np.ndarray] = {}
+        why = "cannot be read"
         try:
             place.mkdir(parents=True, exist_ok=True)
             with open(place / ".lock", "w") as lock:  # two that make the files each would take the other's away
@@ -39,10 +40,11 @@ class RowCache:
                 self._arrays = _opened(place, shapes) or _made(place, shapes)
                 (place / "key.json").write_text(text)
         except OSError as error:
-            say(f"note: features are kept in memory alone, and made anew after a kill ({place}: {error.strerror})")
+            why = error.strerror
         if not self._arrays:  # of others it may be read; what is added then stays in memory
             self._arrays = _opened(place, shapes, "c")
         if not self._arrays:
+            say(f"note: features are kept in memory alone, and made anew after a kill ({place}: {why})")
             self._arrays = {name: np.zeros(*shape) for name, shape in shapes.items()}
 
     def there(self, rows: np.ndarray) -> np.ndarray:

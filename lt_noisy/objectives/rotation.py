@@ -15,8 +15,8 @@ def rotation(every: bool = False, init: MLPInit = "lecun") -> Objective:
     """Rotation prediction: cross-entropy of which of four right angles an image was turned by.
 
     The image is augmented, then turned. One rotation an image (as Yang & Xu 2020 pre-train): labels are a random
-    permutation of 0, 1, 2, 3, 0, ... over the global batch (of 4 images or more), so that all are as frequent; where
-    four does not divide the batch, the first of them is drawn. `every`: all four of each image in one pass (as Gidaris
+    permutation of 0, 1, 2, 3, 0, ... over the global batch, so that all are as frequent; where four does not divide
+    the batch, the first of them is drawn. `every`: all four of each image in one pass (as Gidaris
     et al. do), and the mean of the four losses. The head is linear and starts as `init` says (`models.initial`): Yang &
     Xu's weights as "kaiming", where "lecun" has 0.7 times the scale.
 
@@ -45,7 +45,7 @@ def rotation(every: bool = False, init: MLPInit = "lecun") -> Objective:
         return sum(losses[1:], losses[0]) / 4
 
     return Objective(
-        method=stateless(loss, least=1 if every else 4),
+        method=stateless(loss),
         projector=lambda dtype, norm_axis: MLP((4,), norm=False, dtype=dtype, norm_axis=norm_axis, start=init),
         views=turned,
         draws=1,

@@ -57,7 +57,7 @@ from lt_noisy.weights.pretrained import Pretrained
         ([*SSL, "--config.rwsam.ascent=none()"], "config.rwsam.ascent_weights: weights choose"),
         ([*SSL, "--config.rwsam.ascent_weights=byol"], "'byol' is a self_supervised stage, not one of kind density"),
         ([*SSL, "--config.density.init=none()"], "config.density.init: 'none()' is not an earlier stage"),
-        ([*SSL, "--config.density.alpha=-1.0"], "config.density: alpha is at least 0"),
+        ([*SSL, "--config.density.alpha=-1.0"], "config.density: alpha must be a finite number, at least 0"),
         (
             [*SSL, "--config.moco.objective=rotation()"],
             "config.cluster.init: the projector of that stage has no hidden",

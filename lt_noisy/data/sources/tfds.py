@@ -209,8 +209,12 @@ def _naming(where: str) -> Iterator[None]:
     """A picture that Pillow cannot identify or decode, or takes for a bomb, is one line."""
     try:
         yield
-    except Exception:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
-        raise UserError(f"{where}: the picture cannot be read") from None
+    except MemoryError:
+        raise
+    except PIL.UnidentifiedImageError:  # whose text names an address in memory
+        raise UserError(f"{where}: the picture cannot be read (of no kind that is known)") from None
+    except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error ...
+        raise UserError(f"{where}: the picture cannot be read ({first_line(error)})") from None
 
 
 def _size(encoded: bytes, where: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from lt_noisy.finished.arguments import Parser
 
 _EMBEDDINGS = ("pca", "umap", "none")
 _OWN = ("index.html", "tables.md", "tables.tex", "figures")  # what a report consists of
-_OURS = '<meta name="generator" content="lt_noisy report">'  # in its page
+_OURS = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # in its page, since there is one
 
 
 def report(argv: Sequence[str]) -> int:
@@ -35,14 +35,18 @@ def _report(argv: Sequence[str]) -> int:
 
     page, tables, pictures = whole(runs, given.embedding)
     with naming(directory):
-        (directory / "figures").mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
+    with replacing(directory / "index.html", "w") as file:  # first: by it the directory is known as a report's
+        file.write(page)
+    with naming(directory):
+        (directory / "figures").mkdir(exist_ok=True)
     for old in (directory / "figures").glob("*.png"):  # of a report before, of stages that there are no more
         if old.name not in pictures:
             old.unlink()
     for name, content in pictures.items():
         with replacing(directory / "figures" / name) as file:
             file.write(content)
-    for name, text in {"tables.md": tables.markdown, "tables.tex": tables.latex, "index.html": page}.items():
+    for name, text in {"tables.md": tables.markdown, "tables.tex": tables.latex}.items():
         with replacing(directory / name, "w") as file:
             file.write(text)
     show(f"{directory / 'index.html'}: {len(runs)} run(s), {len(pictures)} figures; tables.md and tables.tex beside it")

@@ -71,7 +71,7 @@ def _setting(config: Mapping[str, Any], name: str) -> str:
     def own(name: str) -> dict[str, Any]:
         kind = STAGES[config[name]["kind"]]
         texts = identity_texts(config[name], kind.section)
-        named = {field for field in kind.inputs if texts[field] in config["stages"]}
+        named = {field for field in kind.inputs if texts.get(field) in config["stages"]}
         return {field: own(text) if field in named else text for field, text in texts.items()}
 
     return json.dumps({**{field: config[field] for field in _RUN}, "stage": own(name)}, sort_keys=True)

@@ -146,7 +146,7 @@ def check_place(out: Path) -> None:
 def write_page(review: Review, source: Source, out: Path, size: int) -> Path:
     """Writes the page and its thumbnails into `out`, where `check_place` lets it; returns the page's path."""
     out.mkdir(parents=True, exist_ok=True)
-    pictures, beside = thumbnails(source.train, review.rows, size), out / ".thumbnails"
+    pictures, beside = thumbnails(source.train, review.rows, size), out / ".lt_noisy-thumbnails"
     shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
     if len(review.rows) <= _EMBEDDED:
         images = [base64.b64encode(picture).decode() for picture in pictures]

@@ -11,6 +11,7 @@ from helpers.commands import summary_of
 from helpers.finished_runs import write_run
 
 from lt_noisy.files import write_arrays, write_json
+from lt_noisy.finished.report import command
 from lt_noisy.finished.report.command import report
 from lt_noisy.runs.cli import main
 
@@ -168,7 +169,7 @@ def test_many_classes_have_tables_in_the_place_of_names(tmp_path):
 def test_a_new_report_takes_the_pictures_of_the_old_one_away(run, tmp_path):
     directory = copied(run, tmp_path)
     (directory / "report" / "figures").mkdir(parents=True)
-    (directory / "report" / "index.html").write_text('<meta name="generator" content="lt_noisy report">')
+    (directory / "report" / "index.html").write_text(command._OURS)
     (directory / "report" / "figures" / "gone-curves.png").write_bytes(b"")
     (directory / "report" / "figures" / "notes.txt").write_text("mine")
     assert report([str(directory), "--embedding=none"]) == 0
