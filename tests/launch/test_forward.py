@@ -21,7 +21,7 @@ open(sys.argv[1], "w").write(" ".join(map(str, heard)))
 sys.exit(143)
 """
 
-# bash cannot trap a signal that was ignored when it began, as SIGINT is in the background of a script.
+# bash cannot trap a signal that was ignored when it began, as SIGINT is in a script's background and SIGHUP by nohup.
 HEARS = (
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp('bash', ['bash', *sys.argv[1:]])"
 )
