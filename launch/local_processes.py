@@ -9,7 +9,6 @@ this program was told to stop. The exit status is 0, or that of the process that
 """
 
 import argparse
-import contextlib
 import os
 import shlex
 import signal
@@ -78,8 +77,10 @@ class _Stop:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # who reads may be gone before all have saved
+    try:
         print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:  # who reads may be gone before all have saved; what is buffered goes nowhere at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _run(command: list[str], count: int, stop: _Stop) -> int:

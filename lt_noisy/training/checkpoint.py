@@ -255,10 +255,9 @@ def sweep(directory: pathlib.Path) -> None:
 def committed(directory: pathlib.Path) -> list[int]:
     """Steps with a committed checkpoint in `directory`, oldest first."""
     try:
-        names = [p.name for p in directory.iterdir() if p.is_dir()]
+        return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit() and path.is_dir())
     except FileNotFoundError:  # another process may be pruning it
-        names = []
-    return sorted(int(name) for name in names if name.isdigit())
+        return []
 
 
 def lasting(directory: pathlib.Path, step: int) -> bool:
