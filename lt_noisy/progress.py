@@ -1,6 +1,5 @@
 """Lines that tell how far something long has come; in a terminal a bar in their place."""
 
-import datetime
 import time
 
 from lt_noisy.errors import say
@@ -8,6 +7,12 @@ from lt_noisy.terminal import Bar, has_bars
 
 _EVERY = 5.0  # seconds
 _BAR_AFTER = 1.0  # seconds
+
+
+def remaining(seconds: float) -> str:
+    """The end of a line of progress: the time until all is done, hours:minutes:seconds."""
+    left = round(seconds)
+    return f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
 
 
 class Progress:
@@ -36,7 +41,6 @@ class Progress:
         if now - self._said < _EVERY or self._done >= self._total:
             return
         self._said = now
-        left = round((now - self._began) / self._done * (self._total - self._done))
+        left = (now - self._began) / self._done * (self._total - self._done)
         share = 100 * self._done // self._total
-        eta = datetime.timedelta(seconds=left)
-        say(f"{self._what}: {self._done:,} of {self._total:,} ({share} %), ETA {eta}")
+        say(f"{self._what}: {self._done:,} of {self._total:,} ({share} %), {remaining(left)}")

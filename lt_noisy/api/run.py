@@ -17,10 +17,10 @@ from lt_noisy.data.manifest import Manifest
 from lt_noisy.errors import UserError, quieted
 from lt_noisy.files import user_path
 from lt_noisy.finished.apply import apply_decisions
-from lt_noisy.finished.network import Network, load_network, resolved_again
+from lt_noisy.finished.network import Network, load_network
 from lt_noisy.finished.pictures import Read, named_files
 from lt_noisy.finished.predict import Prediction, predictions
-from lt_noisy.finished.review.command import check_place, make_review, write_page
+from lt_noisy.finished.review.command import write_review
 from lt_noisy.finished.run import FinishedStage, named
 from lt_noisy.finished.suspects import Suspect, judge, read_suspects
 from lt_noisy.runs.run import run as run_stages
@@ -174,10 +174,7 @@ class Run:
     def review(self, out: str | os.PathLike[str] = "", stage: str = "", limit: int = 0, neighbours: int = 3) -> Path:
         """Writes the page on which to look at them (`lt-noisy review`); returns the path of its HTML."""
         place = user_path(os.fspath(out)) if out else self.directory / "review"
-        check_place(place)
-        source = resolved_again(self._run).fields.dataset()
-        made = make_review(self._run, judge(self._run, stage), source, limit, neighbours)
-        return write_page(made, source, place, size=160)
+        return write_review(self._run, stage, place, limit, neighbours)[0]
 
     def apply(self, decisions: str | os.PathLike[str], out: str | os.PathLike[str] = "") -> Manifest:
         """Writes the corrected training set (`lt-noisy apply`) into `out`, by default `corrected` in the run."""

@@ -1,10 +1,11 @@
 """The training set as a file: which examples, their clean and observed labels, and how they came about.
 
 On disk it is `manifest.npz` (exactly the arrays ids, clean_labels, observed_labels) and `manifest.json`:
-  format      2; see `_document` for 1, which is still read and has no such entry;
+  format      2;
   recipe      what was asked for: the texts given to `build`, num_classes, class_names, seed, nominal_rate,
               noise_before_longtail; and where labels were corrected since by hand, `corrections`, how many, and
-              `corrected`, the ids at which the clean label is no more the source's;
+              `corrected`, the ids at which the clean label is no more the source's, or, where the truth is known,
+              `truth_known`;
   statistics  what came of it: number of examples, counts per clean and per observed class, realised rate
               overall and per clean class, realised transitions (`pair_counts` of clean and observed labels);
   sha256      of each array, of the three together (`digest`) and of the recipe.
@@ -24,7 +25,7 @@ import numpy as np
 
 from lt_noisy.data.by_class import pair_counts
 from lt_noisy.data.longtail import Select
-from lt_noisy.data.noise import Noise, transition_matrix
+from lt_noisy.data.noise import Noise
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import exit_status, replacing, user_path, write_arrays, write_json
 
@@ -109,6 +110,21 @@ def statistics(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def truth_known(manifest: Manifest, clean: np.ndarray | None = None) -> bool:
+    """Whether another authority than the observed labels says which are right.
+
+    Without one a manifest has the same labels twice, as of a folder.
+
+    Args:
+      clean: the source's true labels (`Split.clean`), where it is at hand and has them: a manifest does not tell where
+        none of its labels is wrong.
+    """
+    if clean is not None:
+        return True
+    noise, corrected = manifest.recipe.get("noise", "none()"), manifest.recipe.get("truth_known", False)
+    return noise != "none()" or bool(corrected) or bool((manifest.clean_labels != manifest.observed_labels).any())
+
+
 def digest(manifest: Manifest) -> str:
     """SHA-256 of the three arrays, and of nothing else."""
     return _sha256("".join(_array_hashes(manifest).values()).encode())
@@ -150,13 +166,10 @@ def load(path: str | os.PathLike[str]) -> Manifest:
         raise UserError(f"{npz_file} was altered: it must hold exactly {', '.join(_DTYPES)}, build it again")
     try:
         manifest = Manifest(**found, recipe=document["recipe"])
-        written = document.get("format", 1)
-        if written not in (1, FORMAT):
-            raise UserError(f"{json_file} has format {written!r}, which this version does not read (1 and {FORMAT})")
+        if document["format"] != FORMAT:
+            raise UserError(f"{json_file} has format {document['format']!r}, and this version reads {FORMAT}")
         # Hashes first: statistics of an altered num_classes might not fit in memory.
-        differing = _differing(document["sha256"], _hashes(manifest)) or _differing(
-            document, _document(manifest, written)
-        )
+        differing = _differing(document["sha256"], _hashes(manifest)) or _differing(document, _document(manifest))
     except UserError:
         raise
     except (KeyError, TypeError, ValueError):  # a recipe without its fields, arrays that no set could have
@@ -217,16 +230,11 @@ def diff(a: Manifest, b: Manifest) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def _document(manifest: Manifest, written: int = FORMAT) -> dict[str, Any]:
-    """What manifest.json holds in this format; 1 had the transition matrix [C][C] in place of `transitions`."""
+def _document(manifest: Manifest) -> dict[str, Any]:
+    """What manifest.json holds."""
     _check(manifest)
     content = {"recipe": manifest.recipe, "statistics": statistics(manifest), "sha256": _hashes(manifest)}
-    if written > 1:
-        return {"format": written, **content}
-    matrix = transition_matrix(manifest.clean_labels, manifest.observed_labels, manifest.num_classes)
-    del content["statistics"]["transitions"]
-    content["statistics"]["transition_matrix"] = matrix.tolist()
-    return content
+    return {"format": FORMAT, **content}
 
 
 def _hashes(manifest: Manifest) -> dict[str, str]:

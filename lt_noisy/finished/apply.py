@@ -140,23 +140,13 @@ def apply_decisions(run: FinishedRun, decisions: Path, out: Path) -> Manifest:
     train = source.train
     files = dict(zip(train.files, train.ids.tolist(), strict=True)) if train.files else {}
     found = read_decisions(decisions, run.class_names, set(manifest.ids.tolist()), files)
-    new = corrected(manifest, found, truth_known(run, manifest, source))
+    new = corrected(manifest, found, manifests.truth_known(manifest, train.clean))
     manifests.verify(new, source.train.best_labels, source.train.ids)
     out.mkdir(parents=True, exist_ok=True)
     if source.train.files:
         _write_listing(out / _LISTING, new, source)
     manifests.save(new, out)  # last: where it stands, all does
     return new
-
-
-def truth_known(run: FinishedRun, manifest: Manifest, source: Source) -> bool:
-    """Whether clean labels are those of another authority: of the source, or those that noise was put on."""
-    return (
-        source.train.clean is not None
-        or run.config["noise"] != "none()"
-        or bool(manifest.recipe.get("truth_known", False))
-        or bool((manifest.clean_labels != manifest.observed_labels).any())
-    )
 
 
 def _write_listing(path: Path, manifest: Manifest, source: Source) -> None:

@@ -11,7 +11,7 @@ from lt_noisy.config.resolve import Resolved
 from lt_noisy.data import manifest as manifests
 from lt_noisy.training import parallel
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "pillow")
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from lt_noisy.config.spec import bind, parse
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.images import Stored, kind_of
 from lt_noisy.data.longtail import LONGTAILS, by_size
-from lt_noisy.data.manifest import Manifest
+from lt_noisy.data.manifest import Manifest, truth_known
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError, first_line, printable
 from lt_noisy.files import os_error_line
@@ -36,7 +36,6 @@ def header(
     texts, classes = resolved.texts, dataset.num_classes
     clean = np.bincount(manifest.clean_labels, minlength=classes)
     observed = np.bincount(manifest.observed_labels, minlength=classes)
-    wrong = float(np.mean(manifest.clean_labels != manifest.observed_labels))
     shape = dataset.train_images.shape[1:]
     kind = kind_of(shape)
     held = 0 if dataset.validation is None else len(dataset.validation.ids)
@@ -51,7 +50,7 @@ def header(
         "clean": f"{counts(clean)} {kind} per class",
         "observed": f"{counts(observed)}",
         **_order_note(resolved, dataset.source, len(manifest.ids)),
-        "wrong": f"{100 * wrong:.1f} % of the labels ({round(wrong * len(manifest.ids))})",
+        "wrong": _wrong(manifest, dataset.source),
         "model": f"{texts['model']}, BatchNorm over {texts['batch_norm']} batch",
         "": _encoder(resolved, dataset),
         "devices": f"{parallel.describe(job.devices.num_devices)}{processes.describe()}, {texts['parallel']}, "
@@ -61,6 +60,14 @@ def header(
         "workdir": str(workdir),
     }
     return "\n".join(f"{name:<10}{printable(value)}" for name, value in rows.items())
+
+
+def _wrong(manifest: Manifest, source: Source) -> str:
+    """How many observed labels are wrong, where that is known."""
+    if not truth_known(manifest, source.train.clean):
+        return "not known: no noise was put on the labels of the source"
+    wrong = manifest.clean_labels != manifest.observed_labels
+    return f"{100 * wrong.mean():.1f} % of the labels ({wrong.sum()})"
 
 
 def _encoder(resolved: Resolved, dataset: Dataset) -> str:

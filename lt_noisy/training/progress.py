@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lt_noisy.errors import say
+from lt_noisy.progress import remaining
 
 
 class Stopwatch:
@@ -71,6 +72,4 @@ class Stopwatch:
         line = f"{self.name} {step}/{total} ({100 * step // total}%)  {shown}"
         if not done:  # the first call alone, which compiled
             return line
-        left = round(taken / done * (total - step))
-        eta = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-        return f"{line}  {seen / max(taken, 1e-9):.0f} images/s  ETA {eta}"
+        return f"{line}  {seen / max(taken, 1e-9):.0f} images/s  {remaining(taken / done * (total - step))}"

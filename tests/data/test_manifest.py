@@ -94,23 +94,28 @@ def test_statistics_by_hand(tmp_path):
     assert written["sha256"]["arrays"] == manifest.digest(m)
 
 
-def test_a_manifest_of_format_1_is_read_and_checked_as_before(tmp_path):
-    """It had the whole transition matrix, and did not name its format."""
-    m = manifest.Manifest(np.arange(5), np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 2, 2]), {"num_classes": 4})
-    manifest.save(m, tmp_path)
+def test_another_format_is_refused(tmp_path):
+    manifest.save(build(), tmp_path)
     file = tmp_path / "manifest.json"
     document = json.loads(file.read_text())
-    assert document.pop("format") == 2
-    del document["statistics"]["transitions"]
-    matrix = [[0.75, 0, 0.25, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    document["statistics"]["transition_matrix"] = matrix
-    file.write_text(json.dumps(document))
-    assert manifest.digest(manifest.load(tmp_path)) == manifest.digest(m) == document["sha256"]["arrays"]
-    matrix[0][1] = 0.25
-    file.write_text(json.dumps(document))
-    refused(tmp_path, "statistics.transition_matrix does not agree")
     file.write_text(json.dumps({**document, "format": 3}))
-    refused(tmp_path, "has format 3, which this version does not read")
+    refused(tmp_path, "has format 3, and this version reads 2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "more", "expected"),
+    [
+        ("none()", [0, 1], {}, False),  # a folder: nobody knows better
+        ("none()", [0, 1], {"corrected": [5]}, False),
+        ("symmetric(rate=0.3)", [0, 1], {}, True),  # which happened to spare all
+        ("none()", [1, 1], {}, True),  # noise of its publisher
+        ("none()", [0, 1], {"truth_known": True}, True),  # all of whose wrong labels have been corrected
+    ],
+)
+def test_whose_truth_it_is(kind, labels, more, expected):
+    one = manifest.Manifest(np.arange(2), np.array(labels), np.array([0, 1]), {"noise": kind, **more})
+    assert manifest.truth_known(one) == expected
+    assert manifest.truth_known(one, clean=np.array([0, 1]))  # which the source has
 
 
 def test_nothing_in_the_json_grows_with_the_square_of_the_classes(tmp_path):

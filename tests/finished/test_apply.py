@@ -2,7 +2,6 @@
 
 import csv
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ from helpers.commands import summary_of
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.data.sources import SOURCES
-from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.errors import UserError
-from lt_noisy.finished.apply import Decisions, _quoted, apply, corrected, read_decisions, truth_known
-from lt_noisy.finished.run import FinishedRun, read_run
+from lt_noisy.finished.apply import Decisions, _quoted, apply, corrected, read_decisions
+from lt_noisy.finished.run import read_run
 from lt_noisy.finished.suspects import judge, read_suspects
 
 NAMES = ("a", "b", "=c")
@@ -82,26 +80,6 @@ def test_an_id_that_a_spreadsheet_rounded_is_found_by_its_file(tmp_path):
     path.write_text("id,file,decision,new_label\n6.01E+18,a.jpg,drop,\n100,'=b.jpg,keep,\n7,,keep,\n")
     found = read_decisions(path, NAMES, {7, 6010000000000000001, 101}, {"a.jpg": 6010000000000000001, "=b.jpg": 101})
     assert found == Decisions(frozenset({101, 7}), {}, frozenset({6010000000000000001}))
-
-
-@pytest.mark.parametrize(
-    ("noise", "clean", "recipe", "expected"),
-    [
-        ("none()", [0, 1], {}, False),  # a folder: nobody knows better
-        ("none()", [0, 1], {"corrected": [5]}, False),
-        ("symmetric(rate=0.3)", [0, 1], {}, True),
-        ("none()", [1, 1], {}, True),  # a manifest of another run, import_labels
-        ("none()", [0, 1], {"truth_known": True}, True),  # all of whose wrong labels have been corrected
-    ],
-)
-def test_whose_truth_it_is(noise, clean, recipe, expected):
-    split = Split(np.zeros(0, np.int64), np.zeros(0, np.int32), lambda rows: rows)
-    run = FinishedRun(Path("run"), {"noise": noise}, NAMES, (1, 1, 3), ())
-    one = manifest(clean, [0, 1])
-    one.recipe.update(recipe)
-    assert truth_known(run, one, Source(split, split, NAMES)) == expected
-    known = Source(split._replace(clean=np.zeros(0, np.int32)), split, NAMES)
-    assert truth_known(run, one, known)
 
 
 def test_a_truth_that_was_reached_is_still_one():

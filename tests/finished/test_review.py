@@ -108,7 +108,7 @@ def test_what_is_none_of_ours_is_not_replaced(messy, tmp_path, capsys):
 
 BAD = {
     "no suspects": (["{run}/pretrain"], "has no suspects.csv: a self_supervised stage judges no labels"),
-    "limit": (["{run}", "--limit=-1"], "--limit and --neighbours are at least 0"),
+    "limit": (["{run}", "--limit=-1"], "limit and neighbours are at least 0"),
     "size": (["{run}", "--size=big"], "argument --size: invalid int value: 'big'"),
     "no run": (["{folder}"], "is no directory of a run"),
 }

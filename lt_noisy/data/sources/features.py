@@ -14,7 +14,7 @@ from lt_noisy.data.sources.arrays import (
     read,
 )
 from lt_noisy.data.sources.base import FromArrays, Load, Source, Split, in_memory
-from lt_noisy.data.sources.findings import Finding
+from lt_noisy.data.sources.findings import Finding, equal_names
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
 
@@ -36,7 +36,7 @@ def features(path: str) -> Load:
 
     Raises:
       UserError: at load, no such file or array, an array of another dtype or shape, a number that is not finite (its
-        row is named), labels out of range, ids that come twice.
+        row is named), labels out of range, ids or class names that come twice.
     """
     path = str(user_path(path))
 
@@ -49,6 +49,7 @@ def features(path: str) -> Load:
         given = _given_names(path, arrays)
         labels = arrays["train_labels"], arrays["test_labels"]
         names = class_names(path, *labels, findings, names=given, what="vector")
+        findings += filter(None, [equal_names(path, names)])
         if "clean_labels" in arrays:
             clean = integers(path, "clean_labels", arrays["clean_labels"], len(train.labels))
             owner = "class_names" if given else "train_labels"

@@ -74,7 +74,6 @@ def gather(run: FinishedRun, network: str) -> Facts:
         learnt = learnt[fold != int(network.rpartition("_")[2])]
     own = np.isin(manifest.ids, learnt)
     clean, observed = manifest.clean_labels[own], manifest.observed_labels[own]
-    known = run.config["noise"] != "none()" or bool((clean != observed).any())
     reference = read_reference(run.directory / network)
     return Facts(
         run=run,
@@ -82,7 +81,7 @@ def gather(run: FinishedRun, network: str) -> Facts:
         network=network,
         clean_counts=np.bincount(clean, minlength=manifest.num_classes),
         observed_counts=np.bincount(observed, minlength=manifest.num_classes),
-        noise_rate=float((clean != observed).mean()) if known else None,
+        noise_rate=float((clean != observed).mean()) if manifests.truth_known(manifest) else None,
         corrections=int(manifest.recipe.get("corrections", 0)),
         manifest_sha256=manifests.digest(manifest),
         test=stage.summary.get("test", {}) if network == stage.name else {},

@@ -1,6 +1,5 @@
 """Programs of a few lines that load an exported file: they stand in its card, and run as they are."""
 
-import math
 from pathlib import Path
 
 from lt_noisy.errors import printable
@@ -26,7 +25,7 @@ def _images(facts: Facts) -> str:
     fitted = f"{brought}({resize or width}, {resize or height}), Image.Resampling.BILINEAR)"
     cut = ""
     if resize:
-        left, top = math.floor((resize - width) / 2), math.floor((resize - height) / 2)
+        left, top = round((resize - width) / 2), round((resize - height) / 2)
         cut = f".crop(({left}, {top}, {left + width}, {top + height}))"
     mode, axes = ("L", "[None, ..., None]") if channels == 1 else ("RGB", "[None]")
     return (

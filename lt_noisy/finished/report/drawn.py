@@ -195,15 +195,6 @@ def losses_by_bin(loss: np.ndarray, wrong: np.ndarray | None, seed: int) -> Loss
     return Losses(edges, counts, places, density * len(loss) * (edges[1] - edges[0]), mixture.means)
 
 
-def precision_at(loss: np.ndarray, wrong_probability: np.ndarray, wrong: np.ndarray) -> dict[int, float]:
-    """{k: share of wrong labels among the first k suspects}, of k 25, 50 and 100 those that there are.
-
-    Suspects are in the order of `label_quality.flagged_rows`.
-    """
-    order = np.lexsort((-loss, -wrong_probability))
-    return {k: float(wrong[order[:k]].mean()) for k in (25, 50, 100) if k <= len(order)}
-
-
 class Map(NamedTuple):
     """Points of a map of embeddings.
 

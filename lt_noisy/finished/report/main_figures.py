@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lt_noisy.errors import UserError
+from lt_noisy.evaluation import label_quality
 from lt_noisy.files import load_arrays
 from lt_noisy.finished.report.contents import Table
-from lt_noisy.finished.report.drawn import precision_at
 from lt_noisy.finished.report.published_rows import published
 from lt_noisy.finished.report.reported import Group, Reported
 from lt_noisy.finished.run import FinishedStage
@@ -67,7 +67,8 @@ _FAMILIES = (
             "label_quality.recall": "recall",
             "label_quality.wrong_probability.auroc": "AUROC",
             "label_quality.wrong_probability.average_precision": "average precision",
-            **{f"label_quality.precision_at.{k}": f"wrong of the first {k}" for k in SUSPECTS},
+            **{f"label_quality.suspects.{k}": f"wrong of the first {k} suspects" for k in SUSPECTS},
+            **{f"label_quality.precision_at.{k}": f"flagged of the {k} most suspicious" for k in SUSPECTS},
         },
     ),
     _Family(
@@ -139,8 +140,8 @@ def _spread(values: Sequence[float]) -> str:
 def measured(run: Reported, stage: FinishedStage) -> dict[str, Any]:
     """A stage's summary, in whose `label_quality` stands what is known of the truth alone.
 
-    `precision_at` is of the wrong labels by the manifest, or by the flags of the publisher of the data; where neither
-    is known, no figure that needs it is there.
+    `suspects` are of the wrong labels by the manifest, `precision_at` is of the flags of the publisher of the data.
+    Where neither is known, no figure that needs it is there.
     """
     quality = stage.summary.get("label_quality")
     if not isinstance(quality, dict):
@@ -153,15 +154,21 @@ def measured(run: Reported, stage: FinishedStage) -> dict[str, Any]:
     elif (first := suspects(run, stage)) is None:
         quality = {name: quality[name] for name in ("estimated_rate", "out_of_sample") if name in quality}
     else:
-        quality = {**quality, "precision_at": {str(k): share for k, share in first.items()}}
+        quality = {**quality, "suspects": {str(k): share for k, share in first.items()}}
     return {**stage.summary, "label_quality": quality}
 
 
 def suspects(run: Reported, stage: FinishedStage) -> dict[int, float] | None:
-    """`precision_at` of a stage's label quality; None where it has none, or the truth is not known."""
-    arrays = quality_arrays(stage.directory, "ids", "loss", "wrong_probability")
+    """{k: share of wrong labels among the first k of a stage's `suspects.csv`}, of `SUSPECTS` those that it lists.
+
+    None where it judged no labels, or the truth is not known.
+    """
+    arrays = quality_arrays(stage.directory, "ids", "observed", "loss", "wrong_probability", "suggested")
     wrong = None if arrays is None else run.wrong(arrays["ids"])
-    return None if arrays is None or wrong is None else precision_at(arrays["loss"], arrays["wrong_probability"], wrong)
+    if arrays is None or wrong is None:
+        return None
+    listed = wrong[label_quality.suspects(arrays, arrays["observed"])]
+    return {k: float(listed[:k].mean()) for k in SUSPECTS if k <= len(listed)}
 
 
 def quality_arrays(directory: Path, *names: str) -> dict[str, np.ndarray] | None:

@@ -73,7 +73,7 @@ def wrong_share(run: Reported) -> str:
     if run.manifest is None:
         return ""
     if not run.truth_known:
-        return "none by the manifest, or not known"
+        return "not known"
     wrong = run.manifest.clean_labels != run.manifest.observed_labels
     return f"{share(float(wrong.mean()))} ({wrong.sum():,} of {len(wrong):,})"
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lt_noisy.config.identity import identity_texts
 from lt_noisy.config.resolve import RunFields
-from lt_noisy.data.manifest import Manifest, load
+from lt_noisy.data.manifest import Manifest, load, truth_known
 from lt_noisy.errors import UserError, printable
 from lt_noisy.files import user_path
 from lt_noisy.finished.run import DESCRIPTION, FinishedRun, FinishedStage, read_run
@@ -52,8 +52,8 @@ class Reported(NamedTuple):
 
     @property
     def truth_known(self) -> bool:
-        """Whether there are clean labels beside the observed ones: without them a manifest has the same twice."""
-        return self.manifest is not None and bool((self.manifest.clean_labels != self.manifest.observed_labels).any())
+        """Whether its manifest says which labels are wrong."""
+        return self.manifest is not None and truth_known(self.manifest)
 
     def wrong(self, ids: np.ndarray) -> np.ndarray | None:
         """Which labels of the examples int64 [n] are wrong, bool [n]; None where the truth of one is not known."""

@@ -184,7 +184,7 @@ def _labels(run: Reported, stage: FinishedStage, name: str) -> Items:
     flags = stage.summary.get("label_quality", {}).get("flags")
     if flags:
         at = flags["precision_at"]
-        rows += [[f"flagged among the first {k} suspects", share(at[str(k)])] for k in SUSPECTS if str(k) in at]
+        rows += [[f"flagged among the {k} most suspicious", share(at[str(k)])] for k in SUSPECTS if str(k) in at]
     return [*items, Table("Wrong labels", ("figure", "value"), rows)]
 
 

@@ -173,6 +173,31 @@ def page(document: dict[str, Any]) -> str:
     return text.replace("{{title}}", html.escape(document["run"])).replace("{{data}}", data)
 
 
+def write_review(
+    run: FinishedRun, stage: str, out: Path, limit: int = 0, neighbours: int = 3, size: int = 160
+) -> tuple[Path, Review]:
+    """Writes the page on which to look at the suspects of a run into `out`; returns its path, and what it shows.
+
+    Args:
+      stage: which judged the labels; "" for the one that `suspects.judge` takes.
+      limit: of suspects, the most suspicious first; 0 for all.
+      neighbours: training images of each class to compare with.
+      size: of a thumbnail's longer side, in pixels.
+
+    Raises:
+      UserError: `out` holds what is no review, the data are vectors, a number is too small, no stage judged labels.
+    """
+    if limit < 0 or neighbours < 0 or size < 8:
+        raise UserError("review: limit and neighbours are at least 0, size at least 8")
+    judged = judge(run, stage)
+    if kind_of(run.image_shape) != "images":
+        raise UserError(f"review: the data of {run.directory} are vectors, which nobody can look at")
+    check_place(out)
+    source = resolved_again(run).fields.dataset()
+    made = make_review(run, judged, source, limit, neighbours)
+    return write_page(made, source, out, size), made
+
+
 def review(argv: Sequence[str]) -> int:
     """Makes the page that the arguments (those after `review`) ask for; returns the exit status."""
     return exit_status(lambda: _review(argv))
@@ -186,18 +211,10 @@ def _review(argv: Sequence[str]) -> int:
     parser.add_argument("--neighbours", type=int, default=3, help="training images of each class to compare with")
     parser.add_argument("--size", type=int, default=160, help="of a thumbnail's longer side, in pixels")
     given = parser.parse_args(argv)
-    if given.limit < 0 or given.neighbours < 0 or given.size < 8:
-        raise UserError("review: --limit and --neighbours are at least 0, --size at least 8")
-    run, name = named(given.run)
-    stage = judge(run, name)
-    if kind_of(run.image_shape) != "images":
-        raise UserError(f"review: the data of {run.directory} are vectors, which nobody can look at")
+    run, stage = named(given.run)
     out = given.out or run.directory / "review"
-    check_place(out)
     keep_programs()
-    source = resolved_again(run).fields.dataset()
-    made = make_review(run, stage, source, given.limit, given.neighbours)
-    written = write_page(made, source, out, given.size)
+    written, made = write_review(run, stage, out, given.limit, given.neighbours, given.size)
     say(
         f"{written}: {len(made.document['suspects'])} suspects of {made.document['judged']} labels; open it in a "
         "browser, decide, export decisions.csv, then:",

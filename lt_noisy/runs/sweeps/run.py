@@ -13,6 +13,7 @@ from lt_noisy.config.python_file import errors_named, read_module
 from lt_noisy.config.resolve import resolve
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
+from lt_noisy.progress import remaining
 from lt_noisy.runs.sweeps import cluster, tables
 from lt_noisy.runs.sweeps.cells import Cell, arguments, only, slug
 from lt_noisy.runs.sweeps.order import stage_keys
@@ -108,8 +109,7 @@ def _eta(ended: list[float | None], number: int, jobs: int | None) -> str:
     known = [seconds for seconds in ended if seconds is not None]
     if jobs is None or not known:
         return ""
-    left = round(sum(known) / len(known) * (number - len(ended)) / jobs)
-    return f", ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+    return f", {remaining(sum(known) / len(known) * (number - len(ended)) / jobs)}"
 
 
 class Options(NamedTuple):

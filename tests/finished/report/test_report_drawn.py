@@ -113,15 +113,6 @@ def test_equal_losses_have_no_mixture():
     assert found.counts["labels"].sum() == 5 and not len(found.means) and found.components.shape == (2, 0)
 
 
-def test_precision_among_the_first_suspects():
-    """Ranked by probability, ties by larger loss; 50 and 100 are more than there are."""
-    probability = np.concatenate([np.full(20, 0.9), np.full(10, 0.5)])
-    loss = np.concatenate([np.zeros(20), np.arange(10.0)])
-    wrong = np.zeros(30, bool)
-    wrong[[0, 29, 28, 20]] = True  # of the ten ties the first five are those of loss 9 to 5
-    assert drawn.precision_at(loss, probability, wrong) == {25: 3 / 25}
-
-
 def test_a_map_by_principal_components_against_those_of_all_rows():
     features = (RNG.normal(size=(60, 5)) * [5, 3, 1, 0.5, 0.1]).astype(np.float16)
     found = drawn.embedded(features, "pca", 0, "features")
