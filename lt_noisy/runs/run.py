@@ -112,6 +112,8 @@ def run(
             for of_stage in zip(*works, strict=True):
                 for own, summary in zip(summaries, _finish_each(of_stage, resolved.fields.keep), strict=True):
                     own[of_stage[0].stage.name] = summary
+                if (trace := of_stage[0].job.trace) is not None:
+                    trace.finish()
 
         # Report.
         if not resolved.fields.seeds:

@@ -91,7 +91,8 @@ class Trained(NamedTuple):
       state: the state after the last step, on the host.
       device_state: the same on the devices.
       seconds: training time over all restarts, without compilation of the first call.
-      images_per_second: of this process, without evaluation, saving and the first call; 0 if it took no step.
+      images_per_second: of all processes and seeds, since this start, without evaluation, saving and the first call; 0
+        if it took no step.
       waited: seconds of this process that went into waiting for streamed images; None where they are in memory.
       best: the step of the weights in `best/` (see `Best.finish`).
     """
@@ -154,7 +155,9 @@ def train(
         with interrupts.deferred(), jax.transfer_guard("disallow"):
             while step < plan.total and not stopping and not early:
                 if ready.refresh is not None:
-                    log.flush()  # nothing is made of a state before it is known to be finite
+                    log.flush()
+                    if step % plan.epoch.steps == 0:
+                        log.finite(first, step, totals)  # nothing is made of a state that is not
                     state = ready.refresh(step, state)
                 watch.before(step, state.step)
                 with watch.waiting():
@@ -240,9 +243,9 @@ def _compile(
 
 
 def _examples(batch: Any) -> int:
-    """Examples of a call, over all its steps, seeds and processes: each array of a batch holds one number for each."""
+    """Examples of a call, over all its steps, seeds and processes."""
     batches = batch if isinstance(batch, tuple) else (batch,)
-    return sum(next(iter(one.values())).size for one in batches) * processes.count()
+    return sum(one["rows"].size for one in batches) * processes.count()
 
 
 def _restore(

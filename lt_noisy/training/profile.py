@@ -90,6 +90,12 @@ class Trace:
                 self._running = self._over = True
                 jax.profiler.start_trace(self._directory)
 
+    def finish(self) -> None:
+        """The stage has ended: says so where none of its calls came to the steps."""
+        if not self._over:
+            steps = f"{self._steps.first}:{self._steps.last}"
+            say(f"note: --profile: no network of {self._steps.stage} ran steps {steps} now; nothing is traced")
+
     def close(self) -> None:
         """Writes the trace that is under way, if any."""
         if not self._running:

@@ -27,6 +27,7 @@ class Stopwatch:
             jax.block_until_ready(step)
             self.started = time.perf_counter()
             say(f"{self.name}: first step done, compiled in {self.started - self.made:.1f} s")
+            self.idle = 0.0  # what was before, such as the start of a profiler, is not measured
             self.last_line = (self.started, 0, 0, 0.0)
         elif self.counting:
             self.steps, self.images = self.steps + steps, self.images + images
@@ -50,7 +51,7 @@ class Stopwatch:
         self.counting = False
 
     def running(self) -> float:
-        """Seconds of training in this process."""
+        """Seconds of training since this start."""
         return time.perf_counter() - self.started - self.idle if self.started is not None else 0.0
 
     def seconds(self) -> float:
@@ -58,7 +59,7 @@ class Stopwatch:
         return round(self.spent + self.running(), 3)
 
     def rate(self) -> float:
-        """Images per second in this process; 0 before the second call."""
+        """Images per second since this start, of all processes; 0 before the second call."""
         return round(self.images / self.running(), 1) if self.steps else 0.0
 
     def line(self, step: int, total: int, values: Mapping[str, float]) -> str:

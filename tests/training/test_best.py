@@ -45,7 +45,9 @@ def _train(directory, figures, plan=PLAN, killed_before=None, keep=2):
         return {"test_accuracy": 0.5, FIGURE: figures[int(jax.device_get(state.step)) - 1]}
 
     directory.mkdir(exist_ok=True)
-    ready = Prepared(None, STATE, (Phase(0, _step),), lambda step: {"x": np.ones(4)}, plan, np.float32(0), refresh)
+    ready = Prepared(
+        None, STATE, (Phase(0, _step),), lambda step: {"rows": np.ones(4, np.int32)}, plan, np.float32(0), refresh
+    )
     return train(
         "stage",
         ready,

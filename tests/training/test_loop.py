@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lt_noisy.collectives import AXIS
-from lt_noisy.data.batches import Epoch
+from lt_noisy.data.batches import Epoch, grouped
 from lt_noisy.errors import UserError
-from lt_noisy.training import parallel
+from lt_noisy.training import loop, parallel
 from lt_noisy.training.checkpoint import Checkpoints
 from lt_noisy.training.host_log import HostLog, read
 from lt_noisy.training.interrupt import Interrupts
@@ -30,7 +30,7 @@ def _step(slope, nonfinite_at=None):
     def step(state, data, batch):
         count = jnp.float32(1)
         bad = (state.step == (-1 if nonfinite_at is None else nonfinite_at)).astype(jnp.float32)
-        loss = state.step.astype(jnp.float32) + jax.lax.pmean(batch["x"].mean(), AXIS)
+        loss = state.step.astype(jnp.float32) + jax.lax.pmean(batch["rows"].mean(), AXIS)
         params = {"w": state.params["w"] + slope * data}
         sums = {"loss": (loss, count), "nonfinite": (bad, count)}
         return state.replace(step=state.step + 1, params=params), sums
@@ -40,7 +40,7 @@ def _step(slope, nonfinite_at=None):
 
 def _ready(*phases, plan=PLAN, refresh=None):
     def batches(step):
-        return {"x": np.full(4, step, np.float32)}
+        return {"rows": np.full(4, step, np.int32)}
 
     return Prepared(None, STATE, phases or (Phase(0, _step(1.0)),), batches, plan, np.float32(1), refresh)
 
@@ -79,6 +79,29 @@ def test_lines_are_means_of_their_steps_and_evaluations_stand_where_they_were_ma
         {"step": 8, "loss": 2 * np.mean([6, 7]), "w": 8.0},
     ]
     assert trained.state.params["w"] == 8.0 and trained.state.step.shape == ()
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_examples_are_counted_and_not_their_pixels(steps_per_call):
+    """Streamed images come with their rows, in any order."""
+    batch = {"images": np.zeros((4, 3, 3, 1), np.uint8), "rows": np.arange(4), "weights": np.ones(4, np.float32)}
+    of_call = grouped(lambda step: batch, 0, steps_per_call)
+    assert loop._examples(of_call) == 4 * steps_per_call
+    assert loop._examples((of_call, of_call)) == 8 * steps_per_call  # two seeds
+
+
+def test_nothing_is_made_of_a_state_that_is_not_finite(tmp_path):
+    """A refresh at the start of an epoch, before any line: step 3 is the first of the second epoch."""
+    refreshed = []
+
+    def refresh(step, state):
+        refreshed.append(step)
+        return state
+
+    plan = PLAN._replace(log_every=8, eval_every=8, save_every=8)
+    with pytest.raises(UserError, match=r"stage: .*1\.\.3"):
+        _train(tmp_path, _ready(Phase(0, _step(1.0, 2)), plan=plan, refresh=refresh))
+    assert refreshed == [0, 1, 2]
 
 
 def test_a_line_waits_for_the_next_call_and_no_evaluation_for_a_line(tmp_path):

@@ -1,14 +1,16 @@
 """`--profile`: which steps, what is refused, which calls a trace covers, and that there is one."""
 
 import contextlib
+import itertools
 
 import jax
 import numpy as np
 import pytest
 
 from lt_noisy.errors import UserError
-from lt_noisy.training import profile
+from lt_noisy.training import profile, progress
 from lt_noisy.training.profile import Steps, Trace, parse, placed
+from lt_noisy.training.progress import Stopwatch
 
 LENGTHS = {"pretrain": 200, "finetune": 50}
 
@@ -31,7 +33,7 @@ def test_a_range_is_of_the_first_training_stage_or_of_the_one_that_is_named():
         placed(parse("1:2"), {})
 
 
-class Stopwatch:
+class Pauses:
     """Counts the pauses."""
 
     pauses = 0
@@ -47,11 +49,12 @@ def _traced(monkeypatch, steps, per_call, total, begin=0):
     spans = []
     monkeypatch.setattr(profile.jax.profiler, "start_trace", lambda directory: spans.append([step + 1]))
     monkeypatch.setattr(profile.jax.profiler, "stop_trace", lambda: spans[-1].append(step))
-    trace, done, stopwatch, step = Trace(steps, "DIR"), jax.device_put(np.int32(0)), Stopwatch(), begin
+    trace, done, stopwatch, step = Trace(steps, "DIR"), jax.device_put(np.int32(0)), Pauses(), begin
     while step < total:
         trace.at(step, per_call, done, stopwatch)
         step += per_call
     trace.close()
+    trace.finish()
     return spans, stopwatch.pauses
 
 
@@ -74,12 +77,36 @@ def test_a_trace_covers_the_steps_once(monkeypatch, capsys, steps, per_call, beg
     assert pauses == (0 if not spans else 1 if spans[0][1] == 20 else 2)  # what it takes is no training time
 
 
+def test_what_starts_before_the_first_call_is_no_pause_of_the_training(monkeypatch):
+    """The profiler starts before the call that compiles, from whose end on time is measured."""
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    stopwatch, done = Stopwatch("stage", 0.0), np.int32(0)
+    with stopwatch.paused(done):
+        pass
+    for _ in range(2):
+        stopwatch.called(done, 1, 32)
+    assert (stopwatch.seconds(), stopwatch.rate()) == (10, 1.6)
+
+
+def test_a_range_that_no_network_came_to_is_said(monkeypatch, capsys):
+    """Experts are shorter than the stage, by as much as their clusters are."""
+    trace = Trace(Steps(9, 10, "experts"), "DIR")
+    for step in range(8):
+        trace.at(step, 1, None, Pauses())
+    trace.close()
+    trace.finish()
+    assert capsys.readouterr().out.startswith("note: --profile: no network of experts ran steps 9:10 now")
+    assert _traced(monkeypatch, Steps(2, 2, "experts"), 1, 4)[0] == [[2, 2]]
+    assert "note" not in capsys.readouterr().out
+
+
 def test_there_is_a_trace_to_open(tmp_path, capsys):
     trace, work = Trace(Steps(2, 3, "finetune"), tmp_path / "process_0"), jax.jit(lambda x: x @ x)
     x = work(jax.device_put(np.eye(8, dtype=np.float32)))
     with jax.transfer_guard("disallow"):
         for step in range(4):
-            trace.at(step, 1, x, Stopwatch())
+            trace.at(step, 1, x, Pauses())
             x = work(x)
     names = {path.name.partition(".")[2] for path in tmp_path.rglob("*") if path.is_file()}
     assert names >= {"xplane.pb", "trace.json.gz"}
