@@ -4,11 +4,9 @@ import csv
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 
 from helpers import photos
-from helpers.commands import HANGS, ROOT, summary_of
+from helpers.commands import ROOT, started, summary_of
 
 from lt_noisy.data import manifest as manifests
 from lt_noisy.finished.suspects import read_suspects
@@ -64,12 +62,11 @@ def test_from_a_folder_to_a_corrected_model(env, tmp_path, request):
     for line in commands():
         program, *arguments = shlex.split(line.replace("configs/", f"{ROOT}/configs/").replace("size=32", "size=8"))
         assert program == "python" and arguments[0] == "main.py"
-        command = [sys.executable, str(ROOT / "main.py"), *arguments[1:]]
         if arguments[1].startswith("--config="):
-            command += SHORT
+            arguments += SHORT
         if arguments[1] == "apply":
             decide(browser, tmp_path / "runs" / "photos")
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=HANGS)
+        done = started(ROOT / "main.py", arguments[1:], env, tmp_path)
         assert done.returncode == 0, (line, done.stderr)
         said[line.split()[2].partition("=")[0] + str(len(said))] = done.stdout
     runs = tmp_path / "runs"

@@ -51,16 +51,24 @@ SSL = ["--config=tests/helpers/ssl_config.py"]  # every stage kind of self-super
 
 NOISY = ["--config=tests/helpers/noisy_config.py"]  # and every one of learning from noisy labels
 
-KILLER = ROOT / "tests" / "helpers" / "killer.py"
+KILLER, STOPPER = (ROOT / "tests" / "helpers" / name for name in ("killer.py", "stopper.py"))
 
 
 def run(env, workdir, *overrides, program=("main.py",), config=CONFIG):
     """main.py (or `program`) as a child process; `env` is the fixture."""
     script, *arguments = *map(str, program), *config, f"--workdir={workdir}", *overrides
-    if script in ("main.py", str(KILLER)) and forked.fits(env):
-        return forked.run(script, arguments, env, ROOT, HANGS)
+    if script in ("main.py", str(KILLER), str(STOPPER)):
+        return started(script, arguments, env)
     command = [sys.executable, script, *arguments]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
+
+
+def started(script, arguments, env, cwd=ROOT):
+    """A script as a child process that imports the program at the least cost."""
+    if forked.fits(env):
+        return forked.run(script, arguments, env, cwd, HANGS)
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=HANGS)
 
 
 def plain_json(text):

@@ -15,7 +15,13 @@ import sys
 import tempfile
 from multiprocessing.context import ForkServerContext
 
-_PRELOADED = ["lt_noisy.runs.run", "lt_noisy.runs.compiled", "lt_noisy.runs.listing", "lt_noisy.config.command_line"]
+_PRELOADED = [
+    "lt_noisy.runs.run",
+    "lt_noisy.runs.compiled",
+    "lt_noisy.runs.listing",
+    "lt_noisy.config.command_line",
+    "tests.helpers.warm",
+]
 
 
 def fits(env):

@@ -1,11 +1,9 @@
 """A folder of pictures with wrong labels, and a finished run on it: what people have, in a few seconds."""
 
 import pathlib
-import subprocess
-import sys
 
 from helpers import layouts
-from helpers.commands import HANGS, ROOT
+from helpers.commands import run
 
 CONFIG = "tests/helpers/photos_config.py"
 ODD = "=1+1 <b>&\"'.jpg"  # a name that no page and no table must take at its word
@@ -28,10 +26,7 @@ def make(root: pathlib.Path, each: int = 12) -> None:
 
 def train(env, folder: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> str:
     """Runs the stages; returns what was said."""
-    dataset = f"folder(path='{folder}', size=8)"
-    command = [sys.executable, "main.py", f"--config={CONFIG}", f"--config.dataset={dataset}", *overrides]
-    done = subprocess.run(
-        [*command, f"--workdir={workdir}"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=HANGS
-    )
+    dataset = f"--config.dataset=folder(path='{folder}', size=8)"
+    done = run(env, workdir, dataset, *overrides, config=[f"--config={CONFIG}"])
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import jax
 import jax.numpy as jnp
 from helpers.commands import HANGS
+from jax.experimental.compilation_cache import compilation_cache
 
 import main
 from lt_noisy.runs import run, seeds
@@ -33,6 +35,8 @@ def _stop_and_hang(*_):
 
 def _compile(*_):
     """Nothing but compilation, one after the other, and the signal in the middle of one."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # which heeds that once
 
     def many(x):
         for i in range(1500):

@@ -1,15 +1,13 @@
 """A plan: what it says against what can be derived, for every kind of stage, and what it refuses."""
 
 import json
-import subprocess
-import sys
 import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.commands import HANGS, ROOT
+from helpers.commands import ROOT, started
 
 import main
 from lt_noisy.config.resolve import resolve
@@ -205,8 +203,7 @@ def test_a_wrong_command_line_is_one_line(arguments, says, capsys):
 def test_the_command_on_devices_that_are_not_there(env, tmp_path):
     path = tmp_path / "plan.json"
     arguments = ["--plan", "--devices=4", "--accelerator=v5e", "--decode_rate=1000", f"--json={path}", *MOCO]
-    command = [sys.executable, "main.py", *arguments]
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
+    done = started("main.py", arguments, env)
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads(path.read_text())
     assert done.stdout.splitlines() == show.lines(plan)

@@ -4,14 +4,12 @@ import errno
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.commands import ROOT, run, summary_of
+from helpers.commands import run, started, summary_of
 from helpers.weights import by_rule
 from safetensors.numpy import save_file
 from scipy.special import softmax
@@ -236,8 +234,7 @@ def test_the_plan_of_a_run_on_features(own, tmp_path):
     """The encoder's operations once an image; what stands on its features has none of them."""
     stages = "--config.stages=('features', 'finetune', 'probe')"
     flags = ["--plan", "--devices=1", "--accelerator=h100", f"--json={tmp_path}/plan.json", stages]
-    command = ["main.py", *ON_FEATURES, *flags]
-    finished = subprocess.run([sys.executable, *command], env=own, cwd=ROOT, capture_output=True, text=True)
+    finished = started("main.py", [*ON_FEATURES, *flags], own)
     assert finished.returncode == 0, finished.stderr
     features, finetune, probe = json.loads((tmp_path / "plan.json").read_text())["stages"]
     assert features["forward_images"] > 0 and features["forward_flops"] > 1e5

@@ -8,11 +8,10 @@ import sys
 import time
 
 import pytest
-from helpers.commands import HANGS, ROOT, metrics_of, run, summary_of
+from helpers.commands import HANGS, ROOT, STOPPER, metrics_of, run, summary_of
 
 from lt_noisy.training.interrupt import Interrupts
 
-STOPPER = ROOT / "tests" / "helpers" / "stopper.py"
 # One stage of four steps, saved and evaluated every two.
 CONFIG = [
     "--config=configs/digits_lt_noise.py:small",
@@ -29,11 +28,6 @@ CONFIG = [
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 
 
-@pytest.fixture
-def stopper_env(env):
-    return {**env, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-
-
 @pytest.mark.parametrize(
     ("name", "moment", "saved"),
     [
@@ -48,8 +42,7 @@ def stopper_env(env):
         ("SIGTERM", "while the summary is written", None),
     ],
 )
-def test_a_signal_at_any_moment_has_its_exit_code_and_one_line(stopper_env, tmp_path, name, moment, saved):
-    env = {**stopper_env, "JAX_ENABLE_COMPILATION_CACHE": "false"} if "compilation" in moment else stopper_env
+def test_a_signal_at_any_moment_has_its_exit_code_and_one_line(env, tmp_path, name, moment, saved):
     began = time.perf_counter()
     stopped = run(env, tmp_path, program=(STOPPER, name, moment), config=CONFIG)
     assert stopped.returncode == CODES[name], stopped.stderr
@@ -64,11 +57,11 @@ def test_a_signal_at_any_moment_has_its_exit_code_and_one_line(stopper_env, tmp_
     assert not (tmp_path / "finetune" / "summary.json").exists()
 
 
-def test_a_run_that_was_stopped_at_every_moment_is_the_same_run(stopper_env, env, tmp_path):
+def test_a_run_that_was_stopped_at_every_moment_is_the_same_run(env, tmp_path):
     whole = run(env, tmp_path / "whole", config=CONFIG)
     assert whole.returncode == 0, whole.stderr
     for moment in ("before the loop", "in an evaluation", "during a save, twice", "while the summary is written"):
-        run(stopper_env, tmp_path / "cut", program=(STOPPER, "SIGTERM", moment), config=CONFIG)
+        run(env, tmp_path / "cut", program=(STOPPER, "SIGTERM", moment), config=CONFIG)
     rest = run(env, tmp_path / "cut", config=CONFIG)
     assert rest.returncode == 0 and "finetune: resuming from step 4 of 4" in rest.stdout, rest.stdout
     ours, theirs = (summary_of(tmp_path / name, "finetune") for name in ("cut", "whole"))

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 import sweep
-from helpers.commands import HANGS, ROOT, xla_flags
+from helpers.commands import HANGS, KILLER, ROOT, started, xla_flags
 from helpers.sweeps import STUB, STUB_SOURCES, call, logs, stand_in, wait_until, write_config
 
 from lt_noisy.runs.sweeps import run as sweeps_run
@@ -74,13 +74,12 @@ def refused(capsys, run, says):
     assert out == "" and error.startswith("error: ") and says in error and len(error.strip().splitlines()) == 1
 
 
-def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(here, monkeypatch, capsys, tmp_path_factory):
+def test_a_shared_stage_runs_once_and_goes_on_where_it_was_killed(here, monkeypatch, capsys):
     """The real main.py: two cells at once that need one `base`, which was killed once; a third that no data fits."""
     monkeypatch.setenv("XLA_FLAGS", xla_flags(1))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp().parent / "xla-cache"))
     write_config("return chain(loss, axis('loss', {'big': {'finetune.batch_size': 5000}}))")
-    killer = [sys.executable, str(ROOT / "tests" / "helpers" / "killer.py"), "before step 4", "--config=grid.py"]
-    killed = subprocess.run([*killer, "--workdir=killed", "--store=runs/grid/stages"], capture_output=True, text=True)
+    arguments = ["before step 4", "--config=grid.py", "--workdir=killed", "--store=runs/grid/stages"]
+    killed = started(KILLER, arguments, os.environ, here)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
     assert call("--jobs=2", "--record=grid.json") == 1
