@@ -115,7 +115,7 @@ def test_onnx_computes_what_the_network_does(onnx, name):
     assert {prop.key for prop in model.metadata_props} >= {"class_names", "image_shape", "resize", "preprocessing"}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["resnet8, grey", "resnet50", "vit, registers", "efficientnet", "mlp"])
 def test_stablehlo_computes_what_the_network_does(name):
     content = stablehlo_bytes(graph_of(name))
     assert graph.compared(graph_of(name), stablehlo_call(content)) <= graph.TOLERANCE

@@ -76,7 +76,6 @@ MOMENTS = {
     "between stages": lambda: _on_replace("pretrain/summary.json", before=False),
     "between moves to an earlier round": lambda: _on_replace("earlier/2/joint", before=False),
     "between the saves of two seeds": lambda: _on_call(checkpoint.Checkpoints, "save", 4),
-    "in the second stage": lambda: _on_call(loop, "grouped", 30),
 }
 
 if __name__ == "__main__":

@@ -50,6 +50,16 @@ def linear() -> list[str]:
     ]
 
 
+def gathering() -> list[str]:
+    """Those that ask something of the other devices: memories of every example, a mean over the batch."""
+    return [
+        "elr()",
+        "selc(start=0.0)",
+        "superloss(cross_entropy(), threshold=global_mean)",
+        "superloss(label_smoothing(elr()), threshold=running_mean)",
+    ]
+
+
 def everything() -> list[str]:
     """A spec for each table entry (a nested loss is cross-entropy), and variants with code of their own."""
     return [

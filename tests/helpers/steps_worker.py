@@ -1,7 +1,6 @@
-"""One of several processes that take steps: `steps_worker.py FILE MODES [CASES]`; the first writes what came of them.
+"""One of several processes that take steps: `steps_worker.py FILE MODES CASES`; the first writes what came of them.
 
-{mode: {case: [what `three_steps` returns for equal weights, for others]}}, pickled. Cases are named by how they begin;
-without any all are taken.
+{mode: {case: [what `three_steps` returns for equal weights, for others]}}, pickled.
 """
 
 import pathlib
@@ -17,10 +16,12 @@ from lt_noisy import processes
 processes.join("env", heartbeat=600.0)  # before anything of JAX is used
 jax.config.update("jax_enable_x64", True)
 
-from helpers import step_cases
-from helpers.every_step import CASES
+from helpers import loss_cases, step_cases
+from helpers.every_step import CASES as EVERY
 
 from lt_noisy.training import parallel
+
+CASES = {**EVERY, "gathering losses": lambda: step_cases.side_by_side(loss_cases.gathering())}
 
 
 def taken(mode, names):
@@ -34,8 +35,7 @@ def taken(mode, names):
 
 
 if __name__ == "__main__":
-    file, modes, *begins = sys.argv[1:]
-    names = [name for name in CASES if not begins or name.startswith(tuple(begins))]
+    file, modes, *names = sys.argv[1:]
     found = {mode: taken(mode, names) for mode in modes.split(",")}
     if processes.first():
         pathlib.Path(file).write_bytes(pickle.dumps(found))

@@ -72,8 +72,7 @@ def test_programs_differ_by_the_side_that_is_padded():
     np.testing.assert_array_equal(stem("timm")[0, :, :, 0], [[2, 3, 3, 3], [0] * 4, [0] * 4, [0] * 4])
 
 
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("program", ["tensorflow", "timm"])
+@pytest.mark.parametrize(("program", "train"), [("tensorflow", True), ("timm", False)])
 def test_forms_of_the_cpu_are_xlas_and_so_are_their_gradients(x64, program, train):
     generator = np.random.default_rng(0)
     x, target = generator.normal(size=(4, 14, 11, 3)), generator.normal(size=(4, 1280))

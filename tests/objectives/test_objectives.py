@@ -204,14 +204,18 @@ def test_moco_without_negatives_is_nothing():
     np.testing.assert_allclose(jax.grad(lambda q: per_example(q).sum())(queries), np.zeros((2, 6, 5)), atol=1e-5)
 
 
-def _moco_step(method, state, queries, keys, step, devices):
-    """(losses [B], next state) of one step with queries and keys [views, B, D] split over the devices."""
-
-    def apply(queries, keys):
+@functools.cache
+def _moco_program(method):
+    def apply(state, step, queries, keys):
         return method.apply(state, Outputs(tuple(queries), (), tuple(keys)), None, None, step)
 
+    return jax.jit(jax.vmap(apply, in_axes=(None, None, 1, 1), axis_name=AXIS))
+
+
+def _moco_step(method, state, queries, keys, step, devices):
+    """(losses [B], next state) of one step with queries and keys [views, B, D] split over the devices."""
     split = [x.reshape(len(x), devices, -1, x.shape[-1]) for x in (queries, keys)]
-    losses, states = jax.jit(jax.vmap(apply, in_axes=1, axis_name=AXIS))(*split)
+    losses, states = _moco_program(method)(state, np.int32(step), *split)
     for leaf in jax.tree.leaves(states):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))  # the same on every device
     return losses.reshape(-1), jax.tree.map(lambda leaf: leaf[0], states)

@@ -1,5 +1,6 @@
 """Benchmarks: throughput for a fraction of a second, the messy folder, tables of runs by hand, mistakes in one line."""
 
+import functools
 import importlib
 import json
 import sys
@@ -24,6 +25,7 @@ from test_relative_gap import EVEN, TAIL, TEN, add_stage, balanced, make_run
 
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
+from lt_noisy.models.efficientnet import EfficientNetLite, Group
 from lt_noisy.revision import code
 
 
@@ -91,7 +93,8 @@ def test_sides_that_take_turns(tmp_path):
         turns.Side([sys.executable, str(script)])
 
 
-def test_our_side_of_a_comparison_is_a_training_step():
+def test_our_side_of_a_comparison_is_a_training_step(monkeypatch):
+    monkeypatch.setitem(cpu_peer.CASES, "resnet20", ("ResNet", "resnet8(width=4)", {}))
     once = cpu_peer.ours("resnet20", batch=4)
     first, second = (jax.device_get(once()) for _ in range(2))
     assert first.keys() == second.keys() and jax.tree.leaves(first) != jax.tree.leaves(second)
@@ -315,6 +318,8 @@ def test_committed_tables_have_no_columns_of_data(name):
 
 def test_features_beside_pytorchs(monkeypatch):
     """Our two sides compute; the table has both, and no ratio of a training step."""
+    net = functools.partial(EfficientNetLite, (Group(1, 3, 1, 1, 4),), "tensorflow")
+    monkeypatch.setitem(features_peer.MODELS, "efficientnet_lite0", lambda: net)
     for what in ("features", "training"):
         out = features_peer.ours(what, batch=2, size=32)()
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))

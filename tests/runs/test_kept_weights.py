@@ -96,8 +96,7 @@ def test_a_later_stage_starts_from_the_average(both):
         assert np.any(base[name] != base[name.replace("state.", "state.last.", 1)])
 
 
-@pytest.mark.parametrize("killed", ["before step 6", "during a save"])
-def test_a_killed_run_keeps_the_same(env, vectors, tmp_path, killed):
+def test_a_killed_run_keeps_the_same(env, vectors, tmp_path):
     """In every way that a run keeps weights, at once; the bits of one that was not killed."""
     fields = {**TRAIN, "length": "steps(40)", "early_stopping": "patience(evaluations=3)"}
     overrides = [f"--config.base.{name}={value}" for name, value in fields.items()]
@@ -105,8 +104,9 @@ def test_a_killed_run_keeps_the_same(env, vectors, tmp_path, killed):
     overrides += [f"--config.labels.pool={vectors}", "--config.base.loss=elr()"]
     whole = run(env, tmp_path / "whole", *overrides, config=CONFIG)
     assert whole.returncode == 0, whole.stderr
-    dead = run(env, tmp_path / "killed", *overrides, config=CONFIG, program=(KILLER, killed))
-    assert dead.returncode == -signal.SIGKILL
+    for moment in ("before step 6", "during a save"):
+        dead = run(env, tmp_path / "killed", *overrides, config=CONFIG, program=(KILLER, moment))
+        assert dead.returncode == -signal.SIGKILL
     done = run(env, tmp_path / "killed", *overrides, config=CONFIG)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

@@ -1,5 +1,6 @@
 """Whole runs through main.py: kill and resume, signals, skips and refusals."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers.commands import CONFIG, KILLER, ROOT, SSL, metrics_of, plain_json, run, summary_of, xla_flags
+from helpers.commands import CONFIG, HANGS, KILLER, ROOT, SSL, metrics_of, plain_json, run, summary_of, xla_flags
 
 from lt_noisy.revision import code
 from lt_noisy.training.checkpoint import committed
@@ -54,26 +55,24 @@ def test_a_wholerun(finished):
     assert summary["train"]["wrong_labels"] == round(wrong * len(arrays["ids"]))
 
 
-@pytest.mark.parametrize(
-    ("moment", "resumed"),
-    [
-        ("inside the manifest write", None),
-        ("mid-epoch", "pretrain: resuming from step 10"),
-        ("during a save", "pretrain: resuming from step"),
-        ("between the last step and the summary", "pretrain: resuming from step 20 of 20"),
-        ("between stages", "pretrain: finished already"),
-        ("in the second stage", "finetune: resuming from step 8"),
-    ],
-)
-def test_killed_and_resumed_is_bit_identical(env, finished, tmp_path, moment, resumed):
-    killed = run(env, tmp_path, program=(KILLER, moment))
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+def test_killed_at_every_moment_and_resumed_is_bit_identical(env, finished, tmp_path):
+    """One run: each process is killed where the moment says, and the next one goes on from there."""
+    moments = {  # and what the next process says of where it goes on
+        "inside the manifest write": "pretrain: first step done",
+        "mid-epoch": "pretrain: resuming from step 10 of 20",
+        "during a save": r"pretrain: resuming from step (15|20) of 20",
+        "between the last step and the summary": "pretrain: resuming from step 20 of 20",
+        "between stages": "pretrain: finished already",
+        "before step 10": "finetune: resuming from step 8 of 16",
+    }
+    expected = "first step done"
+    for moment, resumed in moments.items():
+        killed = run(env, tmp_path, program=(KILLER, moment))
+        assert killed.returncode == -signal.SIGKILL, (moment, killed.stderr)
+        assert re.search(expected, killed.stdout) or moment == "inside the manifest write", (moment, killed.stdout)
+        expected = resumed
     again = run(env, tmp_path)
-    assert again.returncode == 0, again.stderr
-    if resumed:
-        assert resumed in again.stdout
-    if moment in ("mid-epoch", "during a save"):
-        assert "resuming from step 0" not in again.stdout
+    assert again.returncode == 0 and re.search(expected, again.stdout), again.stderr + again.stdout
     _assert_same(tmp_path, finished[0])
     for stage, last in (("pretrain", 20), ("finetune", 16)):  # of a stage killed before it was pruned, too
         assert committed(tmp_path / stage / "checkpoints") == [last]
@@ -98,16 +97,15 @@ def test_weights_alone_serve_the_runs_that_share_a_store(env, finished, tmp_path
     assert other.returncode == 0 and "pretrain: finished already" in other.stdout, other.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_save_and_exit(env, finished, tmp_path, number, code):
+def test_a_signal_saves_and_exits(env, finished, tmp_path):
     """Stopped in the loop: saved where it is, the right status, and the rest is the same run."""
     command = [sys.executable, "main.py", *CONFIG, f"--workdir={tmp_path}"]
     slow = [*command, "--config.pretrain.log_every=steps(1)"]
     with subprocess.Popen(slow, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         for line in child.stdout:
             if line.startswith("pretrain 3/20"):
-                child.send_signal(number)
-        assert child.wait(60) == code
+                child.send_signal(signal.SIGTERM)
+        assert child.wait(HANGS) == 143
         errors = child.stderr.read()
     assert "Traceback" not in errors
     again = run(env, tmp_path, "--config.pretrain.log_every=steps(1)")
@@ -139,10 +137,6 @@ def test_finished_stages_are_skipped_and_another_identity_is_refused(env, finish
     noise = run(env, workdir, "--config.noise=symmetric(rate=0.2)")
     assert noise.returncode == 2 and "manifest differs" in noise.stderr
     assert _times(workdir) == before
-
-    shutil.rmtree(workdir / "finetune")  # another loss beside the same pre-training
-    changed = run(env, workdir, "--config.finetune.loss=gce(q=0.5)")
-    assert changed.returncode == 0 and "pretrain: finished already" in changed.stdout
 
 
 def test_altered_manifest_and_second_process_are_refused(env, finished, tmp_path):
@@ -312,8 +306,6 @@ def test_a_table_of_what_was_learnt(self_supervised, monkeypatch):
 def test_a_finished_run_with_probes_is_skipped_and_one_killed_in_a_probe_goes_on(env, self_supervised, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(self_supervised[0], workdir)
-    again = run(env, workdir, config=SSL)
-    assert again.returncode == 0 and again.stdout.count("finished already, skipped") == 9, again.stderr
     (workdir / "probe" / "summary.json").unlink()
     again = run(env, workdir, config=SSL)
     assert again.returncode == 0 and again.stdout.count("finished already, skipped") == 8, again.stderr

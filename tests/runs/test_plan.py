@@ -65,18 +65,17 @@ def _network(plan_config):
     """Parameters, and channels of all BatchNorms and of those on shortcuts, of its encoder and projector."""
     stage = resolve(request(["main.py", "--plan", "--devices=1", "--accelerator=h100", *plan_config]).command.config)
     objective, encoder = stage.stages[0].section.objective, stage.fields.model(jnp.float32, None)
-    image = jnp.zeros((1, 32, 32, 3))
-    key = jax.random.key(0)
-    variables = encoder.init(key, image, train=False)
-    features = encoder.apply(variables, image, train=False)
-    head = objective.projector(jnp.float32, None).init(key, features, train=False)
-    norms = {name: len(stats["mean"]) for name, stats in variables["batch_stats"].items()}
+    key, image = jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    features, variables = jax.eval_shape(lambda: encoder.init_with_output(key, image, train=False))
+    projector = objective.projector(jnp.float32, None)
+    head = jax.eval_shape(lambda: projector.init(key, jnp.zeros(features.shape), train=False))
+    norms = {name: stats["mean"].size for name, stats in variables["batch_stats"].items()}
     shortcuts = sum(channels for name, channels in norms.items() if "shortcut" in name)
     sizes = [leaf.size for leaf in jax.tree.leaves([variables["params"], head["params"]])]
     return sum(sizes), sum(norms.values()), shortcuts
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [2, 8])
 def test_bytes_between_devices_of_simclr_are_those_on_paper(devices):
     """Gradients, loss and weights; statistics of BatchNorm forward, backward and as they are kept; projections.
 
@@ -87,9 +86,6 @@ def test_bytes_between_devices_of_simclr_are_those_on_paper(devices):
     plan = _plan(*SIMCLR, f"--config.pretrain.batch_size={batch}", devices=devices)
     parameters, channels, shortcuts = _network(SIMCLR)
     step = _step(plan)
-    if devices == 1:
-        assert step["wire"] == 0 and step["collectives"] == {}
-        return
     reduced = 4 * (parameters - shortcuts) + 4 + 4 + 3 * 2 * 4 * channels
     gathered = 2 * 4 * batch * size
     assert step["collectives"] == {"all-reduce": reduced, "all-gather": gathered, "reduce-scatter": gathered}
@@ -99,11 +95,11 @@ def test_bytes_between_devices_of_simclr_are_those_on_paper(devices):
 
 def test_operations_of_a_device_are_the_same_on_more_devices():
     per_device = [
-        _step(_plan(*MOCO, f"--config.pretrain.batch_size={8 * devices}", devices=devices)) for devices in (1, 2, 8)
+        _step(_plan(*MOCO, f"--config.pretrain.batch_size={8 * devices}", devices=devices)) for devices in (1, 8)
     ]
-    first, *others = (step["flops"] for step in per_device)
-    assert all(flops == pytest.approx(first, rel=1e-3) for flops in others)
-    assert [step["batch"] for step in per_device] == [8, 8, 8]
+    alone, shared = per_device
+    assert shared["flops"] == pytest.approx(alone["flops"], rel=1e-3) and shared["batch"] == alone["batch"] == 8
+    assert alone["wire"] == 0 and alone["collectives"] == {}
 
 
 def test_what_is_held_between_steps_are_the_arrays_of_the_state_the_data_and_the_batch():

@@ -18,7 +18,7 @@ from lt_noisy.training.schedules import SCHEDULES
 
 def _schedule(text, total, epoch=10):
     schedule = bind(text, SCHEDULES, "schedule")(total, epoch)
-    return np.array(jax.vmap(schedule)(jnp.arange(total)), np.float64)
+    return np.array(jax.jit(jax.vmap(schedule))(jnp.arange(total)), np.float64)
 
 
 def test_cosine_with_warmup():

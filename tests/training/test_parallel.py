@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from helpers import step_cases
+from helpers import objective_cases, step_cases
 from helpers.every_step import CASES, LOSSES
 from helpers.step_cases import CLASSES, PARTS, Dense, distance
 from scipy.special import softmax
@@ -26,7 +26,13 @@ from lt_noisy.stages import supervised
 from lt_noisy.stages.prediction import compile_predict, evaluation_batch
 from lt_noisy.training import parallel
 
-OTHERS = (("jit", 8), ("pmap", 4))  # than one device under jit
+# Under pmap, which runs the same step, one of each kind: all losses, what gathers, what has two networks or draws.
+PMAP = ("losses", objective_cases.small("moco"), objective_cases.small("rotation"), "mixnn in_set(k=3)", "distil")
+
+
+def _others(name):
+    """What is compared with one device under jit."""
+    return [("jit", 8), *([("pmap", 4)] if name in PMAP else [])]
 
 
 @functools.cache
@@ -42,13 +48,17 @@ def _three_steps(name, mode, count):
     return {weighted: step_cases.three_steps(_case(name), devices, call, weighted) for weighted in (False, True)}
 
 
+def test_the_cases_under_pmap_are_there():
+    assert set(PMAP) <= CASES.keys()
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_devices_agree(x64, name, weighted):
     reference, sums = _three_steps(name, "jit", 1)[weighted]
     last = reference[-1]["opt_state"]["encoder"]  # moco's first step has no negatives, and no gradient
     assert all(np.linalg.norm(g) > 0 for g in jax.tree.leaves(last))
-    for mode, count in OTHERS:
+    for mode, count in _others(name):
         seen, other_sums = _three_steps(name, mode, count)[weighted]
         for at, (ours, theirs) in enumerate(zip(seen, reference, strict=True)):
             for part in PARTS:
@@ -68,7 +78,7 @@ def test_each_loss_agrees(x64, text, weighted):
 
     reference = own("jit", 1)
     assert all(np.linalg.norm(gradient) > 0 for gradient, _ in reference)
-    for mode, count in OTHERS:
+    for mode, count in _others("losses"):
         for ours, theirs in zip(own(mode, count), reference, strict=True):
             assert distance(ours[0], theirs[0]) < 1e-9 and distance(ours[1], theirs[1]) < 1e-9, (mode, count)
 

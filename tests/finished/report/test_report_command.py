@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from helpers.commands import summary_of
 from helpers.finished_runs import write_run
+from PIL import Image
 
 from lt_noisy.files import write_arrays, write_json
-from lt_noisy.finished.report import command
+from lt_noisy.finished.report import command, figures
 from lt_noisy.finished.report.command import report
 from lt_noisy.runs.cli import main
 
@@ -19,6 +20,27 @@ PICTURES = {
     *("noise", "pretrain-curves", "train-curves", "train-frequency", "train-classes", "train-confusions"),
     *("train-reliability", "train-losses", "train-map", "noise_model-transition"),
 }
+
+
+class _NotDrawn:
+    """In the place of Matplotlib's canvas: a picture of one pixel, in no time."""
+
+    def __init__(self, figure):
+        pass
+
+    def print_png(self, file, metadata):
+        Image.new("L", (1, 1)).save(file, "PNG")
+
+
+@pytest.fixture
+def drawn():
+    """For a test whose pictures are to be drawn, as those of `run` and `runs` are."""
+
+
+@pytest.fixture(autouse=True)
+def _others_are_not(request, monkeypatch):
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(figures, "FigureCanvasAgg", _NotDrawn)
 
 
 def pictures(directory):
@@ -52,7 +74,7 @@ def test_the_report_of_a_run_lies_in_it(run):
     assert (run / "report" / "tables.tex").read_text().count("\\toprule") == 4
 
 
-def test_a_page_is_the_same_whenever_it_is_written(run, tmp_path, monkeypatch):
+def test_a_page_is_the_same_whenever_it_is_written(drawn, run, tmp_path, monkeypatch):
     """Byte by byte, pictures and all, on a slow machine too: but for the place of the run."""
     seconds = itertools.count(step=10)
     monkeypatch.setattr("time.perf_counter", lambda: float(next(seconds)))  # else Matplotlib warns of what took one
@@ -147,7 +169,7 @@ def test_networks_of_one_stage_share_a_picture_of_their_curves(run, tmp_path):
     assert "fold_0 loss ends at 1.5" in (directory / "report" / "index.html").read_text()
 
 
-def test_what_a_real_run_leaves(messy, tmp_path):
+def test_what_a_real_run_leaves(drawn, messy, tmp_path):
     """Of a folder, so the truth is not known; read alone, nothing of it changes."""
     workdir, out = messy[1], tmp_path / "out"
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
@@ -158,7 +180,7 @@ def test_what_a_real_run_leaves(messy, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
 
-def test_many_classes_have_tables_in_the_place_of_names(tmp_path):
+def test_many_classes_have_tables_in_the_place_of_names(drawn, tmp_path):
     directory = write_run(tmp_path / "run", counts=tuple(range(64, 0, -1)), test_per_class=2, features=False)
     assert report([str(directory)]) == 0
     page = (directory / "report" / "index.html").read_text()
