@@ -58,7 +58,7 @@ def ours(folder: pathlib.Path) -> Any:
     files = sorted(folder.glob("*.jpg"))
     pictures = Pictures(folder, files, look(folder, files), PIXELS)
     cut = AUGMENTS["whole_crop"]().cut
-    images = Stored(pictures, np.arange(FILES), pictures.shape, None, pictures.cut)
+    images = Stored(pictures, np.arange(FILES), pictures.shape, pictures.cut)
     order = batches(FILES, BATCH, None, 0, "order")
     _, stream = fed(images, np.arange(FILES), order, 10**6, 1, Cuts(cut, 0, "cut"))
     steps = iter(range(10**6))

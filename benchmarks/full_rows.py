@@ -22,7 +22,7 @@ from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
 from lt_noisy.files import path_argument, user_path, write_json
-from lt_noisy.revision import distinct
+from lt_noisy.revision import codes
 from lt_noisy.runs.markdown import markdown, percent
 
 KEPT = ("seed", "steps", "parameters", "params_sha256", "code", "versions", "machine")  # of the summary
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
     check(rows)
     record = {
         "command": " ".join(["python benchmarks/full_rows.py", *argv[1:]]),
-        "code": distinct(rows),
+        "code": codes(rows),
         "versions": rows[0]["versions"],
         "rows": rows,
     }

@@ -38,7 +38,7 @@ from lt_noisy.files import load_arrays, path_argument, write_json, write_table
 from lt_noisy.finished.network import default_stage, resolved_again
 from lt_noisy.finished.run import read_run
 from lt_noisy.finished.suspects import judge, read_suspects
-from lt_noisy.revision import distinct
+from lt_noisy.revision import codes, distinct
 from lt_noisy.runs.markdown import markdown, percent
 
 LENGTHS = (25, 50, 100, 200, 400, 800, 1600, 3200)
@@ -162,7 +162,7 @@ def compare(folder: pathlib.Path, runs: Sequence[pathlib.Path]) -> list[dict[str
                 "images": len(wrong),
                 "wrong_labels": sum(wrong),
                 **{name: stage.summary["test"][name] for name in ("accuracy", "balanced_accuracy")},
-                "code": distinct([stage.summary]),
+                "code": codes([stage.summary]),
                 **{key: stage.summary[key] for key in ("stage", "seed", "versions", "machine")},
             }
         )
@@ -192,7 +192,7 @@ def _stage(summary: pathlib.Path) -> dict[str, Any]:
         "judged": figures["label_quality"]["images"],
         "estimated_wrong": figures["label_quality"]["estimated_rate"],
         "agreement_with_unseen_labels": float(np.mean(unseen)) if unseen else None,
-        "code": distinct([figures]),
+        "code": codes([figures]),
         **{key: figures[key] for key in ("stage", "seed", "wall_seconds", "versions", "machine")},
     }
 
@@ -252,9 +252,9 @@ def main(argv: list[str]) -> None:
             accuracy = ", ".join(f"{name} {100 * row[name]:.1f} %" for name in ("accuracy", "balanced_accuracy"))
             say(f"{row['run']}: {row['wrong_labels']} of {row['images']} labels wrong, {accuracy}")
         if given.json is not None:
-            recipe, codes = manifests.load(_truth(given.folder)).recipe, [code for row in rows for code in row["code"]]
-            distinct_codes = [code for at, code in enumerate(codes) if code not in codes[:at]]
-            write_json(given.json, {"command": command, "recipe": recipe, "runs": rows, "code": distinct_codes})
+            recipe = manifests.load(_truth(given.folder)).recipe
+            made_by = distinct(code for row in rows for code in row["code"])
+            write_json(given.json, {"command": command, "recipe": recipe, "runs": rows, "code": made_by})
         return
     figures = {
         "command": command,

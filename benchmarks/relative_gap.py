@@ -23,7 +23,7 @@ from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError, say
 from lt_noisy.evaluation.probes import relative_gap
 from lt_noisy.files import path_argument, write_json
-from lt_noisy.revision import distinct
+from lt_noisy.revision import codes
 from lt_noisy.runs.markdown import markdown, percent
 from lt_noisy.runs.workdir import finished
 
@@ -149,7 +149,7 @@ def main(argv: list[str]) -> None:
         names = sorted({name for one in probed for name in one.summary["versions"]})
         versions = {n: ", ".join(sorted({one.summary["versions"].get(n, "none") for one in probed})) for n in names}
         command = " ".join(["python benchmarks/relative_gap.py", *argv[1:]])
-        made_by = distinct(summary for run in given.runs for summary in read_summaries(run))
+        made_by = codes(summary for run in given.runs for summary in read_summaries(run))
         write_json(given.json, {"command": command, "code": made_by, "versions": versions, "rows": rows})
 
 

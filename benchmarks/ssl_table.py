@@ -26,7 +26,7 @@ from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
 from lt_noisy.files import path_argument, write_json
-from lt_noisy.revision import distinct
+from lt_noisy.revision import codes
 from lt_noisy.runs.markdown import markdown, percent
 
 FIGURES = {
@@ -175,7 +175,7 @@ def main(argv: list[str]) -> None:
     summaries = [summary for run in given.runs for summary in read_summaries(run)]
     record = {
         "command": " ".join(["python benchmarks/ssl_table.py", *argv[1:]]),
-        "code": distinct(summaries),
+        "code": codes(summaries),
         "versions": summaries[0]["versions"],
         "machine": summaries[0]["machine"],
         "rows": rows,

@@ -49,14 +49,18 @@ def describe(code: Any) -> str:
     return f"{code['commit'][:7]}, changed ({sources})" if code["changed"] else code["commit"][:7]
 
 
-def distinct(summaries: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """The `code` of the summaries, each once, in their order."""
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Each once, in their order: codes, versions, machines, which have no hash."""
     found: list[Any] = []
-    for summary in summaries:
-        made_by = summary.get("code", UNRECORDED)
-        if made_by not in found:
-            found.append(made_by)
+    for value in values:
+        if value not in found:
+            found.append(value)
     return found
+
+
+def codes(summaries: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The `code` of the summaries, each once, in their order."""
+    return distinct(summary.get("code", UNRECORDED) for summary in summaries)
 
 
 @functools.cache

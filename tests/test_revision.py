@@ -179,7 +179,7 @@ def test_code_in_a_few_characters():
     assert revision.describe({**code, "changed": True}) == "3bfb9e0, changed (sources c877a7a)"
     assert revision.describe({**code, "commit": None, "changed": None}) == "sources c877a7a"
     assert revision.describe(None) == revision.describe(revision.UNRECORDED) == "unrecorded code"
-    assert revision.distinct([{"code": code}, {}, {"code": dict(code)}]) == [code, revision.UNRECORDED]
+    assert revision.codes([{"code": code}, {}, {"code": dict(code)}]) == [code, revision.UNRECORDED]
 
 
 def test_a_checkpoint_of_other_code_is_gone_on_from_with_a_note(capsys):

@@ -44,19 +44,11 @@ class Stored:
       rows: int [N], the rows of the split that these are.
       shape: (N, H, W, C), or (N, D) of vectors.
       dtype: uint8, or float32 of vectors.
-      content: `content(rows)` identifies what `read(rows)` returns, without reading it; None where nothing does.
       read_cut: reads parts of the pictures that the images are made of; None where there are none.
     """
 
-    def __init__(
-        self,
-        read: Read,
-        rows: np.ndarray,
-        shape: tuple[int, ...],
-        content: Callable[[np.ndarray], str] | None = None,
-        read_cut: ReadCut | None = None,
-    ):
-        self.read, self.rows, self.content, self.read_cut = read, rows, content, read_cut
+    def __init__(self, read: Read, rows: np.ndarray, shape: tuple[int, ...], read_cut: ReadCut | None = None):
+        self.read, self.rows, self.read_cut = read, rows, read_cut
         self.shape = (len(rows), *shape)
         self.ndim, self.dtype = len(self.shape), DTYPES[kind_of(shape)]
 
@@ -86,7 +78,7 @@ Images = np.ndarray | Stored
 def subset(images: Images, rows: np.ndarray) -> Images:
     """These rows (int [n]) alone; nothing is read."""
     if isinstance(images, Stored):
-        return Stored(images.read, images.rows[rows], images.shape[1:], images.content, images.read_cut)
+        return Stored(images.read, images.rows[rows], images.shape[1:], images.read_cut)
     return images[rows]
 
 
@@ -147,11 +139,9 @@ def blocks(images: Images, size: int, part: slice = slice(None)) -> Iterator[tup
 
 
 def identity(images: Images) -> str:
-    """A hash of what the images are: of their content where that is known without reading them, else of all pixels."""
+    """A hash of all pixels (or numbers), in memory and stored alike."""
     if isinstance(images, np.ndarray):
         return array_sha256(images)
-    if images.content is not None:
-        return images.content(images.rows)
     digest = hashlib.sha256(f"{images.dtype.str}{images.shape}".encode())  # as `array_sha256` has it
     for _, block in blocks(images, 1024):
         digest.update(np.ascontiguousarray(block).data)

@@ -15,10 +15,11 @@ from lt_noisy import rng
 from lt_noisy.config.spec import table
 from lt_noisy.data.by_class import shuffled_by_class
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.images import Stored, joined
 from lt_noisy.data.longtail import unlabelled_counts
 from lt_noisy.data.sources import SOURCES
-from lt_noisy.data.sources.base import Load, Source, Split, selected
-from lt_noisy.data.sources.channels import split_like
+from lt_noisy.data.sources.base import Load, Source, Split, selected, split_images
+from lt_noisy.data.sources.channels import shape_of, split_like
 from lt_noisy.data.sources.folder import images_under
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
@@ -200,7 +201,7 @@ def _any(rows: np.ndarray, wanted: int, seed: int) -> np.ndarray:
 
 def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: int) -> Split:
     """The relevant images, then `number` irrelevant ones of another source."""
-    other, size = split_like(_loaded(source).train, dataset.train_images.shape[1:]), len(relevant.ids)
+    other = split_like(_loaded(source).train, dataset.train_images.shape[1:])
     if len(other.ids) < number:
         raise UserError(
             f"{number} irrelevant images wanted, irrelevant_source has {len(other.ids)}; lower irrelevant or times"
@@ -212,22 +213,19 @@ def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: i
     if other.ids[rows].min() < 0:
         raise UserError("ids of irrelevant_source are below 0; number its images from 0")
 
-    def images(positions: np.ndarray) -> np.ndarray:
-        out = np.empty((len(positions), *dataset.train_images.shape[1:]), dataset.train_images.dtype)
-        is_relevant = positions < size
-        out[is_relevant] = relevant.images(positions[is_relevant])
-        out[~is_relevant] = other.images(rows[positions[~is_relevant] - size])
-        return out
-
+    parts = split_images(relevant, np.arange(len(relevant.ids)), True), split_images(other, rows, True)
+    both = joined(*parts)
+    assert isinstance(both, Stored)  # as its parts are
     return Split(
         np.append(relevant.ids, -1 - other.ids[rows]),
         np.append(relevant.labels, np.full(number, NOT_OF_ANY_CLASS, np.int32)),
-        images,
+        both.__getitem__,
+        read_cut=both.cut if both.read_cut else None,
     )
 
 
 def _check_shape(split: Split, name: str, dataset: Dataset) -> None:
-    found, own = split.shape or split.images(np.arange(1)).shape[1:], dataset.train_images.shape[1:]
+    found, own = shape_of(split), dataset.train_images.shape[1:]
     if found != own:
         shapes = " and ".join("x".join(map(str, shape)) for shape in (found, own))
         raise UserError(f"images of the {name} and of the run are {shapes}; give the source size=, e.g. size={own[0]}")

@@ -176,7 +176,9 @@ def _apply(argv: Sequence[str]) -> int:
     parser.add_argument("decisions", type=path_argument, help="the CSV that the review page exported")
     parser.add_argument("--out", type=path_argument, help="where the manifest goes (RUN/corrected)")
     given = parser.parse_args(argv)
-    run, _ = named(given.run)
+    run, stage = named(given.run)
+    if stage:
+        run.stage(stage)  # or the name is mistyped
     out = given.out or run.directory / "corrected"
     before = manifests.load(run.directory)
     new = apply_decisions(run, given.decisions, out)

@@ -79,8 +79,12 @@ def read_run(directory: Path) -> FinishedRun:
 
 
 def named(text: str) -> tuple[FinishedRun, str]:
-    """The run that a user named as `RUN` or `RUN/STAGE`, and the stage; the empty string for none."""
+    """The run that a user named as `RUN` or `RUN/STAGE`, and the stage, or the network in it (`folds/fold_0`).
+
+    The stage is the empty string where none is named.
+    """
     path = user_path(text)
-    if path.is_dir() and not (path / DESCRIPTION).exists() and (path.parent / DESCRIPTION).exists():
-        return read_run(path.parent), path.name
+    for place in (path, *list(path.parents)[:2]):
+        if (place / DESCRIPTION).exists():
+            return read_run(place), path.relative_to(place).as_posix().removeprefix(".")
     return read_run(path), ""

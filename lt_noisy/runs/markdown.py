@@ -1,7 +1,19 @@
 """Tables in Markdown, and the figures in them."""
 
+import re
 import statistics
 from collections.abc import Sequence
+
+from lt_noisy.errors import printable
+
+_SPECIAL = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{c: f"\\{c}" for c in "\\`*[]~$#!"}}
+
+
+def escaped(text: object) -> str:
+    """`text` on one line in which neither Markdown nor HTML means anything; what a table takes for its own, `markdown`
+    escapes."""
+    special = "".join(_SPECIAL.get(c, c) for c in printable(text))
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", special)  # inside of a word it is an underscore
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -19,7 +19,7 @@ from lt_noisy import processes, revision, system
 from lt_noisy.config.fields import stage_ref
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.feed import Feed, stays_resident
-from lt_noisy.data.images import Images, Stored, identity
+from lt_noisy.data.images import Stored, identity
 from lt_noisy.data.row_cache import RowCache
 from lt_noisy.data.sources.base import Source, Split, identity_of, split_images
 from lt_noisy.errors import UserError
@@ -154,12 +154,6 @@ def _of_pixels(split: Split, rows: np.ndarray) -> str:
     return identity_of(split, rows, Stored(split.images, rows, split.images(rows[:1]).shape[1:]))
 
 
-def _content(features: Images) -> str:
-    """The hash of all the numbers, which are read block by block."""
-    assert isinstance(features, Stored)
-    return identity(Stored(features.read, features.rows, features.shape[1:]))
-
-
 def _constants(evaluate: Callable[[jax.Array], jax.Array], job: Job) -> str:
     """What the deterministic part of an augmentation makes of one picture, which tells two of them apart."""
     shape = job.dataset.train_images.shape[1:]
@@ -197,7 +191,7 @@ def featured(dataset: Dataset, extractor: Extractor) -> Dataset:
 
     def stored(split: Split, rows: np.ndarray | None) -> Stored:
         assert rows is not None  # known of whatever `dataset.select` made
-        return Stored(split.images, rows, (extractor.width,), split.content)
+        return Stored(split.images, rows, (extractor.width,))
 
     held = dataset.validation
     return dataset._replace(
@@ -238,7 +232,7 @@ def run(job: Job, section: Section) -> dict[str, Any]:
         "width": extractor.width,
         "computed": computed,
         "images_per_second": computed / seconds if computed else None,
-        "features_sha256": _content(dataset.train_images),
+        "features_sha256": identity(dataset.train_images),
         "collapse": collapse(test),
         **({"prepared": section.init.preprocessing.describe()} if isinstance(section.init, Pretrained) else {}),
     }

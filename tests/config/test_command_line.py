@@ -179,7 +179,7 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
     source, own = Source(split, split, names), labels[:300]
     train_images = images
     if any(getattr(stage.section, "augment", None) and stage.section.augment.cut for stage in resolved.stages):
-        train_images = Stored(split.images, np.arange(300), images.shape[1:], None, lambda rows, *_: 255 - images[rows])
+        train_images = Stored(split.images, np.arange(300), images.shape[1:], lambda rows, *_: 255 - images[rows])
     dataset = Dataset(train_images, own, own, split.ids[:300], images[:9], labels[:9], names, source)
     devices = parallel.make("jit", 1)
     stages = [

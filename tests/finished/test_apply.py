@@ -120,6 +120,8 @@ def test_other_files_are_refused(own_run, tmp_path, capsys):
         assert apply([str(own_run), str(path)]) == 2
         assert expected in capsys.readouterr().err
     assert not (own_run / "corrected").exists()
+    assert apply([f"{own_run}/fold", str(tmp_path / "none.csv")]) == 2
+    assert "has no finished stage 'fold', did you mean 'folds'" in capsys.readouterr().err
     (tmp_path / "corrected.csv").write_text("id,decision,new_label\n")
     assert apply([str(own_run), str(tmp_path / "corrected.csv"), f"--out={tmp_path}"]) == 2
     assert "holds a corrected.csv already" in capsys.readouterr().err

@@ -175,7 +175,7 @@ BAD = {
     "no such run": (["nowhere", "."], "there is no such directory of a run"),
     "no run": (["{folder}", "."], "is no directory of a run"),
     "no classifier": (["{run}/folds", "{folder}"], "is a cross_fit stage, which holds no classifier"),
-    "no such stage": (["{run}/finetun", "."], "there is no such directory of a run"),
+    "no such stage": (["{run}/finetun", "{folder}"], "has no finished stage 'finetun', did you mean 'finetune'"),
     "no such image": (["{run}", "nowhere.jpg"], "nowhere.jpg does not exist"),
     "empty folder": (["{run}", "{run}/log"], "holds no image"),
     "table without files": (["{run}", "{table}"], "has no column file or path or filename or image (its columns: id)"),

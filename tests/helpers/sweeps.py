@@ -11,7 +11,7 @@ from lt_noisy.runs.sweeps import run as sweeps_run
 # Two stages of four steps, saved every two; `SWEEP` stands for the body of the file's sweep.
 CONFIG = """
 from lt_noisy.config.resolve import default, section
-from lt_noisy.runs.sweeps.cells import axis, chain, product, zipped
+from lt_noisy.runs.sweeps.cells import axis, chain, product
 
 def get_config(variant=""):
     c = default()

@@ -277,7 +277,7 @@ def test_neighbours_in_the_whole_set_are_cut_from_their_whole_pictures():
     def part(rows, cut, draws):
         return (50 * (rows % 5) + 40 * draws[:, 0]).astype(np.uint8).reshape(-1, 1, 1, 1)
 
-    images = Stored(lambda rows: np.zeros((len(rows), 1, 1, 1), np.uint8), np.arange(9), (1, 1, 1), None, part)
+    images = Stored(lambda rows: np.zeros((len(rows), 1, 1, 1), np.uint8), np.arange(9), (1, 1, 1), part)
     job = SimpleNamespace(dataset=SimpleNamespace(train_images=images))
     section = SimpleNamespace(neighbours=SimpleNamespace(whole_set=True), correct_from=2)
     near, cuts = stages.mixnn.Near(), Cuts(lambda *_: None, 0, "cut")

@@ -87,7 +87,7 @@ def split_images(split: Split, rows: np.ndarray, stored: bool) -> Images:
     if not stored:
         return split.images(rows)
     shape = split.shape or split.images(rows[:1]).shape[1:]
-    return Stored(split.images, rows, shape, content=split.content, read_cut=split.read_cut)
+    return Stored(split.images, rows, shape, split.read_cut)
 
 
 def listed(names: Sequence[object] | np.ndarray) -> str:

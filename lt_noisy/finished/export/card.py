@@ -17,7 +17,7 @@ import numpy as np
 from lt_noisy.errors import printable
 from lt_noisy.finished.export.facts import Facts
 from lt_noisy.finished.export.snippets import snippet
-from lt_noisy.runs.markdown import markdown
+from lt_noisy.runs.markdown import escaped, markdown
 from lt_noisy.stages.rows import decimals, percent
 
 UNKNOWN_LICENSE = "<fill in>"
@@ -58,12 +58,6 @@ def model_card(facts: Facts, file: str, license: str = "") -> str:
         _training(facts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def escaped(text: object) -> str:
-    """Text on one line of Markdown, in which neither Markdown nor HTML means anything."""
-    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]#~!$])", r"\\\1", plain)
 
 
 def code(text: object) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from lt_noisy.errors import UserError, say
-from lt_noisy.files import exit_status, replacing, user_path, write_json
+from lt_noisy.files import exit_status, replacing, write_json
 from lt_noisy.finished.arguments import Parser, new_file
 from lt_noisy.finished.export.card import model_card
 from lt_noisy.finished.export.facts import gather, prepared
@@ -20,7 +20,7 @@ from lt_noisy.finished.export.onnx_file import metadata, onnx_bytes, onnx_call, 
 from lt_noisy.finished.export.stablehlo_file import require_library, stablehlo_bytes, stablehlo_call
 from lt_noisy.finished.export.weights_file import exported
 from lt_noisy.finished.network import default_stage
-from lt_noisy.finished.run import DESCRIPTION, FinishedRun, read_run
+from lt_noisy.finished.run import FinishedRun, named
 
 
 def export(argv: Sequence[str]) -> int:
@@ -44,7 +44,7 @@ def _export(argv: Sequence[str]) -> int:
     written = [file, beside, *([file.with_suffix(".json")] if file.suffix == ".safetensors" else [])]
     if there := [str(path) for path in written if path.exists()]:
         raise UserError(f"export: {' and '.join(there)} exists already; give another name")
-    run, stage = _named(given.run)
+    run, stage = named(given.run)
     stage = stage or default_stage(run)
     card = model_card(gather(run, stage), file.name, given.license)
     said = _FORMATS[file.suffix](run, stage, file, given.naming)
@@ -52,15 +52,6 @@ def _export(argv: Sequence[str]) -> int:
         target.write(card)
     say(said, f"{beside}: the model card; read it, and say who may use the model and for what")
     return 0
-
-
-def _named(text: str) -> tuple[FinishedRun, str]:
-    """The run, and the stage or the network within one, such as `folds/fold_0`; empty where none is named."""
-    path = user_path(text)
-    for place in (path, *list(path.parents)[:2]):
-        if (place / DESCRIPTION).exists():
-            return read_run(place), path.relative_to(place).as_posix().removeprefix(".")
-    return read_run(path), ""
 
 
 def _write_weights(run: FinishedRun, stage: str, file: Path, naming: str) -> str:

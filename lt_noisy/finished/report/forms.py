@@ -1,13 +1,11 @@
 """Tables as Markdown and as LaTeX: every text of them escaped."""
 
-import re
 from collections.abc import Sequence
 
 from lt_noisy.errors import printable
 from lt_noisy.finished.report.contents import Table, numeric
-from lt_noisy.runs.markdown import markdown
+from lt_noisy.runs.markdown import escaped, markdown
 
-_MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{c: f"\\{c}" for c in "\\`*[]~$"}}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -23,12 +21,6 @@ _LATEX = {
 }
 
 
-def in_markdown(text: str) -> str:
-    """`text` on one line that Markdown shows as it is; what a table takes for its own, `markdown` escapes."""
-    escaped = "".join(_MARKDOWN.get(c, c) for c in printable(text))
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)  # inside of a word it is an underscore
-
-
 def in_latex(text: str) -> str:
     """`text` on one line that LaTeX shows as it is."""
     return "".join(_LATEX.get(c, c) for c in printable(text))
@@ -36,10 +28,10 @@ def in_latex(text: str) -> str:
 
 def markdown_tables(title: str, tables: Sequence[Table]) -> str:
     """A Markdown file of these tables."""
-    parts = [f"# {in_markdown(title)}"]
+    parts = [f"# {escaped(title)}"]
     for table in tables:
-        lines = [[in_markdown(cell) for cell in line] for line in (table.head, *table.rows)]
-        parts.append(f"## {in_markdown(table.title)}\n\n{markdown(lines)}")
+        lines = [[escaped(cell) for cell in line] for line in (table.head, *table.rows)]
+        parts.append(f"## {escaped(table.title)}\n\n{markdown(lines)}")
     return "\n\n".join(parts) + "\n"
 
 

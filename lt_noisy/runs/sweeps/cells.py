@@ -63,17 +63,6 @@ def product(*lists: list[Cell]) -> list[Cell]:
     return [_merged(cells) for cells in itertools.product(*lists)]
 
 
-def zipped(*lists: list[Cell]) -> list[Cell]:
-    """The first cells of all lists in one, the second cells in one, and so on.
-
-    Raises:
-      UserError: lists of different lengths.
-    """
-    if len({len(cells) for cells in lists}) > 1:
-        raise UserError(f"sweep: zipped lists have {', '.join(str(len(cells)) for cells in lists)} cells")
-    return [_merged(cells) for cells in zip(*lists, strict=True)]
-
-
 def chain(*lists: list[Cell]) -> list[Cell]:
     """The lists one after another."""
     return list(itertools.chain(*lists))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lt_noisy.errors import UserError
 from lt_noisy.files import replacing, write_json
-from lt_noisy.revision import PACKAGE, distinct
+from lt_noisy.revision import PACKAGE, codes, distinct
 from lt_noisy.runs.sweeps import tables
 from lt_noisy.runs.sweeps.cells import Cell
 from lt_noisy.runs.sweeps.processes import Planned, read_mark
@@ -35,7 +35,7 @@ def finished(planned: Planned) -> dict[str, Any] | None:
     ran = [summary.get("sources_sha256") for summary in summaries]
     if ran != list(planned.sources.values()):
         return None
-    return {**summaries[-1], "process_seconds": read_mark(planned), "code": distinct(summaries)}
+    return {**summaries[-1], "process_seconds": read_mark(planned), "code": codes(summaries)}
 
 
 def make_record(
@@ -57,9 +57,9 @@ def make_record(
         "overrides": overrides,
         "figures": sweep.figures,
         "baseline": sweep.baseline,
-        "code": _distinct([code for s in there for code in s["code"]]),
-        "versions": _distinct([s["versions"] for s in there]),
-        "machine": _distinct([s["machine"] for s in there]),
+        "code": distinct(code for s in there for code in s["code"]),
+        "versions": distinct(s["versions"] for s in there),
+        "machine": distinct(s["machine"] for s in there),
         "process_seconds": round(sum(s["process_seconds"] or 0 for s in there)),
         "cells": cells,
     }
@@ -103,7 +103,3 @@ def write(root: pathlib.Path, record: dict[str, Any]) -> None:
     for name, text in (("table.md", tables.table(record) + "\n"), ("table.csv", tables.table_csv(record))):
         with replacing(root / name, "w") as file:
             file.write(text)
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    return [value for i, value in enumerate(values) if value not in values[:i]]

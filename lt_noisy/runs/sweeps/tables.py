@@ -26,7 +26,7 @@ FIGURES = {
 def check(cells: Any, baseline: Any, paths: Any) -> None:
     """Refuses what a config file's `sweep()`, `BASELINE` (or None) or `FIGURES` cannot be, and equal cells."""
     if not isinstance(cells, list) or not cells or not all(isinstance(cell, Cell) for cell in cells):
-        raise UserError("sweep() returns a list of cells, at least one: see axis, product, zipped and chain")
+        raise UserError("sweep() returns a list of cells, at least one: see axis, product and chain")
     for i, cell in enumerate(cells):
         if any(cell.labels == other.labels for other in cells[:i]):
             raise UserError(f"sweep: two cells have the labels {cell}")

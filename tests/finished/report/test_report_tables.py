@@ -18,11 +18,12 @@ from lt_noisy.files import write_json
 from lt_noisy.finished.report import published_rows
 from lt_noisy.finished.report.compare import differences, mean_by_frequency
 from lt_noisy.finished.report.contents import Table, numeric
-from lt_noisy.finished.report.forms import in_latex, in_markdown, latex_tables, markdown_tables
+from lt_noisy.finished.report.forms import in_latex, latex_tables, markdown_tables
 from lt_noisy.finished.report.main_figures import by_seed, main_tables
 from lt_noisy.finished.report.reported import grouped, named_runs
 from lt_noisy.finished.run import FinishedRun, FinishedStage
 from lt_noisy.runs.card import config_texts
+from lt_noisy.runs.markdown import escaped
 
 TABLE = Table("A & B", ("class", "accuracy"), [["a|b_c", "50.0 ± 1.2"], ["[x] 5% <i>", "7.0"]])
 
@@ -43,7 +44,7 @@ def test_markdown_shows_names_as_they_are():
         "# t\n\n## A &amp; B\n\n| class | accuracy |\n|---|---|\n| a\\|b_c | 50.0 ± 1.2 |\n"
         "| \\[x\\] 5% &lt;i&gt; | 7.0 |\n"
     )
-    assert in_markdown("_a_ `b`\nc") == "\\_a\\_ \\`b\\`\\nc".replace("\\nc", "\\\\nc")
+    assert escaped("_a_ `b`\nc") == "\\_a\\_ \\`b\\`\\nc".replace("\\nc", "\\\\nc")
 
 
 def test_latex_shows_names_as_they_are():

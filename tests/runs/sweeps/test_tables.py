@@ -13,7 +13,7 @@ from lt_noisy.config.command_line import parse
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
 from lt_noisy.runs.sweeps import cells, tables
-from lt_noisy.runs.sweeps.cells import axis, chain, product, zipped
+from lt_noisy.runs.sweeps.cells import axis, chain, product
 
 
 def test_helpers():
@@ -22,7 +22,6 @@ def test_helpers():
     grid = product(loss, seed)
     assert [str(cell) for cell in grid] == ["loss=CE, seed=0", "loss=CE, seed=1", "loss=LA, seed=0", "loss=LA, seed=1"]
     assert grid[3].overrides == {"finetune.loss": "logit_adjusted()", "finetune.length": "steps(2)", "seed": 1}
-    assert [str(cell) for cell in zipped(loss, seed)] == ["loss=CE, seed=0", "loss=LA, seed=1"]
     assert [str(cell) for cell in chain(loss, seed)] == ["loss=CE", "loss=LA", "seed=0", "seed=1"]
     same = product(loss, axis("also", {"x": {"finetune.length": "steps(2)"}}))  # set twice, to the same
     assert same[1].overrides == loss[1].overrides
@@ -35,7 +34,6 @@ def test_helpers():
         (lambda: product(axis("a", {"x": {"seed": 1}}), axis("b", {"y": {"seed": 2}})), "a=x, b=y: field seed is both"),
         (lambda: product(axis("a", {"x": {"seed": 1}}), axis("b", {"y": {"seed": True}})), "field seed is both"),
         (lambda: product(axis("a", {"x": {}}), axis("a", {"y": {}})), "axis a is both 'x' and 'y'"),
-        (lambda: zipped(axis("seed", range(2)), axis("a", {"x": {}})), "zipped lists have 2, 1 cells"),
         (lambda: axis("shots", [(0, 1)]), "(0, 1): not a label"),
         (lambda: axis("a", {"x": {"manifest": None}}), "manifest holds str, int, float, bool or tuple, not NoneType"),
         (lambda: tables.check(axis("seed", [0, 1, 1]), None, tables.FIGURES), "two cells have the labels seed=1"),
