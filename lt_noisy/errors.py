@@ -30,6 +30,15 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+@contextlib.contextmanager
+def prefixed(where: object) -> Iterator[None]:
+    """Puts `where`, such as the field that is at fault, in front of a `UserError` from inside the block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 _quiet = False
 _print: Callable[[str], object] | None = None  # what prints on standard output while there are bars
 _close: Callable[[], object] | None = None  # what takes the bars away

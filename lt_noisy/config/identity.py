@@ -1,12 +1,11 @@
 """What makes two stages, and two runs, the same."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lt_noisy.config.fields import fields_of
 from lt_noisy.config.resolve import Resolved, RunFields, Stage
+from lt_noisy.hashing import json_sha256
 
 
 def stage_identity(
@@ -17,7 +16,7 @@ def stage_identity(
     data: Mapping[str, str],
     inputs: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What makes two stages the same: flat {key: value}; `identity_sha256` is its hash.
+    """What makes two stages the same: flat {key: value}; `hashing.json_sha256` gives its hash.
 
     Args:
       measured: what `Kind.check` found on the data, such as the stage's length in steps.
@@ -75,11 +74,6 @@ def identity_texts(texts: Mapping[str, Any], section: type) -> dict[str, Any]:
     return {name: text for name, text in texts.items() if name not in fields or fields[name].identity}
 
 
-def identity_sha256(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of an identity or of canonical texts."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
 def run_sha256(resolved: Resolved) -> str:
     """The hash of everything in a config that changes what its stages compute (logging and cadence do not).
 
@@ -87,4 +81,4 @@ def run_sha256(resolved: Resolved) -> str:
     """
     content = identity_texts(resolved.texts, RunFields) | ({"seeds": "each"} if resolved.fields.seeds else {})
     content |= {s.name: section_identity(s) for s in resolved.stages}
-    return identity_sha256(content)
+    return json_sha256(content)

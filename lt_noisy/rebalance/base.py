@@ -8,8 +8,6 @@ from sklearn.preprocessing import normalize
 
 from lt_noisy.errors import check_finite
 
-NEVER = -50.0  # the cosine, in [-1, 1] otherwise, of a class that has no mean
-
 
 class Head(NamedTuple):
     """A classifier on features: f = x W + b, `x` of length 1 where `unit_features` (zero vectors stay zero).

@@ -12,8 +12,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from lt_noisy.errors import UserError
-from lt_noisy.rebalance.base import NEVER, Known, Rebalanced, Rebalancing, checked
+from lt_noisy.rebalance.base import Known, Rebalanced, Rebalancing, checked
 
+_NEVER = -50.0  # the cosine, in [-1, 1] otherwise, of a class that has no mean
 _FLOOR = 1e-3  # share of the votes that a class without any is given, so that the NLL is finite
 _ROWS = 4096  # queries at a time
 
@@ -74,6 +75,21 @@ def _counted(labels: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarra
     return np.bincount(at.ravel(), weights.ravel(), len(labels) * classes).reshape(len(labels), classes)
 
 
+def ncm() -> Rebalancing:
+    """Nearest class mean: the class whose mean feature has the largest cosine to the query.
+
+    Features are centred by the mean over all training images and L2-normalised, class means are taken over these by
+    *observed* label, and normalised. The head is not used. A class without observed examples is never predicted. The
+    logits are cosines: accuracies and the order of losses mean something, NLL and ECE do not. Deviation: the authors'
+    released code centres and normalises alike, but by default takes the Euclidean distance to unnormalised means.
+
+    References:
+      Kang et al., "Decoupling representation and classifier" (2020).
+    """
+
+    return Rebalancing(lambda known: _by_means(known, rounds=0))
+
+
 def prototypes(rounds: int = 2) -> Rebalancing:
     """Class means of the examples whose label looks clean by its distance to the mean: RoLT's selection.
 
@@ -92,24 +108,27 @@ def prototypes(rounds: int = 2) -> Rebalancing:
     if rounds < 1:
         raise UserError(f"rounds={rounds} must be at least 1 (without one it is ncm())")
 
-    def fit(known: Known) -> Rebalanced:
-        features = checked(known.features)
-        centre, present = features.mean(0), np.unique(known.observed)
-        directions = np.asarray(normalize(features - centre))
-        clean = np.ones(len(features), bool)
-        for _ in range(rounds):
-            clean = _clean(directions, known.observed, clean)
-        means = np.stack([directions[clean & (known.observed == c)].mean(0) for c in present])
-        means = np.asarray(normalize(means))
+    return Rebalancing(lambda known: _by_means(known, rounds))
 
-        def logits(queries: np.ndarray) -> np.ndarray:
-            cosines = np.full((len(queries), len(known.head.bias)), NEVER)
-            cosines[:, present] = normalize(checked(queries) - centre) @ means.T
-            return cosines
 
-        return Rebalanced(logits, {"classes_with_examples": len(present), "held_for_clean": float(clean.mean())})
+def _by_means(known: Known, rounds: int) -> Rebalanced:
+    """The class with the mean of the largest cosine, of means over what is held for clean after so many rounds."""
+    features = checked(known.features)
+    centre, present = features.mean(0), np.unique(known.observed)
+    directions = np.asarray(normalize(features - centre))
+    clean = np.ones(len(features), bool)
+    for _ in range(rounds):
+        clean = _clean(directions, known.observed, clean)
+    means = np.stack([directions[clean & (known.observed == c)].mean(0) for c in present])
+    means = np.asarray(normalize(means))
 
-    return Rebalancing(fit)
+    def logits(queries: np.ndarray) -> np.ndarray:
+        cosines = np.full((len(queries), len(known.head.bias)), _NEVER)
+        cosines[:, present] = normalize(checked(queries) - centre) @ means.T
+        return cosines
+
+    held = {"held_for_clean": float(clean.mean())} if rounds else {}
+    return Rebalanced(logits, {"classes_with_examples": len(present), **held})
 
 
 def _clean(directions: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> np.ndarray:

@@ -11,13 +11,12 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from sklearn.preprocessing import normalize
 
 from lt_noisy.config.spec import table
 from lt_noisy.errors import UserError
 from lt_noisy.losses import log_prior
-from lt_noisy.rebalance.base import NEVER, Head, Known, Rebalanced, Rebalancing, checked
-from lt_noisy.rebalance.nearest import prototypes, wann
+from lt_noisy.rebalance.base import Head, Known, Rebalanced, Rebalancing
+from lt_noisy.rebalance.nearest import ncm, prototypes, wann
 
 TAUS = tuple(i / 10 for i in range(21))  # what `tune` tries: the grid of the code of Kang et al. (2020)
 
@@ -47,34 +46,6 @@ def tau_normalised(tau: float = 1.0) -> Rebalancing:
     return Rebalancing(fit, with_tau=tau_normalised)
 
 
-def ncm() -> Rebalancing:
-    """Nearest class mean: the class whose mean feature has the largest cosine to the query.
-
-    Features are centred by the mean over all training images and L2-normalised, class means are taken over these by
-    *observed* label, and normalised. The head is not used. A class without observed examples is never predicted. The
-    logits are cosines: accuracies and the order of losses mean something, NLL and ECE do not. Deviation: the authors'
-    released code centres and normalises alike, but by default takes the Euclidean distance to unnormalised means.
-
-    References:
-      Kang et al., "Decoupling representation and classifier" (2020).
-    """
-
-    def fit(known: Known) -> Rebalanced:
-        features = checked(known.features)
-        centre, present = features.mean(0), np.unique(known.observed)
-        directions = normalize(features - centre)
-        means = np.asarray(normalize(np.stack([directions[known.observed == c].mean(0) for c in present])))
-
-        def logits(queries: np.ndarray) -> np.ndarray:
-            cosines = np.full((len(queries), len(known.head.bias)), NEVER)
-            cosines[:, present] = normalize(checked(queries) - centre) @ means.T
-            return cosines
-
-        return Rebalanced(logits, {"classes_with_examples": len(present)})
-
-    return Rebalancing(fit)
-
-
 def lws(weight_decay: float = 5e-4) -> Rebalancing:
     """Learnable weight scaling: f_j -> s_j f_j, one scale a class, all else frozen.
 
@@ -98,8 +69,7 @@ def lws(weight_decay: float = 5e-4) -> Rebalancing:
     def fit(known: Known) -> Rebalanced:
         logits, classes = known.head.logits(known.features), len(known.head.bias)
         rows = np.arange(len(logits))
-        counts = np.bincount(known.observed, minlength=classes)
-        weights = 1 / np.count_nonzero(counts) / counts[known.observed]  # each class as much
+        weights = 1 / np.count_nonzero(known.counts) / known.counts[known.observed]  # each class as much
 
         def objective(scales: np.ndarray) -> tuple[float, np.ndarray]:
             log_p = log_softmax(scales * logits, axis=-1)

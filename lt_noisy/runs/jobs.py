@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lt_noisy import processes
-from lt_noisy.config.identity import identity_sha256, stage_identity
+from lt_noisy.config.identity import stage_identity
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.data.dataset import Dataset, choose, read_by
 from lt_noisy.data.images import described, kind_of
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
+from lt_noisy.hashing import json_sha256
 from lt_noisy.stages.base import Input, Job
 from lt_noisy.stages.features import Extractor, featured, on_features
 from lt_noisy.training import parallel, profile
@@ -63,10 +64,8 @@ def _on_features(resolved: Resolved, jobs: Mapping[str, Job]) -> list[Job]:
     def extractor(name: str, dataset: Dataset) -> Extractor:
         key = name, id(dataset.source)
         if key not in extractors:
-            try:
+            with prefixed(f"config.{name}.init"):
                 extractors[key] = Extractor(jobs[name]._replace(dataset=dataset), made_by[name].section, dataset.source)
-            except UserError as error:
-                raise UserError(f"config.{name}.init: {error}") from None
         return extractors[key]
 
     def with_features(name: str, dataset: Dataset) -> Dataset:
@@ -88,10 +87,8 @@ def _on_features(resolved: Resolved, jobs: Mapping[str, Job]) -> list[Job]:
 
 def _chosen(stage: Stage, dataset: Dataset) -> Dataset:
     """What a stage's `data` means in a run on `dataset`."""
-    try:
+    with prefixed(f"config.{stage.name}.data"):
         return choose(stage.section.data, dataset)
-    except UserError as error:
-        raise UserError(f"config.{stage.name}.data: {error}") from None
 
 
 def _check_model(resolved: Resolved, shape: tuple[int, ...]) -> None:
@@ -182,6 +179,6 @@ def identified(resolved: Resolved, jobs: list[Job]) -> list[Work]:
             read_by(data[id(job.dataset)], stage.kind.labels(stage.section)),
             {name: hashes[name] for name in stage.inputs.values()},
         )
-        hashes[stage.name] = identity_sha256(identity)
+        hashes[stage.name] = json_sha256(identity)
         works.append(Work(stage, job, identity, measured))
     return works

@@ -14,11 +14,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lt_noisy.config.identity import identity_sha256, of_data
+from lt_noisy.config.identity import of_data
 from lt_noisy.config.resolve import Resolved
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import say
 from lt_noisy.files import write_json
+from lt_noisy.hashing import json_sha256
 from lt_noisy.runs.jobs import Work
 from lt_noisy.runs.workdir import differences, read_json, refusal
 
@@ -100,7 +101,7 @@ def _identity(directory: pathlib.Path, name: str, sha256: str | None) -> dict[st
     """The identity of this hash that stage `name` has, or had in an earlier round."""
     for place in (directory, *_rounds(directory)):
         found = read_json(place / name / "identity.json")
-        if found is not None and identity_sha256(found) == sha256:
+        if found is not None and json_sha256(found) == sha256:
             return found
     return None
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from lt_noisy import processes
-from lt_noisy.config.identity import identity_sha256, run_sha256
+from lt_noisy.config.identity import run_sha256
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.errors import UserError, removal, say
 from lt_noisy.files import write_json
+from lt_noisy.hashing import json_sha256
 from lt_noisy.models.table import MODELS
 from lt_noisy.revision import sources_sha256
 from lt_noisy.runs.jobs import Work
@@ -33,7 +34,7 @@ def stage_sources(stage: Stage, inputs: Mapping[str, str | None]) -> str:
     """
     models = (builder.__module__ for builder in MODELS.values())  # a stage is given its model, so it imports none
     own = sources_sha256(stage.kind.module, *models)
-    return identity_sha256({"own": own, "inputs": dict(inputs)})
+    return json_sha256({"own": own, "inputs": dict(inputs)})
 
 
 def planned_sources(resolved: Resolved) -> dict[str, str]:
@@ -159,7 +160,7 @@ def place(works: Sequence[Work], card: Mapping[str, Any], store: pathlib.Path | 
             **card,
             "stage": work.stage.name,
             "image_shape": list(job.dataset.train_images.shape[1:]),
-            "identity": identity_sha256(identity),
+            "identity": json_sha256(identity),
             "sources_sha256": sources,
         }
         placed.append(work._replace(job=job._replace(card=own)))
@@ -175,7 +176,7 @@ def link(directory: pathlib.Path, store: pathlib.Path, identity: Mapping[str, An
     Raises:
       UserError: a real directory is in the place of the link, or a link to a stage of another identity.
     """
-    key = identity_sha256({"identity": identity_sha256(identity), "sources": sources})
+    key = json_sha256({"identity": json_sha256(identity), "sources": sources})
     target = store / f"{directory.name}-{key[:16]}"
     _refuse_unwritable(store, "--store")
     try:
@@ -208,7 +209,7 @@ def finished(directory: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, 
     if stored is not None and differences(stored, identity):
         raise refusal(directory, stored, identity)
     summary = read_json(directory / "summary.json")
-    if summary is not None and summary.get("identity_sha256") != identity_sha256(identity):
+    if summary is not None and summary.get("identity_sha256") != json_sha256(identity):
         raise UserError(
             f"{directory} holds another run of this stage; choose another --workdir, or remove it: {removal(directory)}"
         )

@@ -14,7 +14,7 @@ import numpy as np
 from lt_noisy import files, processes
 from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import spec, stage_ref
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
 from lt_noisy.estimate.clusters import PARTITIONS, Partition, describe
 from lt_noisy.stages import self_supervised
 from lt_noisy.stages.base import Job, Kind
@@ -51,10 +51,8 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     """
     dataset = job.dataset
     vectors = dataset.train_images[:] if job.inputs["init"].of_features else _hidden_layer(job)
-    try:
+    with prefixed(f"config.{job.name}.partition"):
         clusters = processes.once(lambda: section.partition.assign(vectors, job.seed))
-    except UserError as error:
-        raise UserError(f"config.{job.name}.partition: {error}") from None
     files.write_arrays(job.directory / "clusters.npz", ids=dataset.ids, clusters=clusters)
     return {
         "clusters": describe(clusters, dataset.clean, dataset.num_classes),

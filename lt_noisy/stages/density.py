@@ -12,7 +12,7 @@ import numpy as np
 
 from lt_noisy import files, processes
 from lt_noisy.config.fields import plain, spec, stage_ref
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
 from lt_noisy.estimate.density import ESTIMATORS, DensityEstimator, describe, importance
 from lt_noisy.stages.base import ENCODERS, Job, Kind
 from lt_noisy.stages.origin import required, weights_read
@@ -38,10 +38,8 @@ def labels(section: Section) -> tuple[str, ...]:
 
 def check(job: Job, section: Section) -> dict[str, str]:
     """Refuses weights that make no sense, and an estimator that wants more images than there are."""
-    try:
+    with prefixed(f"config.{job.name}"):
         importance(np.zeros(1), section.alpha, section.clip)
-    except UserError as error:
-        raise UserError(f"config.{job.name}: {error}") from None
     if section.estimator.least > len(job.dataset.ids):
         raise UserError(
             f"config.{job.name}.estimator: wants {section.estimator.least} images or more, not {len(job.dataset.ids)}"
@@ -57,10 +55,8 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     """
     dataset = job.dataset
     features = encoder_features(job, required(job, section))(dataset.train_images)
-    try:
+    with prefixed(f"config.{job.name}.estimator"):
         estimate = processes.once(lambda: section.estimator.estimate(features, dataset.clean))
-    except UserError as error:
-        raise UserError(f"config.{job.name}.estimator: {error}") from None
     weights = importance(estimate.log_density, section.alpha, section.clip)
     files.write_arrays(
         job.directory / "weights.npz", ids=dataset.ids, log_density=estimate.log_density, weights=weights

@@ -11,7 +11,7 @@ import numpy as np
 from lt_noisy.augment.base import Augment, compose
 from lt_noisy.augment.base import none as unchanged
 from lt_noisy.augment.operations import colour, normalise, per_channel, resize
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
 from lt_noisy.models.base import Encoder
 from lt_noisy.stages.base import Input, Job
 from lt_noisy.stages.prediction import prepared_shape
@@ -89,13 +89,11 @@ def weights_read(job: Job, section: Any) -> dict[str, str]:
     if not isinstance(section.init, Pretrained):
         return {}
     where, augment = f"config.{job.name.partition('/')[0]}", getattr(section, "augment", None)
-    try:
+    with prefixed(f"{where}.init"):
         content, prepared = section.init.sha256, section.init.preprocessing
         augment = augment or augmentation(section.init)
         shape = prepared_shape(job, augment)
         encoder_variables(job, section.init, encoder_shapes(job, shape))
-    except UserError as error:
-        raise UserError(f"{where}.init: {error}") from None
     _check_prepared(prepared, augment, job.dataset.train_images.shape[1:], shape, f"{where}.augment")
     return {"weights": content, "prepared": prepared.describe()}
 

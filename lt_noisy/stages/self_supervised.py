@@ -16,7 +16,7 @@ from lt_noisy.augment.base import Augment
 from lt_noisy.collectives import AXIS, positions
 from lt_noisy.config.fields import NO_STAGE, spec, stage_ref
 from lt_noisy.data.batches import Batches, fetch
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
@@ -189,7 +189,7 @@ def check(job: Job, section: Section) -> dict[str, int | str]:
 def check_objective(job: Job, section: Objectives) -> Plan:
     """The plan of a training, once its objective is known to fit the data."""
     plan = training.check(job, section)
-    try:
+    with prefixed(f"config.{job.name}.objective"):
         for batch_size in {plan.batch_size, plan.epoch.last}:
             section.objective.method.init(_context(job, plan)._replace(batch_size=batch_size))
         images = job.dataset.train_images
@@ -199,8 +199,6 @@ def check_objective(job: Job, section: Objectives) -> Plan:
             return section.objective.views(section.augment, jax.random.key(0), images, jnp.arange(1))[0]
 
         jax.eval_shape(jax.vmap(views, axis_name=AXIS), one)
-    except UserError as error:
-        raise UserError(f"config.{job.name}.objective: {error}") from None
     return plan
 
 

@@ -19,7 +19,7 @@ from lt_noisy.data.dataset import DATA, Part
 from lt_noisy.data.feed import fed
 from lt_noisy.data.images import Images
 from lt_noisy.data.sources.base import Load
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
 from lt_noisy.evaluation import selection
 from lt_noisy.evaluation.classification import classification, label_noise
 from lt_noisy.losses.table import LOSSES
@@ -190,10 +190,8 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
     if "transition" in job.inputs:  # its figures are not there yet: any of their shape will do
         matrix = np.full((len(counts), len(counts)), 1 / len(counts))
         context = context._replace(transition=matrix, clean_counts=counts)
-    try:
+    with prefixed(f"{where}.loss"):
         jax.eval_shape(lambda: section.loss.init(context))
-    except UserError as error:
-        raise UserError(f"{where}.loss: {error}") from None
     read = {"loss_file": section.loss.content} if section.loss.content else {}
     stops = {"evaluated_every": plan.eval_every} if plan.patience else {}  # in steps: it decides when the stage ends
     return {"steps": plan.total, **stops, **read, **weights_read(job, section)}

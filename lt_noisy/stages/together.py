@@ -24,13 +24,12 @@ def run(jobs: Sequence[Job], network: Training[Any], section: Any) -> list[dict[
     Seeds whose networks have other lengths or sizes, such as for another number of training examples, or whose
     checkpoints have no step in common, are trained one after the other; a line says so.
     """
-    if len(jobs) == 1:
-        return [training.run(jobs[0], network, section)]
     readies = [network.prepare(job, section) for job in jobs]
     followed = [network.follow(job, section, ready) for job, ready in zip(jobs, readies, strict=True)]
-    reason = _apart(jobs, readies)
+    reason = _apart(jobs, readies) if len(jobs) > 1 else ""
     if reason:
         say(f"{jobs[0].name}: {reason}, so seeds {_listed(jobs)} are trained one after the other")
+    if reason or len(jobs) == 1:
         each = zip(jobs, readies, followed, strict=True)
         trained = [training.run_training(job, ready, own.monitor) for job, ready, own in each]
     else:

@@ -21,9 +21,9 @@ from lt_noisy.data.batches import Batches, Epoch, Resident, batches, check_batch
 from lt_noisy.data.boxes import DRAWS
 from lt_noisy.data.feed import Cuts, More, Stream, fed
 from lt_noisy.data.images import Stored, kind_of
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
 from lt_noisy.hashing import arrays_sha256
-from lt_noisy.stages.base import Job, Training
+from lt_noisy.stages.base import Job
 from lt_noisy.stages.nonfinite import dumped
 from lt_noisy.training import parallel, parameters
 from lt_noisy.training.best import BEST, Best
@@ -129,19 +129,15 @@ def check_cut(job: Job, section: Section) -> None:
         raise UserError(f"{where}: there are no whole pictures to cut in this data set; use resized_crop() or crop()")
     if not stored:
         raise UserError(f"{where}: whole pictures are cut as they are read; set config.feed='streamed()'")
-    try:
+    with prefixed(where):
         cut(np.zeros(DRAWS), 1000, 1000, images.shape[1])
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
 
 
 def check_images(job: Job, apply: Callable[[jax.Array], jax.Array], where: str) -> tuple[int, ...]:
     """The shape of `apply(image)` for the job's images; refuses, as `where`, images that it does not take."""
     image = jax.ShapeDtypeStruct(job.dataset.train_images.shape[1:], jnp.float32)
-    try:
+    with prefixed(where):
         return jax.eval_shape(apply, image).shape
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
 
 
 def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name: str, method: PyTree) -> TrainState:
@@ -194,13 +190,6 @@ def order(
         f"{job.name}/order",
         section.keep_last,
     )
-
-
-def run(job: Job, network: Training[Any], section: Section) -> dict[str, Any]:
-    """A stage of one network: made ready, trained, finished; returns its summary."""
-    ready = network.prepare(job, section)
-    followed = network.follow(job, section, ready)
-    return followed.finish(run_training(job, ready, followed.monitor))
 
 
 def run_training(job: Job, ready: Prepared, evaluate: Callable[[TrainState], dict[str, float]]) -> Trained:

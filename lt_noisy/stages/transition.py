@@ -9,7 +9,7 @@ import numpy as np
 
 from lt_noisy import files, processes
 from lt_noisy.config.fields import spec, stage_ref
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
 from lt_noisy.estimate.transition import TRANSITIONS, TransitionEstimator, describe
 from lt_noisy.stages.base import WITH_HEAD, Job, Kind, made_elsewhere, read_arrays
 from lt_noisy.stages.rows import Rows, decimals, percent
@@ -43,10 +43,8 @@ def run(job: Job, section: Section) -> dict[str, Any]:
     """
     dataset = job.dataset
     probabilities = read_arrays(job, job.inputs["init"].directory, "label_quality", "probabilities")
-    try:
+    with prefixed(f"config.{job.name}.estimator"):
         estimate = processes.once(lambda: section.estimator.estimate(probabilities, dataset.observed, dataset.clean))
-    except UserError as error:
-        raise UserError(f"config.{job.name}.estimator: {error}") from None
     files.write_arrays(
         job.directory / "transition.npz", ids=dataset.ids, matrix=estimate.matrix, clean_counts=estimate.clean_counts
     )

@@ -16,7 +16,7 @@ from lt_noisy.data.by_class import one_hot
 from lt_noisy.data.images import Images, Stored, joined
 from lt_noisy.data.pools import IRRELEVANT, POOLS, Own, Unlabelled, draw
 from lt_noisy.data.sources.base import Load, Split, split_images
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, prefixed
 from lt_noisy.stages.base import Input, Job
 
 
@@ -61,7 +61,7 @@ class Extra(NamedTuple):
 
 def pool(job: Job, section: Pool, name: str) -> Split:
     """The pool of the `pseudo_label` stage `name`: a function of its section, the run's training set and the seed."""
-    try:
+    with prefixed(f"config.{name}"):
         return draw(
             section.pool,
             job.training_set,
@@ -71,8 +71,6 @@ def pool(job: Job, section: Pool, name: str) -> Split:
             section.irrelevant_source,
             job.seed,
         )
-    except UserError as error:
-        raise UserError(f"config.{name}: {error}") from None
 
 
 def images(job: Job, drawn: Split) -> Images:

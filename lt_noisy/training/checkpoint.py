@@ -10,7 +10,6 @@ of them, and of Orbax's own barriers, in which a lost process is waited for, non
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -28,7 +27,7 @@ import orbax.checkpoint as ocp
 from lt_noisy import processes
 from lt_noisy.errors import UserError, did_you_mean, first_line, removal, say
 from lt_noisy.files import MIB, write_json
-from lt_noisy.hashing import array_sha256
+from lt_noisy.hashing import array_sha256, json_sha256
 from lt_noisy.training.state import AVERAGE, flatten, unflatten
 
 PyTree = Any
@@ -41,8 +40,7 @@ _ABANDONED = ("Task was destroyed but it is pending", "Task exception was never"
 
 
 def _card_sha256(card: Mapping[str, Any]) -> str:
-    body = {k: v for k, v in card.items() if k != "card_sha256"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json_sha256({k: v for k, v in card.items() if k != "card_sha256"})
 
 
 class _WholeReads(ocp.type_handlers.NumpyHandler):

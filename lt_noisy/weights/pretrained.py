@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError
+from lt_noisy.errors import prefixed
 from lt_noisy.files import user_path
 from lt_noisy.models.base import Encoder
 from lt_noisy.weights import names
@@ -46,10 +46,8 @@ class Pretrained:
 
     def fill(self, encoder: Encoder, template: PyTree) -> PyTree:
         """The encoder's parameters and statistics, as `names.fill`; errors name the file."""
-        try:
+        with prefixed(self.path):
             return names.fill(encoder, template, _read(self.path).tensors, self.prefix)
-        except UserError as error:
-            raise UserError(f"{self.path}: {error}") from None
 
 
 class _Read(NamedTuple):

@@ -3,10 +3,11 @@
 import pytest
 
 from lt_noisy.config.durations import DURATIONS, Clock
-from lt_noisy.config.identity import identity_sha256, of_data, section_identity, stage_identity
+from lt_noisy.config.identity import of_data, section_identity, stage_identity
 from lt_noisy.config.resolve import RESERVED, check_variant, default, resolve, section
 from lt_noisy.config.spec import bind
 from lt_noisy.errors import UserError
+from lt_noisy.hashing import json_sha256
 
 
 def bind_duration(text):
@@ -28,7 +29,7 @@ def _identity(name="finetune", data=None, inputs=None, steps=100, num_devices=1,
     resolved = resolve(_config(**overrides))
     stage = next(s for s in resolved.stages if s.name == name)
     data = data or {"ids": "a", "observed_labels": "b"}
-    return identity_sha256(
+    return json_sha256(
         stage_identity(resolved, stage, {"steps": steps}, num_devices, data, inputs or {"pretrain": "c"})
     )
 

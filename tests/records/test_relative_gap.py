@@ -11,12 +11,12 @@ import pytest
 import relative_gap
 from helpers.commands import ROOT
 
-from lt_noisy.config.identity import identity_sha256
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
 from lt_noisy.evaluation.probes import evaluate_probes, logistic
 from lt_noisy.evaluation.representation import knn_predict
 from lt_noisy.files import write_json
+from lt_noisy.hashing import json_sha256
 
 SCRIPT = ROOT / "benchmarks" / "relative_gap.py"
 TEN = "exponential(ratio=10.0, n_max=0, subset='seeded')"
@@ -34,7 +34,7 @@ def add_stage(run, name, kind, inputs, own, summary, seed):
     identity |= {f"inputs.{key}": value for key, value in inputs.items()}
     (run / name).mkdir(parents=True)
     write_json(run / name / "identity.json", identity)
-    sha = identity_sha256(identity)
+    sha = json_sha256(identity)
     made_by = {"identity_sha256": sha, "versions": {"jax": "0.9"}, "code": {"commit": "3bfb9e0"}}
     write_json(run / name / "summary.json", {**summary, **made_by})
     return sha

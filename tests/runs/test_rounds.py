@@ -12,10 +12,10 @@ import pytest
 from helpers.commands import KILLER, run, summary_of
 from PIL import Image
 
-from lt_noisy.config.identity import identity_sha256
 from lt_noisy.config.resolve import RESERVED
 from lt_noisy.data import manifest as manifests
 from lt_noisy.errors import UserError
+from lt_noisy.hashing import json_sha256
 from lt_noisy.runs import rounds
 from lt_noisy.runs.jobs import Work
 from lt_noisy.runs.workdir import claim, link
@@ -41,7 +41,7 @@ def works(directory, labels="l", pool="p", loss="ce", steps=4):
     found = {}
 
     def add(name, identity, measured, reads=()):
-        inputs = {f"inputs.{read}": identity_sha256(found[read].identity) for read in reads}
+        inputs = {f"inputs.{read}": json_sha256(found[read].identity) for read in reads}
         own = {f"{name}.{key}": value for key, value in measured.items()}
         identity = {"seed": 0, f"{name}.kind": "k", **identity, **own, **inputs}
         found[name] = Work(SimpleNamespace(name=name), SimpleNamespace(directory=directory / name), identity, measured)

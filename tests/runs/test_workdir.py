@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from helpers.commands import HANGS
 
-from lt_noisy.config.identity import identity_sha256
 from lt_noisy.errors import UserError
 from lt_noisy.files import write_json
+from lt_noisy.hashing import json_sha256
 from lt_noisy.runs import run as runs
 from lt_noisy.runs.jobs import Work
 from lt_noisy.runs.workdir import claim, link, locked, waited_for
@@ -76,7 +76,7 @@ def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
         while "waiting" not in capfd.readouterr().out:
             time.sleep(0.05)
         claim(directory, identity)
-        summary = {"identity_sha256": identity_sha256(identity), "sources_sha256": "s", "wall_seconds": 3}
+        summary = {"identity_sha256": json_sha256(identity), "sources_sha256": "s", "wall_seconds": 3}
         write_json(directory / "summary.json", summary)
         child.kill()
 
@@ -103,7 +103,7 @@ def test_what_was_waited_for_is_not_done_again(tmp_path, capfd):
 def test_what_other_sources_finished_is_skipped_with_a_note(tmp_path, capsys, made_by, says):
     identity, directory = {"seed": 0}, tmp_path / "base"
     claim(directory, identity)
-    write_json(directory / "summary.json", {"identity_sha256": identity_sha256(identity), **made_by})
+    write_json(directory / "summary.json", {"identity_sha256": json_sha256(identity), **made_by})
     stage = SimpleNamespace(name="base", kind=SimpleNamespace(run=None))
     job = SimpleNamespace(directory=directory, card={"sources_sha256": "s"})
     runs._finish([Work(stage, job, identity)], "last")

@@ -9,7 +9,7 @@ from helpers.small_job import job
 
 from lt_noisy.config.fields import bind_section, new_section
 from lt_noisy.errors import UserError
-from lt_noisy.stages import nonfinite, supervised, together, training
+from lt_noisy.stages import nonfinite, supervised, together
 
 DIVERGES = {"length": "steps(6)", "batch_size": 16, "augment": "none()", "schedule": "constant(lr=1e25)"}
 DIVERGES |= {"eval_every": "steps(6)", "save_every": "steps(6)"}
@@ -23,7 +23,7 @@ def section(log_every):
 def fails(own, bound):
     own.directory.mkdir(exist_ok=True)
     with pytest.raises(UserError) as error:
-        training.run(own, supervised.KIND.run, bound)
+        together.run([own], supervised.KIND.run, bound)
     assert "\n" not in str(error.value)
     return str(error.value)
 

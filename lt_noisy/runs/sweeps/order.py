@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from lt_noisy.config.identity import identity_sha256, identity_texts, section_identity
+from lt_noisy.config.identity import identity_texts, section_identity
 from lt_noisy.config.resolve import Resolved, RunFields
+from lt_noisy.hashing import json_sha256
 from lt_noisy.runs.sweeps.processes import Planned
 
 
@@ -20,7 +21,7 @@ def stage_keys(resolved: Resolved, sources: Mapping[str, str]) -> frozenset[str]
     keys: dict[str, str] = {}
     for stage in resolved.stages:
         unread = {"stages"} if stage.kind.labels(stage.section) else {"stages", "noise"}
-        keys[stage.name] = identity_sha256(
+        keys[stage.name] = json_sha256(
             {
                 "name": stage.name,
                 "run": {name: text for name, text in run.items() if name not in unread},

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lt_noisy.config.command_line import parse
-from lt_noisy.config.identity import identity_sha256, run_sha256
+from lt_noisy.config.identity import run_sha256
 from lt_noisy.config.python_file import errors_named, read_module
 from lt_noisy.config.resolve import resolve
-from lt_noisy.errors import UserError, say
+from lt_noisy.errors import UserError, prefixed, say
 from lt_noisy.files import write_json
+from lt_noisy.hashing import json_sha256
 from lt_noisy.progress import remaining
 from lt_noisy.runs.sweeps import cluster, tables
 from lt_noisy.runs.sweeps.cells import Cell, arguments, only, slug
@@ -55,14 +56,12 @@ def plan(
     planned: dict[str, Planned] = {}
     for cell in cells:
         own = [f"--config={config}", *overrides, *arguments(cell.overrides)]
-        try:
+        with prefixed(f"cell {cell}"):
             resolved = resolve(parse(["main.py", *own])[0])
-        except UserError as error:
-            raise UserError(f"cell {cell}: {error}") from None
         if resolved.fields.seeds:
             raise UserError(f'cell {cell}: config.seeds: a sweep has a cell for each seed, axis("seed", (0, 1, 2))')
         sources = planned_sources(resolved)
-        sha256 = identity_sha256({"config": run_sha256(resolved), "sources": sources})
+        sha256 = json_sha256({"config": run_sha256(resolved), "sources": sources})
         if sha256 in planned:
             raise UserError(f"cell {cell}: the same config as cell {planned[sha256].cell}")
         directory = root / "cells" / f"{slug(cell)}-{sha256[:8]}"
