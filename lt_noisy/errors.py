@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import math
 import os
 import shlex
 import sys
@@ -102,6 +103,41 @@ def require(ok: bool, message: str) -> None:
     """Raises `UserError` with this message unless `ok`."""
     if not ok:
         raise UserError(message)
+
+
+def check_not_negative(**arguments: float) -> None:
+    """Refuses an argument that is negative or not finite."""
+    for name, value in arguments.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{name} must be a finite number, at least 0, not {value!r}")
+
+
+def check_positive(**arguments: float) -> None:
+    """Refuses an argument that is 0, negative or not finite."""
+    for name, value in arguments.items():
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be a finite number above 0, not {value!r}")
+
+
+def check_proportion(**arguments: float) -> None:
+    """Refuses an argument outside [0, 1]."""
+    for name, value in arguments.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} must be in [0, 1], not {value!r}")
+
+
+def check_below_one(**arguments: float) -> None:
+    """Refuses an argument outside [0, 1)."""
+    for name, value in arguments.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{name} must be in [0, 1), not {value!r}")
+
+
+def check_sizes(**arguments: int) -> None:
+    """Refuses an argument below 1."""
+    for name, value in arguments.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value!r}")
 
 
 def removal(path: object) -> str:

@@ -10,14 +10,8 @@ from lt_noisy.augment import image_ops
 from lt_noisy.augment.base import Augment, check_image, images_only, random_only
 from lt_noisy.data import boxes
 from lt_noisy.data.boxes import Cut, draw_box
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_not_negative, check_proportion
 from lt_noisy.precision import to_float
-
-
-def check_probability(p: float) -> None:
-    """Raises `UserError` unless p is in [0, 1]."""
-    if not 0 <= p <= 1:
-        raise UserError(f"p={p} must be a probability, in [0, 1]")
 
 
 def normalise(mean: tuple, std: tuple) -> Augment:
@@ -102,7 +96,7 @@ def colour() -> Augment:
 
 def flip(p: float = 0.5) -> Augment:
     """Mirrors left and right with probability `p`."""
-    check_probability(p)
+    check_proportion(p=p)
     return images_only(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.flip(image), image))
 
 
@@ -195,10 +189,8 @@ def jitter(brightness: float, contrast: float, saturation: float, hue: float, p:
     Brightness, contrast and saturation factors are uniform in [max(0, 1 - x), 1 + x]; hue turns are uniform
     in [-hue, hue] of the HSV circle. On one channel saturation and hue change nothing.
     """
-    check_probability(p)
-    for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
-        if not 0 <= value < math.inf:
-            raise UserError(f"{name}={value} must be 0 or more")
+    check_proportion(p=p)
+    check_not_negative(brightness=brightness, contrast=contrast, saturation=saturation)
     if not 0 <= hue <= 0.5:
         raise UserError(f"hue={hue} must be in [0, 0.5], a share of the colour circle")
 
@@ -218,13 +210,13 @@ def jitter(brightness: float, contrast: float, saturation: float, hue: float, p:
 
 def grey(p: float = 0.2) -> Augment:
     """Replaces colour by luma (0.299, 0.587, 0.114) with probability `p`; identity on one channel."""
-    check_probability(p)
+    check_proportion(p=p)
     return images_only(lambda key, image: jnp.where(jax.random.bernoulli(key, p), image_ops.grey(image), image))
 
 
 def blur(sigma_min: float = 0.1, sigma_max: float = 2.0, p: float = 0.5, kernel: int = 23) -> Augment:
     """Gaussian blur with probability `p`, sigma uniform in pixels; SimCLR's 23 taps are for 224 pixels."""
-    check_probability(p)
+    check_proportion(p=p)
     if not 0 < sigma_min <= sigma_max < math.inf:
         raise UserError(f"sigma_min={sigma_min}, sigma_max={sigma_max} must satisfy 0 < sigma_min <= sigma_max")
     if kernel < 1 or kernel % 2 == 0:
@@ -264,12 +256,11 @@ def cutout(size: int) -> Augment:
 
 def noise(sigma: float = 0.1) -> Augment:
     """Adds N(0, sigma^2) to every number, of a vector or of an image in [0, 1]."""
-    if not 0 <= sigma < math.inf:
-        raise UserError(f"sigma={sigma} must be 0 or more")
+    check_not_negative(sigma=sigma)
     return random_only(lambda key, x: x + sigma * jax.random.normal(key, x.shape, x.dtype))
 
 
 def dropout(p: float = 0.2) -> Augment:
     """Sets each number to 0 with probability `p`, of a vector or of an image; the others stay as they are."""
-    check_probability(p)
+    check_proportion(p=p)
     return random_only(lambda key, x: jnp.where(jax.random.bernoulli(key, p, x.shape), 0, x))

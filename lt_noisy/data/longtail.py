@@ -23,7 +23,7 @@ import numpy as np
 
 from lt_noisy.config.spec import Call, table
 from lt_noisy.data.by_class import rows_by_class, shuffled_by_class
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_positive
 
 Select = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 Subset = Literal["seeded", "conventional"]
@@ -128,8 +128,7 @@ def pareto(
     References:
       Liu et al., "Large-Scale Long-Tailed Recognition in an Open World" (2019).
     """
-    if not 0 < alpha < math.inf:
-        raise UserError(f"alpha={alpha} must be a finite number above 0")
+    check_positive(alpha=alpha)
     if n_min < 1 or 0 < n_max < n_min:
         raise UserError(f"n_min={n_min} must be at least 1, and at most n_max where that is given")
     return _profiled(lambda num_classes, head: pareto_counts(num_classes, head, alpha, n_min), n_max, subset, order)

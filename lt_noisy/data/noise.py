@@ -22,7 +22,7 @@ from lt_noisy import rng
 from lt_noisy.config.spec import table
 from lt_noisy.data.by_class import rows_by_class, shuffled_by_class
 from lt_noisy.data.label_files import read_numbers
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_proportion
 from lt_noisy.files import read_array
 
 Corrupt = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
@@ -246,8 +246,7 @@ def transition_matrix(clean: np.ndarray, observed: np.ndarray, num_classes: int)
 
 
 def _random(rate: float, draw: Draw, conditional: Conditional) -> Noise:
-    if not 0 <= rate <= 1:
-        raise UserError(f"rate={rate} must lie in 0..1")
+    check_proportion(rate=rate)
 
     def corrupt(labels: np.ndarray, ids: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
         if num_classes < 2:

@@ -20,7 +20,7 @@ from scipy import stats
 from sklearn.preprocessing import normalize
 
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError, check_finite, check_range
+from lt_noisy.errors import UserError, check_finite, check_not_negative, check_range
 from lt_noisy.estimate.neighbours import fold, in_blocks, search
 
 _EPSILON, _LARGEST = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)
@@ -134,8 +134,7 @@ def importance(log_density: np.ndarray, alpha: float, clip: float) -> np.ndarray
     Raises:
       UserError: an argument out of range, or log densities that are not [N] or not finite.
     """
-    if not 0 <= alpha < math.inf:
-        raise UserError(f"alpha must be a finite number, at least 0, not {alpha!r}")
+    check_not_negative(alpha=alpha)
     if not 1 <= clip <= _LARGEST:
         raise UserError(f"clip must be at least 1 and finite in float32, not {clip!r}")
     log_density = np.asarray(log_density, np.float64)
@@ -184,7 +183,7 @@ def describe(
     constant = np.ptp(log_density) == 0 or np.ptp(frequency) == 0
     quantiles = np.quantile(weights, [0.05, 0.5, 0.95])
     return {
-        "spearman": None if constant else float(stats.spearmanr(log_density, frequency).statistic),
+        "spearman": None if constant else float(stats.spearmanr(log_density, frequency)[0]),
         "range": float(weights.max() / weights.min()),
         "quantiles": dict(zip(("5%", "50%", "95%"), quantiles.tolist(), strict=True)),
         "clipped": float((weights >= np.float32(clip)).mean()),

@@ -16,7 +16,7 @@ from lt_noisy import rng
 from lt_noisy.augment.base import augment_batch, compose
 from lt_noisy.augment.operations import flip, resized_crop
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError
+from lt_noisy.errors import check_positive, check_sizes
 from lt_noisy.evaluation.probes import checked, descend, logits_of, start
 from lt_noisy.precision import to_float
 
@@ -106,10 +106,8 @@ def liu(lr: float = 30.0, epochs: int = 100, batch_size: int = 256) -> Liu:
     References:
       Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022), cifar/main_lincls.py.
     """
-    if not 0 < lr < math.inf:
-        raise UserError(f"lr must be a finite number above 0, not {lr!r}")
-    if epochs < 1 or batch_size < 1:
-        raise UserError(f"epochs and batch_size must be at least 1, not {epochs!r} and {batch_size!r}")
+    check_positive(lr=lr)
+    check_sizes(epochs=epochs, batch_size=batch_size)
     return Liu(lr, epochs, batch_size)
 
 

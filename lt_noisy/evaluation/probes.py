@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from lt_noisy import rng
 from lt_noisy.config.spec import table
 from lt_noisy.data.by_class import rows_by_class
-from lt_noisy.errors import UserError, check_finite, check_range
+from lt_noisy.errors import UserError, check_finite, check_positive, check_range, check_sizes
 from lt_noisy.evaluation.classification import accuracies, classification
 
 # (train_x [M, D], train_y int [M], test_x [Q, D], num_classes, seed) -> logits [Q, C], all finite
@@ -48,8 +48,7 @@ def logistic(c: float = 1.0, max_steps: int = 1000) -> Linear:
     The fit returns float64 [Q, C], and raises `UserError` for shapes that do not fit, features that are not
     finite, labels out of range, and fewer than 2 classes with examples.
     """
-    if not 0 < c < math.inf:
-        raise UserError(f"c must be a finite number above 0, not {c!r}")
+    check_positive(c=c)
     if max_steps < 1:
         raise UserError(f"max_steps must be at least 1, not {max_steps!r}")
 
@@ -92,10 +91,8 @@ def sgd(lr: float = 30.0, epochs: int = 100, batch_size: int = 256) -> Linear:
     References:
       Liu et al., "Self-supervised Learning is More Robust to Dataset Imbalance" (2022).
     """
-    if not 0 < lr < math.inf:
-        raise UserError(f"lr must be a finite number above 0, not {lr!r}")
-    if epochs < 1 or batch_size < 1:
-        raise UserError(f"epochs and batch_size must be at least 1, not {epochs!r} and {batch_size!r}")
+    check_positive(lr=lr)
+    check_sizes(epochs=epochs, batch_size=batch_size)
 
     def fit(train_x, train_y, test_x, num_classes, seed):
         train_x, train_y, test_x = checked(train_x, train_y, test_x, num_classes, np.float32)

@@ -1,6 +1,5 @@
 """What the factories share: a `Method` around a formula, and the refusal of arguments."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,27 +39,6 @@ def check_start(start: float) -> None:
     """Refuses a `start` that is not a fraction of the stage."""
     if not 0 <= start <= 1:
         raise UserError(f"start must be a fraction of the stage, 0 to 1, not {start!r}")
-
-
-def check_not_negative(**arguments: float) -> None:
-    """Refuses an argument that is negative or not finite."""
-    for name, value in arguments.items():
-        if not 0 <= value < math.inf:
-            raise UserError(f"{name} must be a finite number, at least 0, not {value!r}")
-
-
-def check_positive(**arguments: float) -> None:
-    """Refuses an argument that is 0, negative or not finite."""
-    for name, value in arguments.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"{name} must be a finite number above 0, not {value!r}")
-
-
-def check_proportion(**arguments: float) -> None:
-    """Refuses an argument outside [0, 1]."""
-    for name, value in arguments.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"{name} must be in [0, 1], not {value!r}")
 
 
 def check_memory(name: str, examples: int, numbers: int) -> None:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_not_negative, check_positive
 from lt_noisy.losses.common import at_target, log_complement, log_softmax
-from lt_noisy.losses.factory import check_not_negative, check_positive, from_formula
+from lt_noisy.losses.factory import from_formula
 from lt_noisy.losses.plain import cross_entropy
 from lt_noisy.method import Context, Method, State
 from lt_noisy.precision import to_float

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy.collectives import gather, positions
-from lt_noisy.errors import UserError
+from lt_noisy.errors import check_below_one, check_not_negative, check_proportion
 from lt_noisy.losses.common import at_target, log_softmax
-from lt_noisy.losses.factory import check_memory, check_not_negative, check_proportion, check_start, first_step
+from lt_noisy.losses.factory import check_memory, check_start, first_step
 from lt_noisy.method import Context, Method, State
 
 
@@ -83,8 +83,7 @@ def make_elr(beta: float = 0.7, lam: float = 3.0) -> Method:
       beta: momentum of the targets, in [0, 1).
       lam: as there.
     """
-    if not 0 <= beta < 1:
-        raise UserError(f"beta must be in [0, 1), not {beta!r}")
+    check_below_one(beta=beta)
     check_not_negative(lam=lam)
 
     def init(context: Context) -> State:

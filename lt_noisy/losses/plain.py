@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_below_one, check_not_negative
 from lt_noisy.losses.common import at_target, class_balanced_weights, log_complement, log_softmax
-from lt_noisy.losses.factory import check_not_negative, check_start, first_step, from_formula
+from lt_noisy.losses.factory import check_start, first_step, from_formula
 from lt_noisy.method import Context, Method, State
 
 
@@ -74,8 +74,7 @@ def make_focal(gamma: float = 1.0, beta: float = 0.0, start: float = 0.0) -> Met
     """
     check_not_negative(gamma=gamma)
     check_start(start)
-    if not 0 <= beta < 1:
-        raise UserError(f"beta must be in [0, 1), not {beta!r}")
+    check_below_one(beta=beta)
     if not beta:
         if start:
             raise UserError(f"start={start} says when class weights begin, and beta=0 has none")

@@ -5,9 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_not_negative
 from lt_noisy.losses.common import at_target, log_softmax
-from lt_noisy.losses.factory import check_not_negative, check_start, first_step, from_formula
+from lt_noisy.losses.factory import check_start, first_step, from_formula
 from lt_noisy.method import Context, Method, State
 
 LOG_ZERO = math.log(1e-4)  # of symmetric cross-entropy, as released

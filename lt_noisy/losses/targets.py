@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from lt_noisy.errors import check_proportion
 from lt_noisy.losses.common import at_target, log_softmax
-from lt_noisy.losses.factory import check_proportion, from_formula
+from lt_noisy.losses.factory import from_formula
 from lt_noisy.method import Context, Method, State
 from lt_noisy.precision import to_float
 

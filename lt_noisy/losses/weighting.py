@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy import collectives
-from lt_noisy.losses.factory import check_positive
+from lt_noisy.errors import check_positive
 from lt_noisy.method import Context, Method, State
 from lt_noisy.precision import to_float
 

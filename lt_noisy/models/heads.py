@@ -1,6 +1,5 @@
 """What stands on an encoder's features: classifiers (`HEADS`), and the `MLP` of self-supervised methods."""
 
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError
+from lt_noisy.errors import check_positive
 from lt_noisy.models.initial import Init, MLPInit, bias_init, kernel_init
 from lt_noisy.models.norm import batch_norm
 from lt_noisy.precision import float_dtype, to_float
@@ -71,8 +70,7 @@ def linear(init: Init = "kaiming") -> HeadBuilder:
 
 def cosine(scale: float = 30.0) -> HeadBuilder:
     """A cosine classifier without bias: logits lie in [-scale, scale]. A loss on it must not scale again."""
-    if not 0 < scale < math.inf:
-        raise UserError(f"scale={scale} must be above 0")
+    check_positive(scale=scale)
     return lambda num_classes: Cosine(num_classes, scale)
 
 

@@ -101,22 +101,3 @@ def stateless(loss: Callable[[Outputs, Targets], jax.Array], least: int = 1) -> 
         return loss(outputs, targets), state
 
     return Method(init, apply)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raises `UserError` unless each is at least 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise UserError(f"{name} is at least 1, not {size}")
-
-
-def check_temperature(temperature: float) -> None:
-    """Raises `UserError` unless it is above 0."""
-    if not temperature > 0:
-        raise UserError(f"temperature is positive, not {temperature}")
-
-
-def check_momentum(momentum: float) -> None:
-    """Raises `UserError` unless it is in [0, 1]."""
-    if not 0 <= momentum <= 1:
-        raise UserError(f"momentum is in [0, 1], not {momentum}")

@@ -5,20 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy.collectives import gather, positions
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_positive, check_proportion, check_sizes
 from lt_noisy.method import Context, Method, State
 from lt_noisy.models.heads import MLP
 from lt_noisy.models.initial import MLPInit
-from lt_noisy.objectives.base import (
-    Objective,
-    Outputs,
-    Targets,
-    check_momentum,
-    check_sizes,
-    check_temperature,
-    normalise,
-    stateless,
-)
+from lt_noisy.objectives.base import Objective, Outputs, Targets, normalise, stateless
 
 
 def nt_xent(first: jax.Array, second: jax.Array, temperature: float) -> jax.Array:
@@ -78,7 +69,7 @@ def simclr(temperature: float = 0.5, hidden: int = 512, size: int = 128, init: M
     References:
       Chen et al. (2020).
     """
-    check_temperature(temperature)
+    check_positive(temperature=temperature)
     check_sizes(hidden=hidden, size=size)
 
     def loss(outputs: Outputs, _: Targets) -> jax.Array:
@@ -116,8 +107,8 @@ def moco(
     References:
       He et al. (2020); Chen et al. (2020).
     """
-    check_temperature(temperature)
-    check_momentum(momentum)
+    check_positive(temperature=temperature)
+    check_proportion(momentum=momentum)
     check_sizes(queue=queue, hidden=hidden or 1, size=size)
     sizes = (hidden, size) if hidden else (size,)
     per_image = 2 if symmetric else 1

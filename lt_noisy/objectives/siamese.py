@@ -3,18 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from lt_noisy.errors import check_proportion, check_sizes
 from lt_noisy.models.heads import MLP
 from lt_noisy.models.initial import MLPInit
-from lt_noisy.objectives.base import (
-    Decay,
-    Objective,
-    Outputs,
-    Targets,
-    check_momentum,
-    check_sizes,
-    normalise,
-    stateless,
-)
+from lt_noisy.objectives.base import Decay, Objective, Outputs, Targets, normalise, stateless
 from lt_noisy.precision import to_float
 
 
@@ -59,7 +51,7 @@ def byol(momentum: float = 0.99, hidden: int = 1024, size: int = 256, init: MLPI
     References:
       Grill et al. (2020), eq. 2.
     """
-    check_momentum(momentum)
+    check_proportion(momentum=momentum)
     check_sizes(hidden=hidden, size=size)
 
     def loss(outputs: Outputs, _: Targets) -> jax.Array:

@@ -4,7 +4,6 @@ Everything is NumPy in float64 on cached features, deterministic and without a s
 queries, D features, C classes; f logits, w_j and b_j the weights and bias of class j, n_j its *observed* count.
 """
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_not_negative, check_positive
 from lt_noisy.losses import log_prior
 from lt_noisy.rebalance.base import Head, Known, Rebalanced, Rebalancing
 from lt_noisy.rebalance.nearest import ncm, prototypes, wann
@@ -34,7 +33,7 @@ def tau_normalised(tau: float = 1.0) -> Rebalancing:
     References:
       Kang et al., "Decoupling representation and classifier" (2020).
     """
-    _check_tau(tau)
+    check_not_negative(tau=tau)
 
     def fit(known: Known) -> Rebalanced:
         kernel, bias, unit_features = known.head
@@ -63,8 +62,7 @@ def lws(weight_decay: float = 5e-4) -> Rebalancing:
     References:
       Kang et al., "Decoupling representation and classifier" (2020).
     """
-    if not 0 < weight_decay < math.inf:
-        raise UserError(f"weight_decay must be a finite number above 0, not {weight_decay!r}")
+    check_positive(weight_decay=weight_decay)
 
     def fit(known: Known) -> Rebalanced:
         logits, classes = known.head.logits(known.features), len(known.head.bias)
@@ -106,7 +104,7 @@ def posthoc(tau: float = 1.0, prior: Literal["observed", "corrected"] = "observe
     References:
       Menon et al., "Long-tail learning via logit adjustment" (2021).
     """
-    _check_tau(tau)
+    check_not_negative(tau=tau)
     corrected = prior == "corrected"
 
     def fit(known: Known) -> Rebalanced:
@@ -157,8 +155,3 @@ def tune(
     scores = [score(with_tau(tau).fit(known).logits(features), observed) for tau in TAUS]
     best = int(np.argmax(scores))
     return TAUS[best], scores[best]
-
-
-def _check_tau(tau: float) -> None:
-    if not 0 <= tau < math.inf:
-        raise UserError(f"tau must be a finite number, at least 0, not {tau!r}")

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lt_noisy.config.spec import table
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_below_one
 from lt_noisy.losses.common import inverse_effective_number
 
 Over = Literal["weights", "batch"]
@@ -78,7 +78,7 @@ def effective_number(beta: float = 0.9999) -> Sampler:
     References:
       Cui et al., "Class-balanced loss based on effective number of samples" (2019), as a sampler.
     """
-    _check_beta(beta)
+    check_below_one(beta=beta)
     return _by_count(lambda n: n * inverse_effective_number(n, beta))
 
 
@@ -114,7 +114,7 @@ def effective_number_weighting(beta: float = 0.9999, over: Over = "weights") -> 
     References:
       Cui et al., "Class-balanced loss based on effective number of samples" (2019), eq. 12.
     """
-    _check_beta(beta)
+    check_below_one(beta=beta)
     return _weighting(lambda n: inverse_effective_number(n, beta))._replace(over=over)
 
 
@@ -135,11 +135,6 @@ def _fraction(start: float, inner: float) -> float:
     if not 0 <= start < 1:
         raise UserError(f"start is a fraction of the stage in [0, 1), not {start}")
     return start
-
-
-def _check_beta(beta: float) -> None:
-    if not 0 <= beta < 1:
-        raise UserError(f"beta is in [0, 1), not {beta}")
 
 
 def _by_count(share: Callable[[np.ndarray], np.ndarray]) -> Sampler:

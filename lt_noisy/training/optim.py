@@ -10,7 +10,7 @@ import optax
 
 from lt_noisy.collectives import AXIS, share
 from lt_noisy.config.spec import table
-from lt_noisy.errors import require
+from lt_noisy.errors import check_below_one, require
 from lt_noisy.precision import float_dtype, to_float
 from lt_noisy.training.schedules import Schedule
 from lt_noisy.training.state import TrainState
@@ -32,7 +32,7 @@ def sgd(
 
     `decay='all'` decays BatchNorm parameters and biases too, as the PyTorch recipes of the five papers do.
     """
-    require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
+    check_below_one(momentum=momentum)
     require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
     mask = _decay_mask(decay)
     return lambda schedule: optax.chain(
@@ -74,7 +74,7 @@ def lars(momentum: float = 0.9, weight_decay: float = 1e-6, trust: float = 0.001
       You et al. (2017).
     """
     require(trust > 0, f"trust is above 0, not {trust}")
-    require(0 <= momentum < 1, f"momentum is in [0, 1), not {momentum}")
+    check_below_one(momentum=momentum)
     require(weight_decay >= 0, f"weight_decay is at least 0, not {weight_decay}")
     mask = _decay_mask("kernels")
     if clip:

@@ -13,7 +13,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lt_noisy.config.spec import table
-from lt_noisy.errors import require
+from lt_noisy.errors import check_positive, require
 from lt_noisy.precision import to_float
 
 Schedule = optax.Schedule  # step -> learning rate
@@ -42,10 +42,6 @@ def _ramp(lr: float, warmup: float, warmup_by: By, total_steps: int, epoch_steps
     return epochs * epoch_steps, lambda step: lr * to_float(jnp.asarray(step) // epoch_steps + 1) / max(epochs, 1)
 
 
-def _check_lr(lr: float) -> None:
-    require(lr > 0, f"lr must be positive, not {lr}")
-
-
 def _check_warmup(warmup: float) -> None:
     require(0 <= warmup < 1, f"warmup is a fraction of the stage in [0, 1), not {warmup}")
 
@@ -60,7 +56,7 @@ def cosine(lr: float, warmup: float = 0.0, final: float = 0.0, warmup_by: By = "
     Args:
       warmup_by: as in `piecewise`; the decay follows the step either way.
     """
-    _check_lr(lr)
+    check_positive(lr=lr)
     _check_warmup(warmup)
     _check_final(final)
 
@@ -74,7 +70,7 @@ def cosine(lr: float, warmup: float = 0.0, final: float = 0.0, warmup_by: By = "
 
 def constant(lr: float) -> BuildSchedule:
     """The same learning rate throughout."""
-    _check_lr(lr)
+    check_positive(lr=lr)
     return lambda total_steps, epoch_steps: optax.constant_schedule(lr)
 
 
@@ -96,7 +92,7 @@ def piecewise(
       Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019); Yang & Xu,
       "Rethinking the Value of Labels" (2020).
     """
-    _check_lr(lr)
+    check_positive(lr=lr)
     numbers = all(isinstance(b, (int, float)) and 0 < b < 1 for b in boundaries)
     require(
         numbers and list(boundaries) == sorted(boundaries),
@@ -126,7 +122,7 @@ def cosine_restarts(lr: float, periods: int = 30, final: float = 0.0, by: By = "
     References:
       Loshchilov & Hutter (2017).
     """
-    _check_lr(lr)
+    check_positive(lr=lr)
     require(1 <= periods <= 10_000, f"periods is from 1 to 10000, not {periods}")
     _check_final(final)
 

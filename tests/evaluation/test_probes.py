@@ -144,8 +144,8 @@ def test_sgd_that_diverges_names_its_rate():
         ("logistic(c=0.0)", "probe: logistic: c must be a finite number above 0, not 0.0"),
         ("logistic(max_steps=0)", "max_steps must be at least 1, not 0"),
         ("sgd(lr=0)", "lr must be a finite number above 0, not 0.0"),
-        ("sgd(epochs=0)", "epochs and batch_size must be at least 1, not 0 and 256"),
-        ("sgd(batch_size=0)", "at least 1, not 100 and 0"),
+        ("sgd(epochs=0)", "epochs must be at least 1, not 0"),
+        ("sgd(batch_size=0)", "batch_size must be at least 1, not 0"),
     ],
 )
 def test_bad_settings(spec, says):

@@ -331,14 +331,14 @@ def test_rotation_needs_square_images(text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("simclr(temperature=0.0)", "temperature is positive, not 0.0"),
-        ("simclr(size=0)", "size is at least 1, not 0"),
-        ("simsiam(hidden=0)", "hidden is at least 1, not 0"),
-        ("byol(momentum=-0.1)", r"momentum is in \[0, 1\], not -0.1"),
-        ("byol(hidden=0)", "hidden is at least 1, not 0"),
-        ("moco(temperature=-1.0)", "temperature is positive, not -1.0"),
-        ("moco(momentum=1.5)", r"momentum is in \[0, 1\], not 1.5"),
-        ("moco(queue=0)", "queue is at least 1, not 0"),
+        ("simclr(temperature=0.0)", "temperature must be a finite number above 0, not 0.0"),
+        ("simclr(size=0)", "size must be at least 1, not 0"),
+        ("simsiam(hidden=0)", "hidden must be at least 1, not 0"),
+        ("byol(momentum=-0.1)", r"momentum must be in \[0, 1\], not -0.1"),
+        ("byol(hidden=0)", "hidden must be at least 1, not 0"),
+        ("moco(temperature=-1.0)", "temperature must be a finite number above 0, not -1.0"),
+        ("moco(momentum=1.5)", r"momentum must be in \[0, 1\], not 1.5"),
+        ("moco(queue=0)", "queue must be at least 1, not 0"),
     ],
 )
 def test_bad_values_are_one_line(text, says):

@@ -68,7 +68,7 @@ def test_deferred_keeps_the_rule_and_its_start():
 @pytest.mark.parametrize(
     ("table", "text", "said"),
     [
-        (SAMPLERS, "effective_number(beta=1.0)", r"beta is in \[0, 1\)"),
+        (SAMPLERS, "effective_number(beta=1.0)", r"beta must be in \[0, 1\)"),
         (SAMPLERS, "deferred(class_balanced(), start=1.0)", r"start is a fraction"),
         (SAMPLERS, "deferred(deferred(class_balanced(), start=0.9), start=0.1)", "it is deferred already"),
         (WEIGHTINGS, "deferred(deferred(effective_number()))", "it is deferred already"),

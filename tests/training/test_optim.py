@@ -297,18 +297,18 @@ def test_ema_by_hand():
 @pytest.mark.parametrize(
     ("table", "text", "says"),
     [
-        (SCHEDULES, "cosine(lr=0.0)", "lr must be positive, not 0.0"),
+        (SCHEDULES, "cosine(lr=0.0)", "lr must be a finite number above 0, not 0.0"),
         (SCHEDULES, "cosine(lr=0.1, warmup=1.0)", r"warmup is a fraction of the stage in \[0, 1\), not 1.0"),
         (SCHEDULES, "cosine(lr=0.1, final=2.0)", r"final is a fraction of lr in \[0, 1\], not 2.0"),
         (SCHEDULES, "piecewise(lr=0.1, boundaries=(0.9, 0.8))", r"rising fractions in \(0, 1\), not \(0.9, 0.8\)"),
         (SCHEDULES, "piecewise(lr=0.1, boundaries=(160, 180))", r"rising fractions in \(0, 1\), not \(160, 180\)"),
-        (SCHEDULES, "constant(lr=-1.0)", "lr must be positive, not -1.0"),
+        (SCHEDULES, "constant(lr=-1.0)", "lr must be a finite number above 0, not -1.0"),
         (SCHEDULES, "cosine_restarts(lr=0.1, periods=0)", "periods is from 1 to 10000, not 0"),
-        (OPTIMIZERS, "sgd(momentum=1.0)", r"momentum is in \[0, 1\), not 1.0"),
+        (OPTIMIZERS, "sgd(momentum=1.0)", r"momentum must be in \[0, 1\), not 1.0"),
         (OPTIMIZERS, "sgd(decay=some)", r"sgd\(decay=...\) is kernels or all, not some"),
         (OPTIMIZERS, "adamw(weight_decay=-1.0)", "weight_decay is at least 0, not -1.0"),
         (OPTIMIZERS, "lars(trust=0.0)", "trust is above 0, not 0.0"),
-        (OPTIMIZERS, "lars(momentum=2.0)", r"momentum is in \[0, 1\), not 2.0"),
+        (OPTIMIZERS, "lars(momentum=2.0)", r"momentum must be in \[0, 1\), not 2.0"),
         (ASCENTS, "sam(rho=-0.1)", "rho is at least 0, not -0.1"),
     ],
 )
