@@ -8,19 +8,15 @@ Of several processes the first alone writes and reads, and tells the others what
 of them, and of Orbax's own barriers, in which a lost process is waited for, none is needed.
 """
 
-import asyncio
 import contextlib
 import json
 import logging
 import os
 import pathlib
-import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -28,93 +24,16 @@ from lt_noisy import processes
 from lt_noisy.errors import UserError, did_you_mean, first_line, removal, say
 from lt_noisy.files import MIB, write_json
 from lt_noisy.hashing import array_sha256, json_sha256
+from lt_noisy.training import orbax
 from lt_noisy.training.state import AVERAGE, flatten, unflatten
 
 PyTree = Any
 
 CHECKPOINTS, WEIGHTS = "checkpoints", "weights"  # of a stage, or of one of its networks; see `prune` for the second
 
-_CLOSED = ("Event loop is closed", "cannot schedule new futures after")  # what a thread that comes late runs into
-# How asyncio's log says that nobody waits any more for what failed, or never ended.
-_ABANDONED = ("Task was destroyed but it is pending", "Task exception was never", "Future exception was never")
-
 
 def _card_sha256(card: Mapping[str, Any]) -> str:
     return json_sha256({k: v for k, v in card.items() if k != "card_sha256"})
-
-
-class _WholeReads(ocp.type_handlers.NumpyHandler):
-    """Reads all arrays at once, as Orbax's own handler does, but ends no sooner than the last of them.
-
-    Orbax's raises with the first read that fails and abandons the others, which then complain, at a time of their own
-    and with tracebacks, to an event loop that is closed.
-    """
-
-    async def deserialize(self, infos, args=None):
-        args = args or [ocp.RestoreArgs()] * len(infos)
-        one = super().deserialize
-        reads = [one([info], [arg]) for info, arg in zip(infos, args, strict=True)]
-        read = await asyncio.gather(*reads, return_exceptions=True)
-        if failed := next((result for result in read if isinstance(result, BaseException)), None):
-            raise failed
-        return [array for (array,) in read]
-
-
-def _says_more_than_its_traceback(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or "orbax" not in record.pathname
-
-
-def _os_error(error: Exception) -> int | None:
-    """The number of the operating system's error behind one of Orbax or TensorStore, if it is such a one."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(found.group(1)) if found else None
-
-
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax waits for no other process."""
-    if processes.count() == 1:
-        return ocp.options.MultiprocessingOptions()
-    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="lt_noisy")
-
-
-def _restore(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """What `ocp.StandardCheckpointer` saved at `path`."""
-    handlers = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _WholeReads()),
-        (jax.Array, ocp.type_handlers.ArrayHandler()),  # there is none to read, but Orbax warns without
-    )
-    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers, multiprocessing_options=_alone())
-    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
-        return checkpointer.restore(path.absolute())
-
-
-def _came_late(error: BaseException | None) -> bool:
-    return isinstance(error, RuntimeError) and str(error).startswith(_CLOSED)
-
-
-def _of_a_failed_save(record: logging.LogRecord) -> bool:
-    return _came_late(record.exc_info[1] if record.exc_info else None) or str(record.msg).startswith(_ABANDONED)
-
-
-def _silence_late_calls() -> None:
-    """Threads and tasks of a save that failed end after its event loop, which is closed: 100 lines of nothing.
-
-    They come at any time after the failure, by Python's hooks and by the loggers of its libraries, from no code of
-    ours that could catch them. What the save raised comes up in `wait`.
-    """
-    told = sys.unraisablehook
-    if getattr(told, "__name__", "") == "_without_late_calls":
-        return
-
-    def _without_late_calls(unraisable: Any) -> None:
-        if not _came_late(unraisable.exc_value):
-            told(unraisable)
-
-    sys.unraisablehook = _without_late_calls
-    for library in ("asyncio", "concurrent.futures"):
-        logging.getLogger(library).addFilter(lambda record: not _of_a_failed_save(record))
 
 
 class Checkpoints:
@@ -129,12 +48,14 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, card: Mapping[str, Any], keep: int = 2, every: int = 0):
         self.directory, self.card, self.keep, self.every = directory.absolute(), card, keep, every
-        self._checkpointer = ocp.StandardCheckpointer(multiprocessing_options=_alone()) if processes.first() else None
+        self._checkpointer = (
+            ocp.StandardCheckpointer(multiprocessing_options=orbax.alone()) if processes.first() else None
+        )
         self._saving = ""  # what is being written, for an error
         self._failed = False  # whether that was told as an error
-        _silence_late_calls()
+        orbax.silence_late_calls()
         # Orbax's threads log with a traceback each what they raise, all of which comes up in `wait`, too.
-        logging.getLogger("absl").addFilter(_says_more_than_its_traceback)
+        logging.getLogger("absl").addFilter(orbax.says_more_than_its_traceback)
 
     def steps(self) -> list[int]:
         """Steps with a committed checkpoint, oldest first."""
@@ -205,7 +126,7 @@ class Checkpoints:
         except Exception as error:  # TensorStore's are ValueErrors
             self._failed = True
             sweep(self.directory)  # half a checkpoint may hold the room that others want
-            if (number := _os_error(error)) is None:
+            if (number := orbax.os_error(error)) is None:
                 raise
             raise OSError(number, f"{self._saving}: {os.strerror(number)}", str(self.directory)) from None
 
@@ -271,7 +192,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     card = json.loads(path.with_suffix(".json").read_text())
     if card["card_sha256"] != _card_sha256(card):
         raise UserError("its card was altered")
-    flat = _restore(path)
+    flat = orbax.restore(path)
     if set(flat) != set(card["arrays"]):
         raise UserError("its arrays are not those of its card")
     for name, array in flat.items():
