@@ -34,6 +34,12 @@ def pair_counts(true: np.ndarray, given: np.ndarray, num_classes: int) -> list[l
     return np.stack([pairs // num_classes, pairs % num_classes, numbers], axis=1).tolist()
 
 
+def votes(labels: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
+    """float64 [n, C], the sum of the weights [n, k] of each label int [n, k]."""
+    cells = np.arange(len(labels))[:, None] * num_classes + labels
+    return np.bincount(cells.ravel(), weights.ravel(), len(labels) * num_classes).reshape(len(labels), num_classes)
+
+
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """float32 [N, C] of labels int [N], without an identity matrix [C, C]."""
     rows = np.zeros((len(labels), num_classes), np.float32)

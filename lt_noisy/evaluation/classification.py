@@ -90,16 +90,16 @@ def accuracies(
     last_three = _falling(train_counts)[-3:]
     return {
         "accuracy": float((predictions == labels).mean()),
-        "balanced_accuracy": _mean(recalls),
+        "balanced_accuracy": mean_or_none(recalls),
         "per_class_accuracy": [None if np.isnan(recall) else float(recall) for recall in recalls],
         "class_names": list(class_names),
         "train_counts": train_counts.tolist(),
         "groups": {
-            name: {"accuracy": _mean(recalls[classes]), "num_classes": len(classes)}
+            name: {"accuracy": mean_or_none(recalls[classes]), "num_classes": len(classes)}
             for name, classes in class_groups(train_counts).items()
         },
         "last_three_classes": {
-            "accuracy": _mean(recalls[last_three]),
+            "accuracy": mean_or_none(recalls[last_three]),
             "classes": [class_names[c] for c in last_three],
         },
         "confusions": pair_counts(labels, predictions, num_classes),
@@ -199,9 +199,9 @@ def label_noise(logits: np.ndarray, observed: np.ndarray, clean: np.ndarray) -> 
         losses[rows] = -log_p[np.arange(len(log_p)), observed[rows]]
     return {
         "wrong_labels": int(wrong.sum()),
-        "memorised": _mean((predictions == observed)[wrong]),
-        "corrected": _mean((predictions == clean)[wrong]),
-        "auroc": float(roc_auc_score(wrong, losses)) if 0 < wrong.sum() < len(wrong) else None,
+        "memorised": mean_or_none((predictions == observed)[wrong]),
+        "corrected": mean_or_none((predictions == clean)[wrong]),
+        "auroc": auroc_or_none(wrong, losses),
         "train_accuracy_observed": float((predictions == observed).mean()),
         "train_accuracy_clean": float((predictions == clean).mean()),
     }
@@ -231,7 +231,12 @@ def _falling(train_counts: np.ndarray) -> np.ndarray:
     return np.argsort(-train_counts, kind="stable")
 
 
-def _mean(values: np.ndarray) -> float | None:
+def mean_or_none(values: np.ndarray) -> float | None:
     """The mean of those values that are not NaN, or None where there is none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else None
+
+
+def auroc_or_none(positive: np.ndarray, scores: np.ndarray) -> float | None:
+    """Area under the ROC curve of `scores` [N] for `positive` bool [N]; None where all are of one kind."""
+    return float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else None

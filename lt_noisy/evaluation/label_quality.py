@@ -10,11 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score
 
 from lt_noisy.errors import UserError, check_range
 from lt_noisy.estimate.clean_probability import clean_probability
-from lt_noisy.evaluation.classification import checked_logits, class_groups, log_probabilities
+from lt_noisy.evaluation.classification import (
+    auroc_or_none,
+    checked_logits,
+    class_groups,
+    log_probabilities,
+    mean_or_none,
+)
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -116,10 +122,10 @@ def score(arrays: Arrays, observed: np.ndarray, clean: np.ndarray, class_counts_
             "images": int(rows.sum()),
             "wrong_labels": int(wrong[rows].sum()),
             "flagged": int(flagged[rows].sum()),
-            "estimated_rate": _mean(arrays["wrong_probability"][rows]),
-            "true_rate": _mean(wrong[rows]),
+            "estimated_rate": mean_or_none(arrays["wrong_probability"][rows]),
+            "true_rate": mean_or_none(wrong[rows]),
             **_flags(flagged[rows], wrong[rows]),
-            "suggested_accuracy": _mean(found[rows & flagged & wrong]),
+            "suggested_accuracy": mean_or_none(found[rows & flagged & wrong]),
         }
 
     groups = {}
@@ -205,17 +211,10 @@ def _check(arrays: Arrays, observed: np.ndarray, clean: np.ndarray) -> None:
 
 
 def _flags(flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float | None]:
-    return {"precision": _mean(wrong[flagged]), "recall": _mean(flagged[wrong])}
+    return {"precision": mean_or_none(wrong[flagged]), "recall": mean_or_none(flagged[wrong])}
 
 
 def _detection(suspicion: np.ndarray, wrong: np.ndarray) -> dict[str, float | None]:
-    if not 0 < wrong.sum() < len(wrong):
-        return {"auroc": None, "average_precision": None}
-    return {
-        "auroc": float(roc_auc_score(wrong, suspicion)),
-        "average_precision": float(average_precision_score(wrong, suspicion)),
-    }
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
+    auroc = auroc_or_none(wrong, suspicion)
+    precision = None if auroc is None else float(average_precision_score(wrong, suspicion))
+    return {"auroc": auroc, "average_precision": precision}

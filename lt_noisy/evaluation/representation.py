@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.preprocessing import normalize
 
 from lt_noisy import rng
-from lt_noisy.data.by_class import rows_by_class
+from lt_noisy.data.by_class import rows_by_class, votes
 from lt_noisy.errors import UserError, check_finite, check_range
 from lt_noisy.estimate.neighbours import Vectors, most_similar
 
@@ -57,17 +57,10 @@ def knn_predict(
     weights = np.exp((similarity - similarity[:, :1]) / np.float64(temperature))
     block = max(_VOTES // num_classes, 1)
     elected = [
-        _elected(bank_labels[rows[start : start + block]], weights[start : start + block], num_classes)
+        votes(bank_labels[rows[start : start + block]], weights[start : start + block], num_classes).argmax(-1)
         for start in range(0, len(rows), block)
     ]
     return np.concatenate(elected)
-
-
-def _elected(candidates: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
-    """The class int64 [Q] with the largest sum of weights [Q, k], for classes int [Q, k]."""
-    cells = np.arange(len(candidates))[:, None] * num_classes + candidates
-    votes = np.bincount(cells.ravel(), weights=weights.ravel(), minlength=len(candidates) * num_classes)
-    return votes.reshape(-1, num_classes).argmax(-1)
 
 
 def balanced_bank(labels: np.ndarray, num_classes: int, size: int, seed: int) -> np.ndarray:

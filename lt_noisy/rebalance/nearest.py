@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from lt_noisy.data.by_class import votes
 from lt_noisy.errors import UserError
 from lt_noisy.rebalance.base import Known, Rebalanced, Rebalancing, checked
 
@@ -44,14 +45,14 @@ def wann(k_min: int = 11, k_max: int = 51) -> Rebalancing:
         labels = known.observed[near.kneighbors(return_distance=False)]  # of others: no example is its own neighbour
         sizes = _sizes(labels, known.observed, k_min, k_max, classes)
 
-        def votes(queries: np.ndarray) -> np.ndarray:
+        def voted(queries: np.ndarray) -> np.ndarray:
             rows = near.kneighbors(queries, return_distance=False)
             taken = np.arange(k_max) < sizes[rows[:, :1]]
-            return _counted(known.observed[rows], taken / sizes[rows], classes)
+            return votes(known.observed[rows], taken / sizes[rows], classes)
 
         def logits(queries: np.ndarray) -> np.ndarray:
             queries = checked(queries)
-            found = np.concatenate([votes(queries[i : i + _ROWS]) for i in range(0, len(queries), _ROWS)])
+            found = np.concatenate([voted(queries[i : i + _ROWS]) for i in range(0, len(queries), _ROWS)])
             return np.log(np.maximum(found / found.sum(-1, keepdims=True), _FLOOR))
 
         return Rebalanced(logits, {"mean_neighbours": float(sizes.mean())})
@@ -64,15 +65,9 @@ def _sizes(labels: np.ndarray, own: np.ndarray, k_min: int, k_max: int, classes:
     sizes = np.full(len(own), k_max)
     for k in range(k_min, k_max, 2):
         open_rows = np.flatnonzero(sizes == k_max)
-        majority = _counted(labels[open_rows, :k], np.ones((len(open_rows), k)), classes).argmax(-1)
+        majority = votes(labels[open_rows, :k], np.ones((len(open_rows), k)), classes).argmax(-1)
         sizes[open_rows[majority == own[open_rows]]] = k
     return sizes
-
-
-def _counted(labels: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
-    """float64 [n, classes], the sum of the weights [n, k] of each label int [n, k]."""
-    at = np.arange(len(labels))[:, None] * classes + labels
-    return np.bincount(at.ravel(), weights.ravel(), len(labels) * classes).reshape(len(labels), classes)
 
 
 def ncm() -> Rebalancing:

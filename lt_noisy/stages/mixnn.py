@@ -24,7 +24,6 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from sklearn.metrics import roc_auc_score
 
 from lt_noisy import processes
 from lt_noisy.augment.base import evaluate_batch
@@ -36,6 +35,7 @@ from lt_noisy.data.images import Stored
 from lt_noisy.errors import UserError
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest_in_set
+from lt_noisy.evaluation.classification import auroc_or_none, mean_or_none
 from lt_noisy.losses.factory import check_memory
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixing.mixnn import MixupLoss
@@ -243,11 +243,10 @@ def correction(method: dict[str, np.ndarray], dataset: Dataset) -> dict[str, Any
       right labels.
     """
     wrong, right_now = dataset.observed != dataset.clean, method["targets"].argmax(-1) == dataset.clean
-    both = 0 < wrong.sum() < len(wrong)
     return {
-        "repaired": float(right_now[wrong].mean()) if wrong.any() else None,
-        "broken": float(1 - right_now[~wrong].mean()) if not wrong.all() else None,
-        "clean_auroc": float(roc_auc_score(~wrong, method["clean"])) if both else None,
+        "repaired": mean_or_none(right_now[wrong]),
+        "broken": mean_or_none(~right_now[~wrong]),
+        "clean_auroc": auroc_or_none(~wrong, method["clean"]),
     }
 
 

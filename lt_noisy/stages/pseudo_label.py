@@ -21,7 +21,7 @@ from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.images import Images, blocks
 from lt_noisy.data.sources.base import identity_of
 from lt_noisy.errors import UserError
-from lt_noisy.evaluation.classification import accuracies, class_groups
+from lt_noisy.evaluation.classification import accuracies, class_groups, mean_or_none
 from lt_noisy.hashing import array_sha256
 from lt_noisy.stages import supervised, unlabelled
 from lt_noisy.stages.base import WITH_HEAD, Job, Kind, made_elsewhere
@@ -117,28 +117,20 @@ def describe(
         "images": len(labels),
         "images_kept": float(kept.mean()),
         "relevant": int(relevant.sum()),
-        "relevant_kept": _share(kept[relevant]),
+        "relevant_kept": mean_or_none(kept[relevant]),
         "irrelevant": int(irrelevant.sum()),
-        "irrelevant_kept": _share(kept[irrelevant]),
+        "irrelevant_kept": mean_or_none(kept[irrelevant]),
         "confidence": float(confidence.mean(dtype=np.float64)),
         "counts": counts.tolist(),
         "precision": precision,
         "group_precision": {
-            name: _mean([precision[c] for c in classes]) for name, classes in class_groups(train_counts).items()
+            name: mean_or_none(np.array([precision[c] for c in classes], float))
+            for name, classes in class_groups(train_counts).items()
         },
         "labels": accuracies(predictions[judged], labels[judged], train_counts, dataset.class_names)
         if judged.any()
         else None,
     }
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _share(mask: np.ndarray) -> float | None:
-    return float(mask.mean()) if len(mask) else None
 
 
 def duplicates(images: Images, dataset: Dataset) -> dict[str, int]:
