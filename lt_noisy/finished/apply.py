@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lt_noisy.config.arguments import Parser
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError, did_you_mean, say
 from lt_noisy.files import cell_text, exit_status, path_argument, write_table
-from lt_noisy.finished.arguments import Parser
 from lt_noisy.finished.network import resolved_again
 from lt_noisy.finished.run import FinishedRun, named
 

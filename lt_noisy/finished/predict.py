@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import softmax
 
+from lt_noisy.config.arguments import Parser, new_file
 from lt_noisy.data.images import kind_of
 from lt_noisy.errors import UserError, printable, say
 from lt_noisy.files import exit_status, replacing, safe_cell
-from lt_noisy.finished.arguments import Parser, new_file
 from lt_noisy.finished.network import Network, load_network
 from lt_noisy.finished.pictures import Read, named_files
 from lt_noisy.finished.run import named

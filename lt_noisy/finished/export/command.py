@@ -10,9 +10,9 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
+from lt_noisy.config.arguments import Parser, new_file
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import exit_status, replacing, write_json
-from lt_noisy.finished.arguments import Parser, new_file
 from lt_noisy.finished.export.card import model_card
 from lt_noisy.finished.export.facts import gather, prepared
 from lt_noisy.finished.export.graph import TOLERANCE, compared, load_graph

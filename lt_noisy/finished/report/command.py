@@ -4,9 +4,9 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from lt_noisy.config.arguments import Parser
 from lt_noisy.errors import UserError
 from lt_noisy.files import exit_status, has_text, naming, replacing, show, user_path
-from lt_noisy.finished.arguments import Parser
 
 _EMBEDDINGS = ("pca", "umap", "none")
 _OWN = ("index.html", "tables.md", "tables.tex", "figures")  # what a report consists of

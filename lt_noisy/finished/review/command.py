@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lt_noisy import hashing
+from lt_noisy.config.arguments import Parser
 from lt_noisy.data.dataset import select
 from lt_noisy.data.images import kind_of
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import exit_status, has_text, load_arrays, path_argument, replacing
-from lt_noisy.finished.arguments import Parser
 from lt_noisy.finished.network import resolved_again, trained_features
 from lt_noisy.finished.review.neighbours import nearest_of_class
 from lt_noisy.finished.review.thumbnails import thumbnails
