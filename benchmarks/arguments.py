@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 # The scripts, which all import this module before the package, run the code of the checkout that they are in.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from lt_noisy.errors import UserError, say
-from lt_noisy.files import path_argument
+from lt_noisy.config.arguments import new_file  # noqa: F401 (for the scripts)
+from lt_noisy.errors import UserError
+from lt_noisy.files import exit_status
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,14 +26,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """In place of argparse's, which prints the usage and exits."""
         raise UserError(message)
-
-
-def new_file(text: str) -> pathlib.Path:
-    """The path of a file that can be written later."""
-    path = path_argument(text)
-    if not path.name or path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a file in a directory that exists")
-    return path
 
 
 def count(text: str) -> int:
@@ -65,11 +58,4 @@ def from_record(option: str, path: pathlib.Path, use: Callable[[Any], Any]) -> A
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Calls `main` with the command line; exits with status 2 and one line of error where something is wrong."""
-    try:
-        main(sys.argv)
-    except UserError as error:
-        say(f"error: {error}", stream=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        say(f"error: {error.filename or 'writing'}: {error.strerror or error}", stream=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_status(lambda: main(sys.argv) or 0))

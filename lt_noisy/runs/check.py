@@ -4,17 +4,16 @@ Exit status 0 where nothing is wrong, 1 where something is (`lt_noisy.data.docto
 be looked at.
 """
 
-import pathlib
 from collections.abc import Sequence
 
+from lt_noisy.config.arguments import Parser, new_file
 from lt_noisy.data import doctor
 from lt_noisy.data.sources.findings import Entry, Finding
-from lt_noisy.errors import UserError, did_you_mean, printable
+from lt_noisy.errors import UserError, printable
 from lt_noisy.evaluation.classification import class_groups
-from lt_noisy.files import exit_status, show, user_path, write_json
+from lt_noisy.files import exit_status, show, write_json
 from lt_noisy.runs import histogram
 
-_FLAGS = ("--json", "--png")
 _SHOWN = 5  # entries of a finding in the terminal
 
 
@@ -24,43 +23,23 @@ def check(argv: Sequence[str]) -> int:
 
 
 def _check(argv: Sequence[str]) -> int:
-    spec, files = arguments(argv)
-    if "--png" in files:
+    parser = Parser("check", description="Every fault of a data set at once, its classes and its duplicates.")
+    parser.add_argument("spec", nargs="*", help="of a data set, quoted: \"folder(path='photos', size=64)\"")
+    parser.add_argument("--json", type=new_file, help="where the report goes as JSON")
+    parser.add_argument("--png", type=new_file, help="where a picture of the classes goes; needs matplotlib")
+    given = parser.parse_args(argv)
+    if len(given.spec) != 1:
+        many = f", not {len(given.spec)} arguments; quote it" if given.spec else ""
+        raise UserError(f"check takes the spec of a data set{many}: check \"folder(path='photos', size=64)\"")
+    if given.png is not None:
         histogram.require_matplotlib()
-    report = doctor.examine(spec, "check")
-    if "--json" in files:
-        write_json(files["--json"], doctor.document(report))
-    if "--png" in files:
-        histogram.save_png(files["--png"], report.spec, report.class_names, report.train, report.test, report.kind)
+    report = doctor.examine(given.spec[0], "check")
+    if given.json is not None:
+        write_json(given.json, doctor.document(report))
+    if given.png is not None:
+        histogram.save_png(given.png, report.spec, report.class_names, report.train, report.test, report.kind)
     show("\n".join(map(printable, lines(report))))
     return 1 if report.errors else 0
-
-
-def arguments(argv: Sequence[str]) -> tuple[str, dict[str, pathlib.Path]]:
-    """The spec, and the file that each flag names.
-
-    Raises:
-      UserError: no spec or several, an unknown flag, a flag without a file or with one in no directory.
-    """
-    specs, files, rest = [], {}, list(argv)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("-"):
-            specs.append(argument)
-            continue
-        flag, given, value = argument.partition("=")
-        if flag not in _FLAGS:
-            raise UserError(f"check: unknown flag {flag!r}{did_you_mean(flag, list(_FLAGS))} (it has --json, --png)")
-        value = value if given or not rest else rest.pop(0)
-        if not value:
-            raise UserError(f"check: {flag} takes a file: {flag}=report.{flag[2:]}")
-        files[flag] = user_path(value)
-        if files[flag].is_dir() or not files[flag].absolute().parent.is_dir():
-            raise UserError(f"check: {flag}={value} is no file in a directory that exists")
-    if len(specs) != 1:
-        many = f", not {len(specs)} arguments; quote it" if specs else ""
-        raise UserError(f"check takes the spec of a data set{many}: check \"folder(path='photos', size=64)\"")
-    return specs[0], files
 
 
 def lines(report: doctor.Report) -> list[str]:

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     from lt_noisy.files import show
 
     command = COMMANDS.get(argv[1] if len(argv) > 1 else "", "")
-    if {"-h", "--help"} & set(argv[1:]) and not command.startswith("lt_noisy.finished"):  # which say their own
+    if {"-h", "--help"} & set(argv[1:]) and not command:  # the commands have their own
         show(USAGE)
         return 0
     # At twice as many pixels it is an error, which names the file.

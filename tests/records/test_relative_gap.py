@@ -281,8 +281,8 @@ def test_other_settings_before_the_probe_are_refused(tmp_path):
         (["--json=x"], "required: runs"),
         (["run", "--jsn=x"], "unrecognized arguments: --jsn=x"),
         (["run", "--json"], "--json: expected one argument"),
-        (["run", "--json="], "--json: '' is not a file in a directory that exists"),
-        (["run", "--json=/nowhere/x"], "'/nowhere/x' is not a file in a directory that exists"),
+        (["run", "--json="], "--json: '' is no file in a directory that exists"),
+        (["run", "--json=/nowhere/x"], "'/nowhere/x' is no file in a directory that exists"),
     ],
 )
 def test_bad_arguments_are_refused_before_runs_are_read(arguments, says):
