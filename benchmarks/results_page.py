@@ -17,6 +17,7 @@ import convolutions
 import cpu_peer
 import decode
 import features_peer
+import full_rows
 import jinja2
 import keep_memory
 import messy_folder
@@ -132,6 +133,12 @@ def front_table() -> str:
             "cifar10_lt_short.json",
         ],
         [
+            "CIFAR-10-LT, ratio 100, no noise, ResNet-32, the published 200 epochs (1 seed)",
+            "",
+            f"LDAM-DRW {share('cifar10_lt_full', 'rows.0.accuracy')} (published: 77.0)",
+            "cifar10_lt_full.json",
+        ],
+        [
             "find the wrong labels of CIFAR-10N-LT, 3 epochs (1 seed)",
             "",
             f"AUROC {value('cifar10n_small/folds', 'label_quality.wrong_probability.auroc'):.3f}, out of sample",
@@ -210,6 +217,7 @@ def page(name: str) -> str:
         "reviewed": lambda name: messy_folder.show_compared(record(name)["runs"]),
         "suspects": lambda name: messy_folder.show(record(name)),
         "features": lambda name: features_peer.show(record(name)["rows"]),
+        "full": lambda name: full_rows.show(record(name)),
         "gaps": lambda name: relative_gap.show(record(name)["rows"]),
         "scaling": lambda name: weak_scaling.show(record(name)["rows"]),
         "published": lambda name: weak_scaling.show_published(record(name)["published"]),
