@@ -106,6 +106,7 @@ class Run:
         self._run, stage = named(str(directory))
         self._networks: dict[str, Network] = {}
         if stage:
+            self._run.stage(Path(stage).parts[0])  # or the name is mistyped
             raise UserError(f"{directory} is a stage; load its run and name the stage in the call")
 
     def __repr__(self) -> str:

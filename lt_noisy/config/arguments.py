@@ -1,10 +1,10 @@
-"""What the command lines of these commands have in common: a mistake is one line, and said before any work."""
+"""What the command lines of the commands have in common: a mistake is one line, and said before any work."""
 
 import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, did_you_mean
 from lt_noisy.files import path_argument
 
 
@@ -16,7 +16,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """In place of argparse's, which prints the usage and exits."""
-        raise UserError(f"{self.prog.removeprefix('lt-noisy ')}: {message}; see {self.prog} --help")
+        name, _, given = message.partition("unrecognized arguments: ")
+        near = "" if name else did_you_mean(given.partition("=")[0], list(self._option_string_actions))
+        raise UserError(f"{self.prog.removeprefix('lt-noisy ')}: {message}{near}; see {self.prog} --help")
 
 
 def new_file(text: str) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lt_noisy.data.images import kind_of
 from lt_noisy.data.sources.base import Source
-from lt_noisy.data.sources.findings import Finding, equal_names
+from lt_noisy.data.sources.findings import Finding
 from lt_noisy.data.sources.listing import (
     FromFiles,
     divided,
@@ -61,12 +61,7 @@ def of_files(load: FromFiles) -> Examined:
     whole, how = load.list_files(), load.how
     seen = look(whole.root, whole.files)
     contents, labels = [one.content for one in seen], np.asarray(whole.labels, np.int64)
-    findings = [
-        *whole.findings,
-        unreadable(whole.root, whole.files, seen, how.broken),
-        equal_names(whole.root, whole.class_names),
-        strange_labels(whole),
-    ]
+    findings = [*whole.findings, unreadable(whole.root, whole.files, seen, how.broken), strange_labels(whole)]
     rows = readable(seen)
     rows = rows[~placeless(whole)[rows]]
     is_test = divided(whole, contents, rows, how.test_percent)

@@ -166,8 +166,8 @@ def load(path: str | os.PathLike[str]) -> Manifest:
         raise UserError(f"{npz_file} was altered: it must hold exactly {', '.join(_DTYPES)}, build it again")
     try:
         manifest = Manifest(**found, recipe=document["recipe"])
-        if document["format"] != FORMAT:
-            raise UserError(f"{json_file} has format {document['format']!r}, and this version reads {FORMAT}")
+        if (written := document.get("format", 1)) != FORMAT:  # 1 did not name itself
+            raise UserError(f"{json_file} has format {written!r}, and this version reads {FORMAT}")
         # Hashes first: statistics of an altered num_classes might not fit in memory.
         differing = _differing(document["sha256"], _hashes(manifest)) or _differing(document, _document(manifest))
     except UserError:

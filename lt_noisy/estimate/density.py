@@ -145,6 +145,11 @@ def importance(log_density: np.ndarray, alpha: float, clip: float) -> np.ndarray
     return weights.astype(np.float32)
 
 
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation: Pearson's, of the ranks. (SciPy's works out a p-value too, and warns of two examples.)"""
+    return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+
+
 def describe(
     weights: np.ndarray, log_density: np.ndarray, clean_labels: np.ndarray, num_classes: int, clip: float
 ) -> dict:
@@ -183,7 +188,7 @@ def describe(
     constant = np.ptp(log_density) == 0 or np.ptp(frequency) == 0
     quantiles = np.quantile(weights, [0.05, 0.5, 0.95])
     return {
-        "spearman": None if constant else float(stats.spearmanr(log_density, frequency)[0]),
+        "spearman": None if constant else _spearman(log_density, frequency),
         "range": float(weights.max() / weights.min()),
         "quantiles": dict(zip(("5%", "50%", "95%"), quantiles.tolist(), strict=True)),
         "clipped": float((weights >= np.float32(clip)).mean()),

@@ -107,7 +107,7 @@ def prototypes(rounds: int = 2) -> Rebalancing:
 
 
 def _by_means(known: Known, rounds: int) -> Rebalanced:
-    """The class with the mean of the largest cosine, of means over what is held for clean after so many rounds."""
+    """To each query the class whose mean, over the examples held for clean after `rounds`, has the largest cosine."""
     features = checked(known.features)
     centre, present = features.mean(0), np.unique(known.observed)
     directions = np.asarray(normalize(features - centre))

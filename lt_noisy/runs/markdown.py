@@ -13,7 +13,7 @@ def escaped(text: object) -> str:
     """`text` on one line in which neither Markdown nor HTML means anything; what a table takes for its own, `markdown`
     escapes."""
     special = "".join(_SPECIAL.get(c, c) for c in printable(text))
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", special)  # inside of a word it is an underscore
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", special)  # inside of a word it is an underscore
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -72,7 +72,8 @@ class Prepared(NamedTuple):
       plan: the lengths.
       data: what stays in the devices' memory; still on the host.
       refresh: `(step, state on the devices) -> state`, before every call; a function of its arguments alone, so that a
-        resumed run does the same. None: nothing is done.
+        resumed run does the same. What it makes of the state it makes at the start of an epoch, where the state is
+        known to be finite. None: nothing is done.
     """
 
     net: nn.Module

@@ -36,7 +36,7 @@ class _WholeReads(ocp.type_handlers.NumpyHandler):
 
 
 def says_more_than_its_traceback(record: logging.LogRecord) -> bool:
-    """Whether a line of a log is none of Orbax that repeats the error that it raises."""
+    """False of a line in which Orbax logs, with its traceback, an error that it also raises."""
     return record.exc_info is None or "orbax" not in record.pathname
 
 

@@ -168,7 +168,7 @@ def test_every_config_binds_and_its_small_variant_builds(path, tmp_path):
     assert resolve(small).stages
     resolved = resolve(small)
     # Compiled faster; models have tests of their own.
-    least = dataclasses.replace(resolved.fields, model=lambda dtype, norm_axis: Convolutional(norm_axis))
+    least = dataclasses.replace(resolved.fields, model=lambda dtype, norm_axis: Convolutional(norm_axis, dtype))
     resolved = resolved._replace(fields=least)
     side, channels, classes = (12, 1, 10) if "digits" in resolved.texts["dataset"] else (32, 3, 100)
     generator = np.random.default_rng(0)

@@ -14,8 +14,8 @@ from lt_noisy.hashing import array_sha256
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 3, 2, 1), dtype=np.uint8)
 
 
-def stored(rows=None, content=None):
-    return Stored(lambda rows: PIXELS[rows], np.arange(50) if rows is None else rows, (3, 2, 1), content)
+def stored(rows=None):
+    return Stored(lambda rows: PIXELS[rows], np.arange(50) if rows is None else rows, (3, 2, 1))
 
 
 def test_stored_images_are_selected_like_an_array():

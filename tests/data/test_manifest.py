@@ -100,6 +100,8 @@ def test_another_format_is_refused(tmp_path):
     document = json.loads(file.read_text())
     file.write_text(json.dumps({**document, "format": 3}))
     refused(tmp_path, "has format 3, and this version reads 2")
+    file.write_text(json.dumps({key: value for key, value in document.items() if key != "format"}))
+    refused(tmp_path, "has format 1, and this version reads 2")
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,25 @@ def test_what_a_folder_without_classes_cannot_do(photos, tmp_path):
         POOLS["images"](photos, size=0)
 
 
+def test_a_pool_is_cut_where_both_its_parts_are():
+    """Each picture by the source that it is from; a part that is no larger picture leaves nothing to cut."""
+
+    def cuttable(source, sign):
+        def read_cut(rows, cut, draws):
+            return sign * np.ones((len(rows), 2, 2, 1), np.int8) * source.train.ids[rows][:, None, None, None]
+
+        return source._replace(train=source.train._replace(read_cut=read_cut))
+
+    own, other = cuttable(make_source(), 1), cuttable(make_source(first=50), -1)
+    pool = drawn(source=own, times=1.0, irrelevant=0.5, irrelevant_source=lambda: other)
+    assert pool.read_cut is not None
+    found = pool.read_cut(np.arange(len(pool.ids))[::-1], None, np.zeros((len(pool.ids), 1)))[:, 0, 0, 0]
+    irrelevant = pool.ids < 0
+    assert 0 < irrelevant.sum() < len(irrelevant)
+    np.testing.assert_array_equal(found[::-1], np.where(irrelevant, 1 + pool.ids, pool.ids).astype(np.uint8))
+    assert drawn(source=own, times=1.0, irrelevant=0.5, irrelevant_source=make_source).read_cut is None
+
+
 def test_what_cannot_be_irrelevant():
     other = lambda: make_source(first=0)  # noqa: E731
     for share in (-0.1, 1.0):

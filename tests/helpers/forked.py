@@ -6,7 +6,9 @@ a child whose settings differ from this process's is not for here (`fits`).
 """
 
 import atexit
+import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pathlib
 import runpy
@@ -15,6 +17,7 @@ import sys
 import tempfile
 from multiprocessing.context import ForkServerContext
 
+_ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _PRELOADED = [
     "lt_noisy.runs.run",
     "lt_noisy.runs.compiled",
@@ -53,6 +56,8 @@ def _settings(env):
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)  # of no effect once the server runs
+    with contextlib.chdir(_ROOT):  # from where it imports
+        multiprocessing.forkserver.ensure_running()
     return context
 
 

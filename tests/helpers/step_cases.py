@@ -55,11 +55,13 @@ class Convolutional(nn.Module):
     """The least encoder that has a convolution and BatchNorm: a ResNet compiles for minutes on eight devices."""
 
     norm_axis: str | None = AXIS
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x, train):
-        x = nn.Conv(6, (3, 3), strides=2, use_bias=False)(x)
-        return nn.relu(batch_norm(x, train, None, self.norm_axis, "norm")).mean((1, 2))
+        x = nn.Conv(6, (3, 3), strides=2, use_bias=False, dtype=self.dtype)(x)
+        x = nn.relu(batch_norm(x, train, self.dtype, self.norm_axis, "norm")).mean((1, 2))
+        return x if self.dtype is None else x.astype(np.float32)
 
 
 class Dense(nn.Module):

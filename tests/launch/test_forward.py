@@ -22,9 +22,12 @@ sys.exit(143)
 """
 
 # bash cannot trap a signal that was ignored when it began, as SIGINT is in a script's background and SIGHUP by nohup.
-HEARS = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp('bash', ['bash', *sys.argv[1:]])"
-)
+HEARS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+os.execvp("bash", ["bash", *sys.argv[1:]])
+"""
 
 
 def script(tmp_path, body):

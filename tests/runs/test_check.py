@@ -110,7 +110,10 @@ def test_published_numbers_are_said(tmp_path, capsys):
     [
         ([], "check takes the spec of a data set: check "),
         (["folder(path='a", "b')"], "check takes the spec of a data set, not 2 arguments; quote it: "),
-        (["digits()", "--jsn=x"], "check: unrecognized arguments: --jsn=x; see lt-noisy check --help"),
+        (
+            ["digits()", "--jsn=x"],
+            "check: unrecognized arguments: --jsn=x, did you mean '--json'?; see lt-noisy check --help",
+        ),
         (["digits()", "--json"], "check: argument --json: expected one argument; see"),
         (
             ["digits()", "--json=/nowhere/at/all"],

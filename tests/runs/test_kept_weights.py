@@ -104,11 +104,11 @@ def test_a_killed_run_keeps_the_same(env, vectors, tmp_path):
     overrides += [f"--config.labels.pool={vectors}", "--config.base.loss=elr()"]
     whole = run(env, tmp_path / "whole", *overrides, config=CONFIG)
     assert whole.returncode == 0, whole.stderr
-    for moment in ("before step 6", "during a save"):
+    for moment, resumed in (("before step 6", ""), ("during a save", "base: resuming from step")):
         dead = run(env, tmp_path / "killed", *overrides, config=CONFIG, program=(KILLER, moment))
-        assert dead.returncode == -signal.SIGKILL
+        assert dead.returncode == -signal.SIGKILL and resumed in dead.stdout
     done = run(env, tmp_path / "killed", *overrides, config=CONFIG)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "base: resuming from step" in done.stdout, done.stderr
     assert "Warning" not in done.stderr
     ours, theirs = (summary_of(tmp_path / name, "base") for name in ("killed", "whole"))
     assert "stopped_early" in theirs and committed(tmp_path / "killed" / "base" / CHECKPOINTS)[-1] == theirs["steps"]

@@ -7,6 +7,7 @@ import pytest
 from helpers.tables import shown
 
 from lt_noisy.config.resolve import default, resolve, section
+from lt_noisy.data.manifest import Manifest
 from lt_noisy.data.sources.base import Source, Split
 from lt_noisy.runs import report
 from lt_noisy.stages import rows
@@ -53,7 +54,7 @@ def _header(longtail, sizes):
     config.longtail, config.stages, config.train = longtail, ("train",), section("supervised")
     resolved = resolve(config)
     rows = resolved.fields.longtail(labels, split.ids, 3, 0)
-    manifest = SimpleNamespace(ids=split.ids[rows], clean_labels=labels[rows], observed_labels=labels[rows])
+    manifest = Manifest(split.ids[rows], labels[rows], labels[rows], {"noise": "none()"})
     dataset = SimpleNamespace(num_classes=3, train_images=images, test_labels=labels, source=source, validation=None)
     dataset.test_images = images
     job = SimpleNamespace(devices=SimpleNamespace(num_devices=1), steps_per_call=1)
@@ -68,6 +69,7 @@ def test_a_head_class_that_is_small_is_noted():
     assert lines["train set"].startswith("8 images")
     assert "with the largest class as its head the profile would keep 46 images: set its order=by_size" in lines["note"]
     assert "note" not in _header("exponential(ratio=5.0, order=by_size)", (5, 48, 48))
+    assert lines["wrong"].startswith("not known")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
         ("SIGHUP", "in a compilation", None),
         ("SIGINT", "before the loop", None),
         ("SIGHUP", "in an evaluation", 3),  # of step 2: a round asks once, before it
-        ("SIGTERM", "during a save", 3),
+        ("SIGINT", "during a save", 3),
         ("SIGTERM", "during a save, twice", None),
         ("SIGTERM", "while the summary is written", None),
     ],

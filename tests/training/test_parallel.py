@@ -27,7 +27,14 @@ from lt_noisy.stages.prediction import compile_predict, evaluation_batch
 from lt_noisy.training import parallel
 
 # Under pmap, which runs the same step, one of each kind: all losses, what gathers, what has two networks or draws.
-PMAP = ("losses", objective_cases.small("moco"), objective_cases.small("rotation"), "mixnn in_set(k=3)", "distil")
+PMAP = (
+    "losses",
+    objective_cases.small("moco"),
+    objective_cases.small("rotation"),
+    "mixnn in_set(k=3)",
+    "distil",
+    "sam(rho=0.5, adaptive=True)",
+)
 
 
 def _others(name):

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -80,7 +81,7 @@ def test_a_trace_covers_the_steps_once(monkeypatch, capsys, steps, per_call, beg
 def test_what_starts_before_the_first_call_is_no_pause_of_the_training(monkeypatch):
     """The profiler starts before the call that compiles, from whose end on time is measured."""
     clock = itertools.count(0, 10)
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     stopwatch, done = Stopwatch("stage", 0.0), np.int32(0)
     with stopwatch.paused(done):
         pass

@@ -17,7 +17,7 @@ from lt_noisy.training.replicas import InTurn, Saved, States, divided, in_step, 
 
 METHODS = ("simclr", "moco", "byol", "rotation")
 CASES = {
-    "losses": functools.partial(step_cases.side_by_side, loss_cases.gathering()),
+    "losses": functools.partial(step_cases.side_by_side, loss_cases.everything()),
     **{text: functools.partial(step_cases.objective, text) for text in map(objective_cases.small, METHODS)},
     "mixup": functools.partial(step_cases.loss, "cross_entropy()", "mixup(alpha=1.0)", "batch"),
     "mixnn": functools.partial(step_cases.mixnn_phase, 3, "in_set(k=3)"),

@@ -3,6 +3,7 @@
 A factory of a source checks its arguments and returns `load() -> Source`; nothing is read before `load` is called.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -88,6 +89,12 @@ def split_images(split: Split, rows: np.ndarray, stored: bool) -> Images:
         return split.images(rows)
     shape = split.shape or split.images(rows[:1]).shape[1:]
     return Stored(split.images, rows, shape, split.read_cut)
+
+
+def numbered(class_names: Sequence[str]) -> tuple[str, ...]:
+    """The names, those of several classes (ImageNet's `crane`, `maillot`) with the number of theirs."""
+    counts = Counter(class_names)
+    return tuple(f"{name} ({at})" if counts[name] > 1 else name for at, name in enumerate(class_names))
 
 
 def listed(names: Sequence[object] | np.ndarray) -> str:

@@ -13,8 +13,8 @@ from lt_noisy.data.sources.arrays import (
     labels_of,
     read,
 )
-from lt_noisy.data.sources.base import FromArrays, Load, Source, Split, in_memory
-from lt_noisy.data.sources.findings import Finding, equal_names
+from lt_noisy.data.sources.base import FromArrays, Load, Source, Split, in_memory, numbered
+from lt_noisy.data.sources.findings import Finding
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
 
@@ -36,7 +36,7 @@ def features(path: str) -> Load:
 
     Raises:
       UserError: at load, no such file or array, an array of another dtype or shape, a number that is not finite (its
-        row is named), labels out of range, ids or class names that come twice.
+        row is named), labels out of range, ids that come twice.
     """
     path = str(user_path(path))
 
@@ -49,7 +49,6 @@ def features(path: str) -> Load:
         given = _given_names(path, arrays)
         labels = arrays["train_labels"], arrays["test_labels"]
         names = class_names(path, *labels, findings, names=given, what="vector")
-        findings += filter(None, [equal_names(path, names)])
         if "clean_labels" in arrays:
             clean = integers(path, "clean_labels", arrays["clean_labels"], len(train.labels))
             owner = "class_names" if given else "train_labels"
@@ -83,4 +82,4 @@ def _given_names(path: str, arrays: Arrays) -> tuple[str, ...]:
     given = arrays.get("class_names", np.zeros(0, "U"))
     if given.dtype.kind != "U" or given.ndim != 1:
         raise UserError(f"{path}: class_names is {given.dtype} {list(given.shape)}; it must be texts [C]")
-    return tuple(map(str, given))
+    return numbered(list(map(str, given)))

@@ -36,16 +36,6 @@ def settle(findings: Iterable[Finding | None]) -> None:
         say(f"note: {finding.text}")
 
 
-def equal_names(where: object, class_names: Sequence[str]) -> Finding | None:
-    """Classes with one name: a decision or a table that names it could mean either."""
-    twice = [name for name, count in Counter(class_names).items() if count > 1]
-    if not twice:
-        return None
-    entries = tuple({"class": name, "files": []} for name in twice)
-    more = f", and {len(twice) - 1} more names come twice" if len(twice) > 1 else ""
-    return Finding("equal class names", True, f"{where}: several classes are called {twice[0]!r}{more}", entries)
-
-
 def repeated_ids(ids: Sequence[int], names: Sequence[str], text: str) -> Finding | None:
     """Ids that several of N images have; `text` says where."""
     copies = {number for number, count in Counter(ids).items() if count > 1}

@@ -13,7 +13,7 @@ import numpy as np
 from lt_noisy.data.sources.base import Source, Split, listed
 from lt_noisy.data.sources.content import copies, held_out, ids_of
 from lt_noisy.data.sources.decoding import File
-from lt_noisy.data.sources.findings import Finding, equal_names, settle
+from lt_noisy.data.sources.findings import Finding, settle
 from lt_noisy.data.sources.pictures import Pictures, Seen, look
 from lt_noisy.errors import UserError, say
 
@@ -92,11 +92,11 @@ def source_of(whole: Listed, how: Reading) -> Source:
     """The source of listed pictures; each split is in the order of its ids.
 
     Raises:
-      UserError: two classes of one name, a label without a class, a class without training images, no test image, or
-        (`refuse`) files that cannot be read.
+      UserError: a label without a class, a class without training images, no test image, or (`refuse`) files that
+        cannot be read.
     """
     root, files = whole.root, whole.files
-    settle([equal_names(root, whole.class_names), strange_labels(whole)])
+    settle([strange_labels(whole)])
     seen = look(root, files)
     settle([unreadable(root, files, seen, how.broken)])
     rows = readable(seen)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lt_noisy.data.sources.base import Load, listed
+from lt_noisy.data.sources.base import Load, listed, numbered
 from lt_noisy.data.sources.findings import Finding
 from lt_noisy.data.sources.listing import FromFiles, Listed, reading
 from lt_noisy.data.sources.tables import Pairs, both, lines, pairs
@@ -126,14 +126,9 @@ def webvision(
         files, labels = first(files, labels)
         test = [_found(root, file, ("val_images_256", "")) for file in files], labels
         synsets = [line.partition(" ")[2].partition(",")[0] or line for line in lines(root / "info" / "synsets.txt")]
-        return both(root, _distinct(synsets[:classes]), train, test, findings)
+        return both(root, numbered(synsets[:classes]), train, test, findings)
 
     return FromFiles(list_files, how)
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names, those that come twice (`crane`, `maillot`) with their number."""
-    return [f"{name} ({at})" if list(names).count(name) > 1 else name for at, name in enumerate(names)]
 
 
 def cnwl(
@@ -177,7 +172,7 @@ def cnwl(
         names = [line.split(maxsplit=1)[-1] for line in lines(root / "class_name.txt")]
         train, test = (part(name, findings) for name in (chosen.name, "clean_validation"))
         from_web = np.array([not Path(file).name.startswith("n") for file in train[0]], np.int8)
-        return both(root, _distinct(names), train, test, findings, from_web if colour == "red" else None)
+        return both(root, numbered(names), train, test, findings, from_web if colour == "red" else None)
 
     return FromFiles(list_files, how)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lt_noisy.data.sources.base import Load, listed
+from lt_noisy.data.sources.base import Load, listed, numbered
 from lt_noisy.data.sources.findings import Finding
 from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, numbers, reading, shown
 from lt_noisy.data.sources.one_label import refuse_texts
@@ -152,7 +152,7 @@ def _classes(columns: Mapping[Table, Labels], label: str) -> tuple[list[str], np
         names = in_order(sorted(set(values) - {""}))
         number = {name: at for at, name in enumerate(names)}
         return names, np.array([number.get(name, -1) for name in values], np.int64)
-    return list(one.names) or numbers(values), values
+    return list(numbered(one.names)) or numbers(values), values
 
 
 def _labelled(

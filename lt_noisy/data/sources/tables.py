@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lt_noisy.data.sources.base import Load, listed
+from lt_noisy.data.sources.base import Load, listed, numbered
 from lt_noisy.data.sources.findings import Finding, repeated_ids
 from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, numbers, reading, shown
 from lt_noisy.data.sources.one_label import refuse_columns, refuse_texts
@@ -182,7 +182,8 @@ def filelist(
       train: the list of training images.
       test: that of test images.
       images: the folder that paths are below.
-      classes: a file with the name of a class on each line; by default they are called by their numbers.
+      classes: a file with the name of a class on each line; by default they are called by their numbers. To a name that
+        several have that number is added.
       size: as in `folder`.
       broken: as in `folder`.
       resize: as in `folder`.
@@ -197,7 +198,7 @@ def filelist(
     def list_files() -> Listed:
         findings: list[Finding] = []
         first, second = (pairs(file, findings) for file in lists)
-        class_names = lines(user_path(classes)) if classes else numbers(first[1])
+        class_names = numbered(lines(user_path(classes))) if classes else numbers(first[1])
         return both(root, class_names, first, second, findings)
 
     return FromFiles(list_files, how)

@@ -187,9 +187,7 @@ def test_a_list_of_files(tmp_path):
     with pytest.raises(UserError, match="less than a training image that can be read of d"):
         load(layouts.SPECS["filelist"][1], tmp_path)
     (tmp_path / "classes.txt").write_text("a\nb\na\n")
-    with pytest.raises(UserError, match=r"several classes are called 'a'$"):
-        load(layouts.SPECS["filelist"][1], tmp_path)
-    assert found(report_of(layouts.SPECS["filelist"][1], tmp_path))["equal class names"][0]
+    assert load(layouts.SPECS["filelist"][1], tmp_path).class_names == ("a (0)", "b", "a (2)")
 
 
 def test_a_list_whose_labels_follow_a_tab(tmp_path):

@@ -44,6 +44,7 @@ def test_markdown_shows_names_as_they_are():
         "# t\n\n## A &amp; B\n\n| class | accuracy |\n|---|---|\n| a\\|b_c | 50.0 ± 1.2 |\n"
         "| \\[x\\] 5% &lt;i&gt; | 7.0 |\n"
     )
+    assert escaped("__a__") == r"\_\_a\_\_" and escaped("a_b") == "a_b"
     assert escaped("_a_ `b`\nc") == "\\_a\\_ \\`b\\`\\nc".replace("\\nc", "\\\\nc")
 
 
