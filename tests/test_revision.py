@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import layouts
 from helpers.commands import ROOT
 
 from lt_noisy import revision
@@ -21,20 +22,19 @@ from lt_noisy.runs.sweeps.cells import axis
 
 def get_config(variant=""):
     c = default()
-    c.dataset = "digits(test_per_class=20)"
-    c.longtail = "exponential(ratio=10)"
-    c.model = "resnet8(width=4)"
+    c.dataset = "features(path='features.npz')"
+    c.model = "mlp(hidden=8)"
     c.devices = 1
     c.stages = ("pretrain", "finetune")
-    values = {"length": "steps(2)", "batch_size": 32, "eval_every": "percent(100)"}
+    values = {"length": "steps(2)", "batch_size": 8, "eval_every": "percent(100)"}
     c.pretrain = section(
         "self_supervised",
         objective="simclr(hidden=16, size=8)",
         monitor="knn(k=5)",
-        augment="simclr_digits()",
+        augment="noise(0.3)",
         **values,
     )
-    c.finetune = section("supervised", init="pretrain", augment="digits()", **values)
+    c.finetune = section("supervised", init="pretrain", augment="none()", **values)
     return c
 
 def sweep(variant):
@@ -219,6 +219,7 @@ def test_every_record_names_its_code_or_says_that_it_cannot(path):
 def test_a_store_serves_what_the_same_sources_made_and_nothing_else(project, env):
     """A sweep before and after an edit of what none of its stages runs, then of the loss of the second."""
     (project / "grid.py").write_text(CONFIG)
+    layouts.features(project)
 
     def sweep():
         command = [sys.executable, "launch/sweep.py", "--config=grid.py", "--root=runs/grid"]
