@@ -143,7 +143,7 @@ def write_table(path: pathlib.Path, heading: Sequence[str], rows: Iterable[Seque
 def safe_cell(cell: object) -> object:
     """A cell of a table in which no spreadsheet sees a formula: an apostrophe before text that begins as one.
 
-    And before text that begins as what this makes, so that `cell_text` of it is that text again.
+    Text that begins with such apostrophes already gets one more, so that `cell_text` gives it back as it was.
     """
     return f"'{cell}" if isinstance(cell, str) and cell.lstrip("'")[:1] in _FORMULA else cell
 

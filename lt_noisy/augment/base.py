@@ -22,8 +22,8 @@ from lt_noisy.precision import to_float
 class Augment(NamedTuple):
     """`train(key, image) -> image` and its deterministic part `evaluate(image) -> image`, both [H, W, C].
 
-    `cut`: what of a picture the host reads in training; None: the image that the source gives. `unit`: whether it is
-    right on pixels in [0, 1] alone, as what clips to them is; `leaves`: whether its own are others.
+    `cut`: what of a picture the host reads in training; None: the image that the source gives. `unit`: whether it
+    takes pixels in [0, 1] alone, as what clips to them does; `leaves`: whether it gives pixels outside of [0, 1].
     """
 
     train: Callable[[jax.Array, jax.Array], jax.Array]

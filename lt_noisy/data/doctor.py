@@ -25,7 +25,7 @@ from lt_noisy.data.sources import SOURCES
 from lt_noisy.data.sources.base import FromArrays, listed
 from lt_noisy.data.sources.content import copies
 from lt_noisy.data.sources.findings import Finding
-from lt_noisy.data.sources.listing import FromFiles, no_test, once, small_classes
+from lt_noisy.data.sources.listing import FromFiles, deduplicated, no_test, small_classes
 
 _CONFLICT, _CROSSED, _AGAIN = "label conflict", "training image in the test set", "duplicate in a class"
 
@@ -108,7 +108,7 @@ def document(report: Report) -> dict[str, Any]:
 
 def _report(spec: str, seen: Examined) -> Report:
     rows = np.arange(len(seen.labels))
-    kept = once(seen.contents, seen.labels, seen.is_test, rows) if seen.dedupe else rows
+    kept = deduplicated(seen.contents, seen.labels, seen.is_test, rows) if seen.dedupe else rows
     training, tested = kept[~seen.is_test[kept]], kept[seen.is_test[kept]]
     train, test = (np.bincount(seen.labels[own], minlength=len(seen.class_names)) for own in (training, tested))
     published = published_counts(parse(spec))

@@ -1,6 +1,6 @@
 """Evaluation on the host: arrays in, JSON-ready dicts out.
 
-Pure NumPy and scikit-learn, float64 inside. Accuracies, shares and calibration errors are fractions in
+NumPy, SciPy and scikit-learn, float64 inside. Accuracies, shares and calibration errors are fractions in
 [0, 1]; NLL is in nats. A figure that does not exist (a class without test images, a group without classes) is
 None, never NaN. What takes float64 [N, C] takes it a block of rows at a time; nothing is [C, C].
 """

@@ -2,8 +2,8 @@
 
 The loop sees sums over a range of steps, and how many of them were not finite. A parameter that became NaN stays so,
 and so does every loss after it: of n such steps the first is the n-th from the end of the range, and its batch is a
-function of the step. So nothing is held or run again for it. Only where steps were not finite for themselves alone, as
-by an infinite loss whose gradient was finite, can an earlier step of the range have been the first.
+function of the step. So nothing is held or run again for it. Only if a step's loss was infinite but its gradient
+finite, so that later steps were fine again, can the first bad step be an earlier one than is named.
 """
 
 import contextlib

@@ -12,7 +12,7 @@ from lt_noisy.stages.prediction import prepared_shape
 
 
 class Rates(Protocol):
-    """Of a section that trains a classifier what says so."""
+    """The fields of a classifier's section that set its learning rates."""
 
     @property
     def augment(self) -> Augment: ...

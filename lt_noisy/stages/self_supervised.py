@@ -56,7 +56,7 @@ class Section(Objectives):
 
 
 class Watched(Protocol):
-    """Of the section of a stage without labels what its monitor needs."""
+    """The fields that a monitor needs of a section that reads no labels."""
 
     @property
     def monitor(self) -> Knn | None: ...

@@ -143,7 +143,7 @@ def check_images(job: Job, apply: Callable[[jax.Array], jax.Array], where: str) 
 def initial_state(net: nn.Module, image_shape: tuple[int, ...], seed: int, name: str, method: PyTree) -> TrainState:
     """A fresh state on the host; the optimiser's part is still empty (see `with_optimizer`)."""
     image = jnp.zeros((1, *image_shape), jnp.float32)
-    init = jax.jit(lambda key: net.init(key, image, train=False), compiler_options=parallel.run_once())
+    init = jax.jit(lambda key: net.init(key, image, train=False), compiler_options=parallel.fast_compile_options())
     variables = init(rng.stream(seed, f"{name}/init"))
     host = jax.tree.map(np.asarray, dict(variables))
     whole = jax.tree.map(np.asarray, {"seed": np.uint32(seed), "step": np.int32(0)})

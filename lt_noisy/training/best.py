@@ -74,7 +74,7 @@ class Best:
     def see(
         self, step: int, state: TrainState, evaluated: Mapping[str, Any], devices: parallel.Jit | parallel.Pmap
     ) -> None:
-        """Takes note of an evaluation after `step`, of which `evaluated` are the figures; {} and others are ignored."""
+        """Records the evaluation after `step`; does nothing where `evaluated` has no validation figure."""
         if FIGURE not in evaluated:
             return
         value = float(evaluated[FIGURE])

@@ -43,7 +43,7 @@ class Checkpoints:
       directory: where they are; made when the first is saved.
       card: what every card of this run says (config, versions, cores, manifest).
       keep: how many whole checkpoints to keep beside the one being written.
-      every: the first one in each stretch of so many steps is kept, too, as a lasting one; 0: none is.
+      every: the first checkpoint in each stretch of so many steps is kept for good as well; 0: none is.
     """
 
     def __init__(self, directory: pathlib.Path, card: Mapping[str, Any], keep: int = 2, every: int = 0):

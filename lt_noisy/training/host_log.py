@@ -1,6 +1,6 @@
 """What each process says of itself: `log/process_<i>.jsonl` in the workdir, a JSON object a line, only ever added to.
 
-A line is written at once; of one that a kill cut short `read` makes nothing. A log that cannot be written, such as for
+A line is written at once; `read` skips one that a kill cut short. A log that cannot be written, such as for
 want of room, is no reason to stop.
 """
 

@@ -21,13 +21,13 @@ _GROUP = 0.05  # seconds
 
 
 class Paced(NamedTuple):
-    """The steps of some calls, all in seconds; without those around which the devices were idle, or compiled.
+    """Timings of some calls, in seconds; calls during which the devices were idle or compiling are left out.
 
     Attributes:
       steps: of each group of calls, seconds a step.
       images: a step, waiting for the batch.
       host: a step, everything else that the host did.
-      waited: for the images of all calls since the last time, those around which the devices were idle too.
+      waited: for images since the last `take`, over all calls, those left out above too.
     """
 
     steps: np.ndarray

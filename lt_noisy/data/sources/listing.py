@@ -105,7 +105,7 @@ def source_of(whole: Listed, how: Reading) -> Source:
         settle([small_classes(root, whole.class_names, labels[rows], 2)])
     is_test = divided(whole, contents, rows, how.test_percent)
     if how.dedupe:
-        kept = once(contents, labels, is_test, rows)
+        kept = deduplicated(contents, labels, is_test, rows)
         if len(kept) < len(rows):
             say(f"note: {root}: {len(rows) - len(kept)} of {len(rows)} images are left out, which are there twice")
         rows = kept
@@ -244,7 +244,7 @@ def shown(root: Path, file: File) -> str:
     return str(file).removeprefix(os.path.join(root, ""))
 
 
-def once(contents: Sequence[bytes], labels: np.ndarray, is_test: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def deduplicated(contents: Sequence[bytes], labels: np.ndarray, is_test: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Of `rows` those that are left where equal files count once, of test and training image the former.
 
     Of equal files in several classes none is left.
