@@ -60,6 +60,7 @@ def split_in(split: Split, channels: int) -> Split:
         images=lambda rows: to_channels(split.images(rows), channels),
         content=known and (lambda rows: f"{known(rows)} in {channels} channels"),
         read_cut=read_cut and (lambda rows, cut, draws: to_channels(read_cut(rows, cut, draws), channels)),
+        shape=split.shape and (*split.shape[:-1], channels),
     )
 
 

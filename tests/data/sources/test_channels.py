@@ -7,7 +7,7 @@ from PIL import Image
 from lt_noisy.data.dataset import DATA, choose, whole
 from lt_noisy.data.pools import POOLS, draw
 from lt_noisy.data.sources.base import Source, in_memory
-from lt_noisy.data.sources.channels import channels_of, source_in, to_channels, unified
+from lt_noisy.data.sources.channels import channels_of, source_in, split_in, to_channels, unified
 
 GENERATOR = np.random.default_rng(0)
 COLOUR = GENERATOR.integers(0, 256, (12, 4, 4, 3)).astype(np.uint8)
@@ -34,6 +34,11 @@ def test_a_source_is_in_colour_where_either_split_is(train, test, expected):
     found = unified(source(train, test))
     assert channels_of(found.train) == channels_of(found.test) == expected
     np.testing.assert_array_equal(found.train.images(np.array([3, 1])), to_channels(train[[3, 1]], expected))
+
+
+def test_a_shape_that_is_known_has_the_channels_too():
+    grey = source(GREY, GREY).train._replace(shape=(4, 4, 1))
+    assert channels_of(split_in(grey, 3)) == 3 and split_in(grey, 3).shape == (4, 4, 3)
 
 
 def in_any_order(images):
