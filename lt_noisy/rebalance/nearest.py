@@ -81,7 +81,6 @@ def ncm() -> Rebalancing:
     References:
       Kang et al., "Decoupling representation and classifier" (2020).
     """
-
     return Rebalancing(lambda known: _by_means(known, rounds=0))
 
 
@@ -102,7 +101,6 @@ def prototypes(rounds: int = 2) -> Rebalancing:
     """
     if rounds < 1:
         raise UserError(f"rounds={rounds} must be at least 1 (without one it is ncm())")
-
     return Rebalancing(lambda known: _by_means(known, rounds))
 
 
