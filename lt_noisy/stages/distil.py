@@ -23,7 +23,6 @@ from lt_noisy.data.batches import Resident, fetch
 from lt_noisy.errors import UserError
 from lt_noisy.models.heads import MLP
 from lt_noisy.objectives.base import normalise
-from lt_noisy.precision import to_float
 from lt_noisy.stages import representation, self_supervised, training
 from lt_noisy.stages.base import Job, Kind, Training, read_arrays
 from lt_noisy.stages.prediction import part_variables, prepared_shape
@@ -76,10 +75,6 @@ class Student(nn.Module):
         """What each head predicts of its teacher."""
         z = self.projector(self.encoder(x, train=train), train=train)
         return tuple(head(z, train=train) for head in self.heads)
-
-    def features(self, x: jax.Array) -> jax.Array:
-        """The encoder's features [B, D] in evaluation mode: the representation."""
-        return to_float(self.encoder(x, train=False))
 
 
 def distillation(

@@ -15,8 +15,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.evaluation.representation import collapse
 from lt_noisy.stages import self_supervised, training
 from lt_noisy.stages.base import Job, Kind, read_arrays
-from lt_noisy.stages.prediction import compile_predict
-from lt_noisy.stages.representation import features_of
+from lt_noisy.stages.prediction import compile_predict, features_of
 from lt_noisy.stages.rows import Rows
 from lt_noisy.training.schedules import BuildSchedule, Schedule
 

@@ -26,7 +26,6 @@ import numpy as np
 import optax
 
 from lt_noisy import processes
-from lt_noisy.augment.base import evaluate_batch
 from lt_noisy.config.fields import choice, plain, spec, stage_ref
 from lt_noisy.data.by_class import one_hot
 from lt_noisy.data.dataset import Dataset
@@ -40,12 +39,11 @@ from lt_noisy.losses.factory import check_memory
 from lt_noisy.mixing import mixnn, mixup
 from lt_noisy.mixing.mixnn import MixupLoss
 from lt_noisy.models.heads import HEADS, HeadBuilder
-from lt_noisy.precision import to_float
 from lt_noisy.stages import supervised, training
 from lt_noisy.stages.base import ENCODERS, Followed, Job, Kind, Training, observed_labels
 from lt_noisy.stages.mixnn_steps import Steps
 from lt_noisy.stages.origin import origin, started, weights_read
-from lt_noisy.stages.prediction import compile_predict, prepared_shape
+from lt_noisy.stages.prediction import compile_predict, features_of, prepared_shape
 from lt_noisy.stages.rows import Rows, decimals, label_quality_rows, percent, selection_rows, test_rows, train_rows
 from lt_noisy.training import averaging
 from lt_noisy.training.loop import Phase, Prepared, Refresh
@@ -199,12 +197,7 @@ def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: 
     Losses are of un-augmented images in evaluation mode, to the current hard target, argmax t_i.
     """
     predict = supervised.predict_logits(job, net, section.augment)
-    featurise = compile_predict(
-        job.devices,
-        lambda v, images: to_float(
-            net.apply(v, evaluate_batch(section.augment, images), train=False, method=type(net).features_and_logits)[0]
-        ),
-    )
+    features = compile_predict(job.devices, features_of(net, section.augment))
     images = job.dataset.train_images
 
     def refresh(step: int, state: TrainState) -> TrainState:
@@ -222,7 +215,7 @@ def make_refresh(job: Job, section: Section, net: supervised.Classifier, epoch: 
         mean = method["losses"][-known:].mean(0)
         method["clean"] = processes.once(lambda: clean_probability(mean, job.seed)).astype(np.float32)
         if section.neighbours.whole_set and 0 < section.correct_from < current:
-            method["neighbours"] = nearest_in_set(featurise(variables, images), section.neighbours.k - 1)
+            method["neighbours"] = nearest_in_set(features(variables, images), section.neighbours.k - 1)
             near.rows = method["neighbours"]
         return dataclasses.replace(state, method=job.devices.replicate(method))
 

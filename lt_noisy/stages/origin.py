@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,13 +118,3 @@ def _check_prepared(
             f"{where}: the weights of init were trained on pixels that were normalised otherwise; let it have "
             f"normalise({wanted.mean}, {wanted.std}) and no other"
         )
-
-
-class EncoderOnly(nn.Module):
-    """An encoder as the one part of a network: images -> features float32."""
-
-    encoder: nn.Module
-
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """x [B, ...] -> float32 [B, D]."""
-        return self.encoder(x, train=train)

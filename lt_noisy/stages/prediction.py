@@ -4,7 +4,7 @@ import collections
 import math
 import pathlib
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_noisy import processes
-from lt_noisy.augment.base import Augment
+from lt_noisy.augment.base import Augment, evaluate_batch
 from lt_noisy.data.batches import part
 from lt_noisy.data.images import DTYPES, Images, blocks, kind_of
+from lt_noisy.precision import to_float
 from lt_noisy.progress import Progress
 from lt_noisy.stages.base import Job
 from lt_noisy.training import parallel
@@ -102,6 +103,16 @@ def compile_predict(
         return out
 
     return predict
+
+
+def features_of(net: nn.Module, augment: Augment) -> Callable[[PyTree, jax.Array], jax.Array]:
+    """`fn(variables, images uint8 [B, ...]) -> features float32 [B, D]` of a network's `encoder`, in evaluation."""
+
+    def encode(net: Any, x: jax.Array) -> jax.Array:
+        return to_float(net.encoder(x, train=False))
+
+    # A pair only with `mutable`.
+    return lambda variables, x: cast(jax.Array, net.apply(variables, evaluate_batch(augment, x), method=encode))
 
 
 def once_per_step(job: Job, compute: Callable[[TrainState], T]) -> Callable[[TrainState], T]:

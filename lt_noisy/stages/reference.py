@@ -4,18 +4,16 @@ import pathlib
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from lt_noisy import files, processes
-from lt_noisy.augment.base import Augment, evaluate_batch
+from lt_noisy.augment.base import Augment
 from lt_noisy.data.images import subset
 from lt_noisy.evaluation.representation import balanced_bank
-from lt_noisy.precision import to_float
 from lt_noisy.stages.base import Job
-from lt_noisy.stages.prediction import compile_predict
+from lt_noisy.stages.prediction import compile_predict, features_of
 
 PyTree = Any
 
@@ -61,17 +59,6 @@ def _units(features: np.ndarray) -> np.ndarray:
     return np.asarray(normalize(np.asarray(features, np.float64)))
 
 
-def compile_features(job: Job, net: nn.Module, augment: Augment) -> Any:
-    """Compiles `predict(variables, images uint8 [N, ...]) -> features float32 [N, D]` of a classifier's encoder."""
-
-    def features(variables: PyTree, images: jax.Array) -> jax.Array:
-        x = evaluate_batch(augment, images)
-        found: Any = net.apply(variables, x, train=False, method="features_and_logits")
-        return to_float(found[0])
-
-    return compile_predict(job.devices, features)
-
-
 def write_reference(job: Job, net: nn.Module, augment: Augment, variables: PyTree) -> None:
     """Writes `reference.npz` into the job's directory.
 
@@ -84,7 +71,7 @@ def write_reference(job: Job, net: nn.Module, augment: Augment, variables: PyTre
     dataset = job.dataset
     rows = balanced_bank(dataset.observed, dataset.num_classes, min(len(dataset.ids), _MOST), job.seed)
     tests = np.linspace(0, len(dataset.test_labels) - 1, min(len(dataset.test_labels), _MOST)).astype(np.int64)
-    features = compile_features(job, net, augment)
+    features = compile_predict(job.devices, features_of(net, augment))
     bank = _units(features(variables, subset(dataset.train_images, rows))).astype(np.float16)
     seen = features(variables, subset(dataset.test_images, tests))
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import flax.linen as nn
 import jax
@@ -21,8 +21,8 @@ from lt_noisy.evaluation.representation import balanced_bank, collapse, knn_pred
 from lt_noisy.hashing import arrays_sha256
 from lt_noisy.progress import Progress
 from lt_noisy.stages.base import Job
-from lt_noisy.stages.origin import EncoderOnly, Origin, augmentation, encoder_shapes, encoder_variables
-from lt_noisy.stages.prediction import compile_predict, once_per_step, prepared_shape
+from lt_noisy.stages.origin import Origin, augmentation, encoder_shapes, encoder_variables
+from lt_noisy.stages.prediction import compile_predict, features_of, once_per_step, prepared_shape
 from lt_noisy.training.state import TrainState
 
 PyTree = Any
@@ -86,15 +86,13 @@ class EncoderProgram(NamedTuple):
 def encoder_program(job: Job, start: Origin) -> EncoderProgram:
     """The encoder of a finished stage, or of pretrained weights, behind the deterministic part of its augmentation."""
     augment = augmentation(start)
-    net = EncoderOnly(job.encoder(job.dtype, job.norm_axis))
+    encoder = job.encoder(job.dtype, job.norm_axis)
     shape = prepared_shape(job, augment)
-    found = encoder_variables(job, start, encoder_shapes(job, shape))
 
     def apply(variables: PyTree, images: jax.Array) -> jax.Array:
-        features: Any = net.apply(variables, evaluate_batch(augment, images), train=False)
-        return features
+        return cast(jax.Array, encoder.apply(variables, evaluate_batch(augment, images), train=False))
 
-    return EncoderProgram(apply, {group: {"encoder": tree} for group, tree in found.items()}, shape)
+    return EncoderProgram(apply, encoder_variables(job, start, encoder_shapes(job, shape)), shape)
 
 
 def encoder_features(job: Job, start: Origin) -> Features:
@@ -225,8 +223,3 @@ def _every_value(shape: tuple[int, ...]) -> np.ndarray:
     """Images [256, *shape] of one value each: what the deterministic part of an augmentation does to them."""
     values = np.arange(256, dtype=DTYPES[kind_of(shape)])
     return np.broadcast_to(values.reshape(-1, *(1 for _ in shape)), (256, *shape))
-
-
-def features_of(net: nn.Module, augment: Augment) -> Callable[[PyTree, jax.Array], PyTree]:
-    """`fn(variables, images uint8 [B, ...]) -> features [B, D]` of a network that has `features`."""
-    return lambda variables, images: net.apply(variables, evaluate_batch(augment, images), method="features")

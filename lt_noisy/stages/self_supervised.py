@@ -20,7 +20,6 @@ from lt_noisy.errors import UserError, prefixed
 from lt_noisy.method import Context
 from lt_noisy.objectives import OBJECTIVES
 from lt_noisy.objectives.base import Decay, Objective, Outputs
-from lt_noisy.precision import to_float
 from lt_noisy.stages import representation, training
 from lt_noisy.stages.base import Followed, Job, Kind, Training, read_arrays
 from lt_noisy.stages.origin import Origin, origin, started, weights_read
@@ -83,10 +82,6 @@ class Network(nn.Module):
     def project(self, x: jax.Array, train: bool) -> jax.Array:
         """The projection [B, D]."""
         return self.projector(self.encoder(x, train=train), train=train)
-
-    def features(self, x: jax.Array) -> jax.Array:
-        """The encoder's features [B, D] in evaluation mode: the representation."""
-        return to_float(self.encoder(x, train=False))
 
     def hidden(self, x: jax.Array) -> jax.Array:
         """The projector's first layer [B, D] in evaluation mode, after its ReLU."""
