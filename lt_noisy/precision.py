@@ -16,6 +16,11 @@ def float_dtype() -> jnp.dtype:
     return jnp.result_type(float)
 
 
+def sum_dtype(x: jax.Array) -> jnp.dtype:
+    """What the numbers of an array are added up in: float32, or their own type where that is wider."""
+    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
 def to_float(x: ArrayLike | Sequence[float]) -> jax.Array:
     """Numbers of any dtype [...] in that precision: [...]."""
     return jnp.asarray(x, float_dtype())

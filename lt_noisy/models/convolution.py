@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from lt_noisy.models import depthwise, winograd
-from lt_noisy.models.depthwise import Padding
-from lt_noisy.models.image_blocks import sum_blocks
+from lt_noisy.models.image_blocks import Padding, input_padding, sum_blocks
+from lt_noisy.precision import sum_dtype
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CACHE = 800 * 1024  # bytes of shifted copies at a time: what a core's second-level cache holds beside the rest
@@ -131,13 +131,9 @@ def input_gradient(
     if _is_depthwise(kernel.shape, shape):
         return depthwise.input_gradient(dy, kernel, strides, padding, shape)
     turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
-    pads: list[tuple[int, int]] = []
-    for axis in (0, 1):
-        before = kernel.shape[axis] - 1 - padding[axis][0]
-        spread = (dy.shape[1 + axis] - 1) * strides[axis] + 1
-        pads.append((before, shape[1 + axis] + kernel.shape[axis] - 1 - spread - before))
+    pads = input_padding(kernel.shape, strides, padding, dy.shape, shape)
     if strides == (1, 1):
-        return forward(dy, turned, strides, (pads[0], pads[1]))
+        return forward(dy, turned, strides, pads)
     return lax.conv_general_dilated(dy, turned, (1, 1), pads, lhs_dilation=strides, dimension_numbers=LAYOUT)
 
 
@@ -190,5 +186,4 @@ def kernel_gradient(
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     """The product [M, N] of [..., M] and [..., N] over all pixels."""
     a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
-    wide = a.dtype if jnp.finfo(a.dtype).bits >= 32 else jnp.float32
-    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=wide)
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=sum_dtype(a))

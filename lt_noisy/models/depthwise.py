@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from lt_noisy.models.image_blocks import Padding, input_padding
+from lt_noisy.precision import sum_dtype
 
 
 def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
@@ -33,12 +34,8 @@ def input_gradient(
     dy: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding, shape: tuple[int, ...]
 ) -> jax.Array:
     """The gradient [B, H, W, C] of the input, of `shape`: dy, spread by the strides, with the kernel turned round."""
-    pads: list[tuple[int, int]] = []
-    for axis in (0, 1):
-        before = kernel.shape[axis] - 1 - padding[axis][0]
-        spread = (dy.shape[1 + axis] - 1) * strides[axis] + 1
-        pads.append((before, shape[1 + axis] + kernel.shape[axis] - 1 - spread - before))
-    return _sum(_padded(dy, (pads[0], pads[1]), strides), jnp.flip(kernel, (0, 1)), (1, 1), (shape[1], shape[2]))
+    pads = input_padding(kernel.shape, strides, padding, dy.shape, shape)
+    return _sum(_padded(dy, pads, strides), jnp.flip(kernel, (0, 1)), (1, 1), (shape[1], shape[2]))
 
 
 def kernel_gradient(
@@ -50,7 +47,7 @@ def kernel_gradient(
     takes three times as long, as XLA's loops for it do not run along the channels.
     """
     height, width, channels = dy.shape[1:]
-    wide, taps = _wide(x), [(i, j) for i in range(shape[0]) for j in range(shape[1])]
+    wide, taps = sum_dtype(x), [(i, j) for i in range(shape[0]) for j in range(shape[1])]
 
     def add(totals: list[jax.Array], pair: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
         image, gradient = pair[0][None].astype(wide), pair[1].astype(wide)
@@ -64,7 +61,7 @@ def kernel_gradient(
 
 def _sum(padded: jax.Array, kernel: jax.Array, strides: tuple[int, int], sides: tuple[int, int]) -> jax.Array:
     """The sum over a kernel's pixels of the padded images, shifted, times the kernel there; of `sides`."""
-    wide = _wide(padded)
+    wide = sum_dtype(padded)
     total = jnp.zeros((), wide)
     for i in range(kernel.shape[0]):
         for j in range(kernel.shape[1]):
@@ -90,7 +87,3 @@ def _padded(x: jax.Array, padding: Padding, spread: tuple[int, int] = (1, 1)) ->
     (top, bottom), (left, right) = padding
     sizes = [(0, 0, 0), (top, bottom, spread[0] - 1), (left, right, spread[1] - 1), (0, 0, 0)]
     return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), sizes))
-
-
-def _wide(x: jax.Array) -> jnp.dtype:
-    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)

@@ -1,10 +1,35 @@
-"""A function of a batch of images, a few at a time, so that what it makes on the way stays in the core's cache."""
+"""What forms of a convolution on a CPU share: a few images at a time, and the paddings of the gradient.
+
+Taken by blocks, what a function of a batch makes on the way stays in the core's cache.
+"""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def input_padding(
+    kernel: tuple[int, ...], strides: tuple[int, int], padding: Padding, dy: tuple[int, ...], x: tuple[int, ...]
+) -> Padding:
+    """The padding with which a kernel turned round, over dy spread by the strides, gives the gradient of x.
+
+    Args:
+      kernel: shape [k, k, C, O].
+      strides: of the convolution.
+      padding: of the convolution.
+      dy: shape [B, H', W', O] of the gradient of its output.
+      x: shape [B, H, W, C] of its input.
+    """
+    pads: list[tuple[int, int]] = []
+    for axis in (0, 1):
+        before = kernel[axis] - 1 - padding[axis][0]
+        spread = (dy[1 + axis] - 1) * strides[axis] + 1
+        pads.append((before, x[1 + axis] + kernel[axis] - 1 - spread - before))
+    return pads[0], pads[1]
 
 
 def map_blocks(fn: Callable[[jax.Array], jax.Array], x: jax.Array, most: int) -> jax.Array:

@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lt_noisy.models.image_blocks import map_blocks, sum_blocks
+from lt_noisy.models.image_blocks import Padding, map_blocks, sum_blocks
+from lt_noisy.precision import sum_dtype
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _CACHE = 2 * 2**20  # bytes of transformed images at a time, and no fewer than twice those of the transformed kernel
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def forward(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
@@ -38,7 +37,7 @@ def forward(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     (top, bottom), (left, right) = padding
     height, width = x.shape[1] + top + bottom - 2, x.shape[2] + left + right - 2
     outputs = kernel.shape[-1]
-    transformed = _transform_kernel(kernel.astype(_wide(x)))
+    transformed = _transform_kernel(kernel.astype(sum_dtype(x)))
 
     def one(block: jax.Array) -> jax.Array:
         tiles = (len(block), height // 2, width // 2, outputs)
@@ -68,20 +67,16 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:
         contract = (((0,), (0,)), ((), ()))
         return jnp.stack([lax.dot_general(tile, d.reshape(-1, d.shape[-1]), contract) for tile, d in pairs])
 
-    wide = _wide(x)
+    wide = sum_dtype(x)
     most = _images(x, dy.shape[1] * dy.shape[2], dy.shape[-1])
     summed = sum_blocks(lambda x, dy: one(x.astype(wide), dy.astype(wide)), (x, dy), most)
     g = jnp.asarray(_G, summed.dtype)
     return jnp.einsum("ai,abco,bj->ijco", g, summed.reshape(4, 4, *summed.shape[1:]), g)
 
 
-def _wide(x: jax.Array) -> jnp.dtype:
-    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
-
-
 def _images(x: jax.Array, pixels: int, outputs: int) -> int:
     """How many images the cache holds transformed."""
-    size, channels = _wide(x).itemsize, x.shape[-1]
+    size, channels = sum_dtype(x).itemsize, x.shape[-1]
     return max(_CACHE, 2 * 16 * channels * outputs * size) // (4 * pixels * (channels + outputs) * size)
 
 
@@ -93,7 +88,7 @@ def _transform_kernel(kernel: jax.Array) -> list[jax.Array]:
 
 def _inputs(x: jax.Array, padding: Padding) -> list[jax.Array]:
     """B^T d B: 16 arrays [tiles, C], the tiles in the order of images, rows and columns."""
-    padded = jnp.pad(x.astype(_wide(x)), ((0, 0), *padding, (0, 0)))
+    padded = jnp.pad(x.astype(sum_dtype(x)), ((0, 0), *padding, (0, 0)))
     height, width = padded.shape[1] - 2, padded.shape[2] - 2
     rows = _difference([padded[:, i : i + height : 2] for i in range(4)])
     tiles = [tile for row in rows for tile in _difference([row[:, :, j : j + width : 2] for j in range(4)])]
