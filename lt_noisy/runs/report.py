@@ -90,7 +90,7 @@ def _memory(dataset: Dataset, works: Iterable[Work], workers: int) -> str:
         text = f"{_size(images)} of {kind}, read from their source step by step by {readers} thread(s) (config.feed)"
     else:
         text = f"{_size(images)} of {kind}, {_size(dataset.train_images.nbytes)} of them on each device too"
-    dearest, name = max((work.stage.kind.memory(work.job, work.stage.section), work.stage.name) for work in works)
+    dearest, name = max((work.stage.kind.watch_bytes(work.job, work.stage.section), work.stage.name) for work in works)
     more = f"; {_size(dearest)} more to watch {name} (--config.{name}.monitor='none()' does without)"
     kept = f"; freed memory is kept for the next step ({system.KEEP_MEMORY}=0 gives it back)"
     return text + (more if dearest else "") + (kept if system.keeps_memory() else "")

@@ -85,9 +85,13 @@ class Job(NamedTuple):
     arrived: Callable[[Dataset], Dataset] = lambda dataset: dataset
 
 
-def made_elsewhere(stage: Input) -> str:
-    """What a stage is trained on, where that is not the run's training set; else the empty string."""
-    return "" if getattr(stage.section, "data", Part.MANIFEST) is Part.MANIFEST else stage.texts["data"]
+def check_on_manifest(job: Job) -> None:
+    """Refuses an `init` that is trained on other data than the run's training set."""
+    stage = job.inputs["init"]
+    if getattr(stage.section, "data", Part.MANIFEST) is not Part.MANIFEST:
+        raise UserError(
+            f"config.{job.name}.init: that stage is trained on {stage.texts['data']}, not on the run's manifest()"
+        )
 
 
 def read_arrays(job: Job, directory: pathlib.Path, name: str, array: str = "") -> np.ndarray:
@@ -118,8 +122,8 @@ def nothing_to_check(job: Job, section: Any) -> dict[str, Any]:
     return {}
 
 
-def no_memory(job: Job, section: Any) -> int:
-    """The `Kind.memory` of a stage that watches nothing large."""
+def watches_nothing(job: Job, section: Any) -> int:
+    """The `Kind.watch_bytes` of a stage that watches nothing large."""
     return 0
 
 
@@ -160,7 +164,8 @@ class Kind(NamedTuple, Generic[S]):
       check: `check(job, section)` raises `UserError` on what only the data can tell, before any stage runs, and returns
         what the identity needs of it, such as {"steps": 1000}.
       labels: those of the training set that a section reads, `observed` and `clean`: part of its identity.
-      memory: `memory(job, section)`, about how many bytes of the host its monitor takes beside the images of the run.
+      watch_bytes: `watch_bytes(job, section)`, about how many bytes of the host its monitor takes beside the run's
+        images.
       revision: raised when a change of the code makes of every unchanged config of the kind another computation: what
         finished before is then another stage. (A store tells all changes of sources apart; a workdir says of them.)
     """
@@ -170,7 +175,7 @@ class Kind(NamedTuple, Generic[S]):
     rows: Callable[[Mapping[str, Any]], Rows]
     check: Callable[[Job, S], dict[str, Any]] = nothing_to_check
     labels: Callable[[S], tuple[str, ...]] = no_labels
-    memory: Callable[[Job, S], int] = no_memory
+    watch_bytes: Callable[[Job, S], int] = watches_nothing
     revision: int = 1
 
     @property

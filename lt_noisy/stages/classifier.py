@@ -17,7 +17,7 @@ from lt_noisy.models.heads import Cosine
 from lt_noisy.rebalance.base import Head, Known, Rebalancing
 from lt_noisy.rebalance.posthoc import CLASSIFIERS, tune
 from lt_noisy.stages import supervised, transition
-from lt_noisy.stages.base import WITH_HEAD, Input, Job, Kind, made_elsewhere, observed_labels
+from lt_noisy.stages.base import WITH_HEAD, Input, Job, Kind, check_on_manifest, observed_labels
 from lt_noisy.stages.prediction import part_variables
 from lt_noisy.stages.representation import encoder_features
 from lt_noisy.stages.rows import Rows, percent, test_rows, train_rows
@@ -35,8 +35,7 @@ class Section:
 
 def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses a classifier of other data than the manifest, a missing prior, and one that nothing reads."""
-    if data := made_elsewhere(job.inputs["init"]):
-        raise UserError(f"config.{job.name}.init: that stage is trained on {data}, not on the run's manifest()")
+    check_on_manifest(job)
     if section.method.reads_clean_counts and "transition" not in job.inputs:
         raise UserError(f"config.{job.name}.transition: posthoc(prior='corrected') needs a `transition` stage")
     if "transition" in job.inputs and not section.method.reads_clean_counts:

@@ -207,5 +207,5 @@ KIND = Kind(
     Training(prepare, self_supervised.watched),
     self_supervised.rows,
     check,
-    memory=self_supervised.memory,
+    watch_bytes=self_supervised.watch_bytes,
 )

@@ -110,7 +110,9 @@ def prepare(job: Job, section: Section) -> Prepared:
     plan = training.make_plan(job, section)
     epoch = plan.epoch.steps
     net = supervised.classifier(job, section.head)
-    state = training.initial_state(net, prepared_shape(job, section.augment), job.seed, job.name, memory(job, section))
+    state = training.initial_state(
+        net, prepared_shape(job, section.augment), job.seed, job.name, example_state(job, section)
+    )
     state = started(job, origin(job, section), state)
     state, tx = training.with_optimizer(state, section, plan)
     of_phases = make_steps(job, section, net, tx, epoch)
@@ -158,7 +160,7 @@ def near_images(job: Job, section: Section, epoch: int, near: Near, cuts: Cuts |
     return more
 
 
-def memory(job: Job, section: Section) -> dict[str, np.ndarray]:
+def example_state(job: Job, section: Section) -> dict[str, np.ndarray]:
     """What the stage remembers of each example: soft `targets` [N, C], `clean` probability [N], `losses` [history, N].
 
     The losses are min-max normalised epoch by epoch, so that one epoch's few large ones do not outweigh the others.

@@ -24,7 +24,7 @@ from lt_noisy.errors import UserError
 from lt_noisy.evaluation.classification import accuracies, class_groups, mean_or_none
 from lt_noisy.hashing import array_sha256
 from lt_noisy.stages import supervised, unlabelled
-from lt_noisy.stages.base import WITH_HEAD, Job, Kind, made_elsewhere
+from lt_noisy.stages.base import WITH_HEAD, Job, Kind, check_on_manifest
 from lt_noisy.stages.rows import Rows, counts, groups_rows, percent
 
 
@@ -45,8 +45,7 @@ def check(job: Job, section: Section) -> dict[str, str]:
     where = f"config.{job.name}"
     if not 0 <= section.threshold <= 1:
         raise UserError(f"{where}.threshold is a probability in [0, 1], not {section.threshold}")
-    if data := made_elsewhere(job.inputs["init"]):
-        raise UserError(f"{where}.init: that stage is trained on {data}, not on the run's manifest()")
+    check_on_manifest(job)
     if processes.count() > 1 and job.inputs["init"].of_features:
         raise UserError(f"{where}.init: that stage works on features, which several processes have of no pool")
     pool = unlabelled.pool(job, section, job.name)

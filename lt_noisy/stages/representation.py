@@ -128,7 +128,7 @@ class Bank:
         return own if self.shared else split_images(self._dataset.source.train, self._rows, isinstance(own, Stored))
 
 
-def memory(job: Job, monitor: Knn | None) -> int:
+def watch_bytes(job: Job, monitor: Knn | None) -> int:
     """About how many bytes of the host a monitor takes beside the images of the run, the network's features left out.
 
     A bank of its own, and what the neighbours of the pixels take: vectors of the bank, twice while they are scaled, and

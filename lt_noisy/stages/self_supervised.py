@@ -262,9 +262,9 @@ def watched(
     return Followed(monitor, finish)
 
 
-def memory(job: Job, section: Watched) -> int:
-    """What the monitor of a stage without labels takes, `representation.memory`."""
-    return representation.memory(job, section.monitor)
+def watch_bytes(job: Job, section: Watched) -> int:
+    """What the monitor of a stage without labels takes, `representation.watch_bytes`."""
+    return representation.watch_bytes(job, section.monitor)
 
 
 def rows(summary: Mapping[str, Any]) -> Rows:
@@ -281,4 +281,4 @@ def rows(summary: Mapping[str, Any]) -> Rows:
     ]
 
 
-KIND = Kind(Section, Training(prepare, follow), rows, check, memory=memory)
+KIND = Kind(Section, Training(prepare, follow), rows, check, watch_bytes=watch_bytes)

@@ -9,9 +9,9 @@ import numpy as np
 
 from lt_noisy import files, processes
 from lt_noisy.config.fields import spec, stage_ref
-from lt_noisy.errors import UserError, prefixed
+from lt_noisy.errors import prefixed
 from lt_noisy.estimate.transition import TRANSITIONS, TransitionEstimator, describe
-from lt_noisy.stages.base import WITH_HEAD, Job, Kind, made_elsewhere, read_arrays
+from lt_noisy.stages.base import WITH_HEAD, Job, Kind, check_on_manifest, read_arrays
 from lt_noisy.stages.rows import Rows, decimals, percent
 
 
@@ -31,8 +31,7 @@ def labels(section: Section) -> tuple[str, ...]:
 
 def check(job: Job, section: Section) -> dict[str, int]:
     """Refuses the predictions of a stage that was trained on other data than the run's."""
-    if data := made_elsewhere(job.inputs["init"]):
-        raise UserError(f"config.{job.name}.init: that stage trains on {data}, not on the run's training set")
+    check_on_manifest(job)
     return {}
 
 

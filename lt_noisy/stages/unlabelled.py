@@ -45,18 +45,29 @@ class PseudoLabels(NamedTuple):
     confidence: np.ndarray
 
 
-class Extra(NamedTuple):
-    """What joint training adds to the training set.
+class Examples(NamedTuple):
+    """What a stage trains on: the run's examples, then those of a `pseudo_label` stage.
 
     Attributes:
-      images: uint8 [M, H, W, C].
-      targets: int32 [M], or float32 [M, C] where soft.
-      kept: bool [M], whether an image is to be trained on.
+      images: uint8 [N, H, W, C].
+      targets: int32 [N], or float32 [N, C] where pseudo-labels are soft.
+      kept: bool [N], False for pseudo-labels that were not kept: they are never in a batch.
     """
 
     images: Images
     targets: np.ndarray
     kept: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int [N]: the targets, or their largest entry."""
+        return self.targets if self.targets.ndim == 1 else self.targets.argmax(-1)
+
+    def counts(self, num_classes: int) -> np.ndarray:
+        """int [C]: examples per class as observed or pseudo-labelled, of those kept; soft labels to the nearest."""
+        if self.targets.ndim == 1:
+            return np.bincount(self.targets[self.kept], minlength=num_classes)
+        return np.rint(self.targets[self.kept].sum(0, dtype=np.float64)).astype(np.int64)
 
 
 def pool(job: Job, section: Pool, name: str) -> Split:
@@ -106,7 +117,7 @@ def write(directory: pathlib.Path, drawn: Split, assigned: PseudoLabels, class_n
     )
 
 
-def read(job: Job, stage: Input) -> Extra:
+def read(job: Job, stage: Input) -> Examples:
     """The pool of a finished `pseudo_label` stage and its targets, in the order of the pool.
 
     Raises:
@@ -116,32 +127,7 @@ def read(job: Job, stage: Input) -> Extra:
     ids, targets, kept = files.load_arrays(path, "ids", "targets", "kept")
     if not np.array_equal(ids, drawn.ids):
         raise UserError(f"config.{job.name}: {path} is of another pool")
-    return Extra(images(job, drawn), targets, kept)
-
-
-class Examples(NamedTuple):
-    """What a stage trains on: the run's examples, then those of a `pseudo_label` stage.
-
-    Attributes:
-      images: uint8 [N, H, W, C].
-      targets: int32 [N], or float32 [N, C] where pseudo-labels are soft.
-      kept: bool [N], False for pseudo-labels that were not kept: they are never in a batch.
-    """
-
-    images: Images
-    targets: np.ndarray
-    kept: np.ndarray
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int [N]: the targets, or their largest entry."""
-        return self.targets if self.targets.ndim == 1 else self.targets.argmax(-1)
-
-    def counts(self, num_classes: int) -> np.ndarray:
-        """int [C]: examples per class as observed or pseudo-labelled, of those kept; soft labels to the nearest."""
-        if self.targets.ndim == 1:
-            return np.bincount(self.targets[self.kept], minlength=num_classes)
-        return np.rint(self.targets[self.kept].sum(0, dtype=np.float64)).astype(np.int64)
+    return Examples(images(job, drawn), targets, kept)
 
 
 def examples(job: Job) -> Examples:

@@ -331,5 +331,5 @@ def test_unusable_predictions_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"transition\.npz cannot be read .* remove .*noise to make it again"):
         stage.read(job.directory)
     other = a_job(tmp_path, clean, observed, data="full")
-    with pytest.raises(UserError, match=r"config\.noise\.init: that stage trains on full\(\), not on the run's"):
+    with pytest.raises(UserError, match=r"config\.noise\.init: that stage is trained on full\(\), not on the run's"):
         stage.check(other, section)

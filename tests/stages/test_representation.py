@@ -84,12 +84,12 @@ def test_the_bank_is_the_training_images_where_they_are_all_there_is():
 def test_the_memory_of_a_monitor_grows_with_a_bank_of_its_own_alone(monkeypatch):
     monkeypatch.setattr(neighbours, "HELD", 4 * 16 * 3)  # three vectors of 16 pixels at a time
     monitor = representation.Knn(k=1, temperature=0.1)
-    assert representation.memory(job(), None) == 0
-    few = representation.memory(job(), monitor)
+    assert representation.watch_bytes(job(), None) == 0
+    few = representation.watch_bytes(job(), monitor)
     assert few == 3 * 4 * 16 * 3 + 4 * neighbours.BLOCK * 20
     part = job()
     part.dataset = part.dataset.rows(np.arange(10))
-    assert representation.memory(part, monitor) == 3 * 4 * 16 * 3 + 4 * neighbours.BLOCK * 10 + IMAGES[:10].nbytes
+    assert representation.watch_bytes(part, monitor) == 3 * 4 * 16 * 3 + 4 * neighbours.BLOCK * 10 + IMAGES[:10].nbytes
 
 
 def test_pixels_are_never_all_in_memory(monitor, monkeypatch):
