@@ -1,8 +1,17 @@
-"""The rows of every class, in id order or shuffled, what every stratified draw starts from; and pairs of classes."""
+"""Rows: of ids; of every class, in id order or shuffled, as stratified draws start from; and pairs of classes."""
 
 import numpy as np
 
 from lt_noisy import rng
+
+
+def rows_of(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The row of each wanted id among unique ids int64 [N], -1 where it is not among them: int64 [n]."""
+    order = np.argsort(ids)
+    if not len(order):
+        return np.full(len(wanted), -1, np.int64)
+    rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(order) - 1)]
+    return np.where(ids[rows] == wanted, rows, -1).astype(np.int64)
 
 
 def rows_by_class(labels: np.ndarray, ids: np.ndarray, num_classes: int) -> list[np.ndarray]:

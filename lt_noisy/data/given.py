@@ -6,6 +6,7 @@ import numpy as np
 
 from lt_noisy.config.spec import table
 from lt_noisy.data import manifest as manifests
+from lt_noisy.data.by_class import rows_of
 from lt_noisy.data.label_files import read_numbers
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.errors import UserError
@@ -49,9 +50,8 @@ def import_labels(path: str, key: str = "", ids: str = "", ids_key: str = "") ->
         chosen = read_numbers(ids, ids_key) if ids else np.sort(known)
         if not len(chosen):
             raise UserError(f"import_labels: {ids} is empty: it keeps no example")
-        order = np.argsort(known)
-        rows = order[np.searchsorted(known, chosen, sorter=order).clip(max=len(known) - 1)]
-        strange = chosen[known[rows] != chosen]
+        rows = rows_of(chosen, known)
+        strange = chosen[rows < 0]
         if len(strange):
             raise UserError(f"import_labels: {ids or path}: the data has no example with id {strange[0]}")
         if len(np.unique(chosen)) < len(chosen):

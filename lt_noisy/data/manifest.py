@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from lt_noisy.data.by_class import pair_counts
+from lt_noisy.data.by_class import pair_counts, rows_of
 from lt_noisy.data.longtail import Select
 from lt_noisy.data.noise import Noise
 from lt_noisy.errors import UserError, say
@@ -186,9 +186,8 @@ def verify(manifest: Manifest, labels: np.ndarray, ids: np.ndarray) -> np.ndarra
       UserError: an id that the split does not have, or another label there than the manifest's clean one, unless that
         is `corrected` by somebody (`lt-noisy apply`).
     """
-    order = np.argsort(ids)
-    rows = order[np.searchsorted(ids, manifest.ids, sorter=order).clip(max=len(ids) - 1)]
-    unknown = manifest.ids[ids[rows] != manifest.ids]
+    rows = rows_of(manifest.ids, ids)
+    unknown = manifest.ids[rows < 0]
     if len(unknown):
         raise UserError(
             f"manifest: {len(unknown)} of {len(rows)} ids are not in the data set, the first is "
@@ -203,7 +202,7 @@ def verify(manifest: Manifest, labels: np.ndarray, ids: np.ndarray) -> np.ndarra
             f"{manifest.ids[first]}: {manifest.clean_labels[first]} here, {labels[rows[first]]} there; "
             "it was made from another one"
         )
-    return rows.astype(np.int64)
+    return rows
 
 
 def diff(a: Manifest, b: Manifest) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lt_noisy.config.spec import bind
+from lt_noisy.data.by_class import rows_of
 from lt_noisy.data.dataset import Dataset, hold_out
 from lt_noisy.data.longtail import LONGTAILS
 from lt_noisy.data.noise import NOISES
@@ -24,6 +25,12 @@ SEED = 5
 def source():
     train, test = (Split(IDS[:n], LABELS[:n], lambda rows: IMAGES[rows]) for n in (16, 1))
     return Source(train, test, ("a", "b", "c"))
+
+
+def test_rows_of_ids():
+    wanted = np.array([13, 3, 0, 105, 999, 13])
+    assert rows_of(wanted, IDS).tolist() == [14, 1, -1, 0, -1, 14]
+    assert rows_of(wanted, IDS[:0]).tolist() == [-1] * 6 and rows_of(wanted[:0], IDS).dtype == np.int64
 
 
 @pytest.mark.parametrize(

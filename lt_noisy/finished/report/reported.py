@@ -9,6 +9,7 @@ import numpy as np
 
 from lt_noisy.config.identity import identity_texts
 from lt_noisy.config.resolve import RunFields
+from lt_noisy.data.by_class import rows_of
 from lt_noisy.data.manifest import Manifest, load, truth_known
 from lt_noisy.errors import UserError, printable
 from lt_noisy.files import user_path
@@ -73,9 +74,8 @@ class Reported(NamedTuple):
         """The rows of the manifest with these ids; None where it lacks one, as of a stage that trains on other data."""
         if self.manifest is None:
             return None
-        order = np.argsort(self.manifest.ids)
-        rows = order[np.searchsorted(self.manifest.ids, ids, sorter=order).clip(max=len(order) - 1)]
-        return rows if np.array_equal(self.manifest.ids[rows], ids) else None
+        rows = rows_of(ids, self.manifest.ids)
+        return None if (rows < 0).any() else rows
 
     def with_entry(self, entry: str) -> list[FinishedStage]:
         """The finished stages whose summaries have this entry."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from lt_noisy import hashing
 from lt_noisy.config.arguments import Parser
+from lt_noisy.data.by_class import rows_of
 from lt_noisy.data.dataset import select
 from lt_noisy.data.images import kind_of
 from lt_noisy.data.sources.base import Source
@@ -122,16 +123,14 @@ def _nearby(
     """
     if not neighbours or not ids:
         return np.zeros((len(ids), 2, 0), np.int64)
-    order = np.argsort(source.train.ids)
-    place = np.searchsorted(source.train.ids, judged.ids, sorter=order).clip(max=len(order) - 1)
-    there = source.train.ids[order[place]] == judged.ids
-    rows, observed = order[place[there]], judged.observed[there]
+    rows = rows_of(judged.ids, source.train.ids)
+    there = rows >= 0
+    rows, observed = rows[there], judged.observed[there]
     features = trained_features(run, stage, select(source, rows, observed, observed, stored=True))
     if features is None:
         say(f"note: no neighbours are shown: {stage.name} starts from no encoder, and the run has no classifier")
         return np.zeros((len(ids), 2, 0), np.int64)
-    row_of = {key: row for row, key in enumerate(judged.ids[there].tolist())}
-    queries, trusted = np.array([row_of[key] for key in ids]), judged.wrong_probability[there] < 0.5
+    queries, trusted = rows_of(np.array(ids), judged.ids[there]), judged.wrong_probability[there] < 0.5
     found = [nearest_of_class(features, observed, trusted, queries, classes, neighbours) for classes in pairs.T]
     return np.where(np.stack(found, 1) < 0, -1, rows[np.stack(found, 1)])
 
