@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from records import measured
 
-from lt_noisy import revision, system
+from lt_noisy import system
 from lt_noisy.errors import say
 from lt_noisy.files import write_json
 from lt_noisy.models.convolution import LAYOUT, Padding, forward, input_gradient, kernel_gradient
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 
 # pixels a side, channels, outputs, kernel, stride: ResNet-20 to -56 at width 16, then ResNet-18 at width 64.
@@ -120,10 +120,7 @@ def main(argv: list[str]) -> None:
         say(f"{shape}: " + ", ".join(f"{name} {ms} ms" for name, ms in taken.items() if name != "ceiling"))
     say(*show(rows).splitlines())
     if given.json is not None:
-        machine = {"device": jax.devices()[0].device_kind, "cores": system.cores()}
-        command = " ".join(["python benchmarks/convolutions.py", *argv[1:]])
-        record = {"command": command, "rows": rows, "machine": machine, "memory_kept": system.keeps_memory()}
-        write_json(given.json, {**record, "code": [revision.code()], "versions": versions()})
+        write_json(given.json, measured(argv, rows=rows, memory_kept=system.keeps_memory()))
 
 
 if __name__ == "__main__":

@@ -11,22 +11,21 @@ A ratio is PyTorch's time divided by ours: above 1 we are the faster.
 
 import os
 import pathlib
-import shutil
 import statistics
-import subprocess
 import sys
 from typing import Any
 
 import arguments
 import jax
 import ssl_cost
-from turns import Side, serve, timed
+from records import measured
+from sides import in_turns, median, named_alone, ratios, spread, started, versions_of
+from turns import serve, timed
 
-from lt_noisy import revision, system
+from lt_noisy import system
 from lt_noisy.config.resolve import default, resolve, section
-from lt_noisy.errors import UserError, say
+from lt_noisy.errors import say
 from lt_noisy.files import write_json
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 from lt_noisy.training import parallel
 
@@ -53,22 +52,19 @@ def ours(case: str, batch: int, num_devices: int = 1) -> Any:
 def compare(case: str, batch: int, devices: int, pairs: int, python: str) -> dict[str, Any]:
     """The medians and every ratio of a case."""
     here = pathlib.Path(__file__).resolve()
-    sides = {"torch": Side([python, str(here.with_name("torch_step.py")), case, str(batch), str(system.cores() or 1)])}
-    try:
-        for name, count in ({"one": 1, "ours": devices} if devices > 1 else {"ours": 1}).items():
-            given = [f"--case={case}", f"--batch={batch}", f"--devices={count}"]
-            sides[name] = Side([sys.executable, str(here), "--serve", *given])
-        turns = [{name: side.seconds() for name, side in sides.items()} for _ in range(pairs)]
-    finally:
-        for side in sides.values():
-            side.close()
-    ratios = [turn["torch"] / turn["ours"] for turn in turns]
+    commands = {"torch": [python, str(here.with_name("torch_step.py")), case, str(batch), str(system.cores() or 1)]}
+    for name, count in ({"one": 1, "ours": devices} if devices > 1 else {"ours": 1}).items():
+        given = [f"--case={case}", f"--batch={batch}", f"--devices={count}"]
+        commands[name] = [sys.executable, str(here), "--serve", *given]
+    with started(commands) as sides:
+        turns = in_turns(sides, pairs)
+    found = ratios(turns, "torch", "ours")
     return {
         "case": CASES[case][0],
-        **{f"{name}_images_per_second": batch / statistics.median(t[name] for t in turns) for name in sides},
-        "ratio": statistics.median(ratios),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-        **({"gains_over_one_device": [round(t["one"] / t["ours"], 3) for t in turns]} if devices > 1 else {}),
+        **{f"{name}_images_per_second": batch / median(turns, name) for name in commands},
+        "ratio": statistics.median(found),
+        "ratios": found,
+        **({"gains_over_one_device": ratios(turns, "one", "ours")} if devices > 1 else {}),
     }
 
 
@@ -80,17 +76,13 @@ def show(rows: list[dict[str, Any]]) -> str:
             row["case"],
             f"{row['torch_images_per_second']:.0f}",
             f"{row['ours_images_per_second']:.0f}",
-            _spread(row["ratios"]),
-            *([_spread(row["gains_over_one_device"])] if several else []),
+            spread(row["ratios"]),
+            *([spread(row["gains_over_one_device"])] if several else []),
         ]
         for row in rows
     ]
     titles = ["step", "PyTorch, images/s", "lt_noisy, images/s", "ratio (smallest to largest)"]
     return markdown([[*titles, *(["gain over one device"] if several else [])], *body])
-
-
-def _spread(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def main(argv: list[str]) -> None:
@@ -108,26 +100,13 @@ def main(argv: list[str]) -> None:
         system.keep_memory()
         serve(timed(ours(given.case[0], given.batch, given.devices), jax.block_until_ready))
         return
-    if shutil.which(given.python) is None:
-        raise UserError(f"--python={given.python}: no such interpreter")
-    torch = "import torch; print(torch.__version__)"
-    found = subprocess.run([given.python, "-c", torch], capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise UserError(f"--python={given.python}: it has no torch (pip install torch)")
-    try:
-        rows = [compare(case, given.batch, given.devices, given.pairs, given.python) for case in given.case or CASES]
-    except RuntimeError as error:
-        raise UserError(str(error)) from None
+    theirs = versions_of("--python", given.python, ["torch"])
+    rows = [compare(case, given.batch, given.devices, given.pairs, given.python) for case in given.case or CASES]
     say(*show(rows).splitlines())
     if given.json is not None:
-        there = [word.replace(given.python, pathlib.Path(given.python).name) for word in argv[1:]]  # on any machine
-        record = {
-            "command": " ".join(["python benchmarks/cpu_peer.py", *there]),
-            "rows": rows,
-            "machine": {"device": "cpu", "cores": system.cores(), "environment": _settings()},
-            "versions": {**versions(), "torch": found.stdout.strip()},
-            "code": [revision.code()],
-        }
+        record = measured(named_alone(argv, given.python), rows=rows)
+        record["machine"]["environment"] = _settings()
+        record["versions"] |= theirs
         write_json(given.json, record)
 
 

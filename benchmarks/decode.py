@@ -11,7 +11,6 @@ workers: on one core they only add copies). A ratio is the other's time divided 
 """
 
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,10 +19,11 @@ from typing import Any
 import arguments
 import numpy as np
 from PIL import Image
+from records import measured
+from sides import in_turns, median, ratios, spread, started
 from sklearn.datasets import load_sample_images
-from turns import Side, serve, timed
+from turns import serve, timed
 
-from lt_noisy import revision, system
 from lt_noisy.augment import AUGMENTS
 from lt_noisy.data.batches import batches
 from lt_noisy.data.feed import Cuts, fed
@@ -31,7 +31,6 @@ from lt_noisy.data.images import Stored
 from lt_noisy.data.sources.pictures import Pictures, look
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 
 FILES, BATCH, PIXELS = 256, 64, 224
@@ -71,21 +70,15 @@ def compare(folder: pathlib.Path, pairs: int, interpreters: dict[str, str]) -> l
     commands = {"ours": [sys.executable, str(here), f"--serve={folder}"]}
     for side, python in interpreters.items():
         commands[side] = [python, str(here.with_name("decode_peers.py")), side, str(folder)]
-    sides: dict[str, Side] = {}
-    try:
-        for name, command in commands.items():
-            sides[name] = Side(command)
-        turns = [{name: side.seconds() for name, side in sides.items()} for _ in range(pairs)]
-    finally:
-        for side in sides.values():
-            side.close()
+    with started(commands) as sides:
+        turns = in_turns(sides, pairs)
     return [
         {
             "side": name,
-            "images_per_second": BATCH / statistics.median(turn[name] for turn in turns),
-            "ratios": [round(turn[name] / turn["ours"], 3) for turn in turns],
+            "images_per_second": BATCH / median(turns, name),
+            "ratios": ratios(turns, name, "ours"),
         }
-        for name in sides
+        for name in commands
     ]
 
 
@@ -95,7 +88,7 @@ def show(rows: list[dict[str, Any]]) -> str:
         [
             SIDES.get(row["side"], "lt_noisy"),
             f"{row['images_per_second']:.0f}",
-            f"{statistics.median(row['ratios']):.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})",
+            spread(row["ratios"]),
         ]
         for row in rows
     ]
@@ -130,21 +123,12 @@ def main(argv: list[str]) -> None:
     interpreters |= {"torch": given.torch} if peers["torch"] else {}
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(pathlib.Path(folder), given.size)
-        try:
-            rows = compare(pathlib.Path(folder), given.pairs, interpreters)
-        except RuntimeError as error:
-            raise UserError(str(error)) from None
+        rows = compare(pathlib.Path(folder), given.pairs, interpreters)
     say(*show(rows).splitlines())
     if given.json is not None:
-        here = [word for word in argv[1:] if not word.startswith(("--tensorflow=", "--torch="))]
-        record = {
-            "command": " ".join(["taskset -c 0 python benchmarks/decode.py", *here]),
-            "size": given.size,
-            "rows": rows,
-            "machine": {"device": "cpu", "cores": system.cores()},
-            "versions": {**versions(), **{name: version for name, version in peers.items() if version}},
-            "code": [revision.code()],
-        }
+        here = [word for word in argv if not word.startswith(("--tensorflow=", "--torch="))]
+        record = measured(here, size=given.size, rows=rows)
+        record["versions"] |= {name: version for name, version in peers.items() if version}
         write_json(given.json, record)
 
 

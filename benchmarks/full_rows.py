@@ -16,6 +16,7 @@ from typing import Any
 
 import arguments
 import numpy as np
+import records
 from relative_gap import read_stage
 
 from lt_noisy.config.spec import parse
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> None:
     rows = [read_run(*named(text)) for text in given.runs]
     check(rows)
     record = {
-        "command": " ".join(["python benchmarks/full_rows.py", *argv[1:]]),
+        "command": records.command(argv),
         "code": codes(rows),
         "versions": rows[0]["versions"],
         "rows": rows,

@@ -13,9 +13,6 @@ import contextlib
 import io
 import os
 import pathlib
-import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,13 +22,14 @@ import arguments
 import jax
 import ssl_cost
 import throughput
-from turns import Side, serve
+from records import measured
+from sides import in_turns, median, named_alone, ratios, spread, started, versions_of
+from turns import serve
 
-from lt_noisy import revision, system
+from lt_noisy import system
 from lt_noisy.config.resolve import default, resolve, section
-from lt_noisy.errors import UserError, say
+from lt_noisy.errors import say
 from lt_noisy.files import write_json
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.jobs import make_job
 from lt_noisy.runs.markdown import markdown
 from lt_noisy.training import parallel
@@ -91,23 +89,20 @@ def compare(case: str, given: Any) -> dict[str, Any]:
     here = pathlib.Path(__file__).resolve()
     batch = given.batch or CASES[case][3]
     numbers = [str(batch), str(given.steps), str(given.workers)]
-    sides = {}
-    try:
-        for kind in ("plain", "tuned"):
-            sides[kind] = Side([given.python, str(here.with_name("torch_loop.py")), case, kind, *numbers])
-        for kind in ("step", "loop"):
-            own = [f"--serve={kind}", f"--case={case}", f"--batch={batch}", f"--steps={given.steps}"]
-            sides[kind] = Side([sys.executable, str(here), *own])
-        turns = [{name: side.seconds() for name, side in sides.items()} for _ in range(given.pairs)]
-    finally:
-        for side in sides.values():
-            side.close()
+    commands = {}
+    for kind in ("plain", "tuned"):
+        commands[kind] = [given.python, str(here.with_name("torch_loop.py")), case, kind, *numbers]
+    for kind in ("step", "loop"):
+        own = [f"--serve={kind}", f"--case={case}", f"--batch={batch}", f"--steps={given.steps}"]
+        commands[kind] = [sys.executable, str(here), *own]
+    with started(commands) as sides:
+        turns = in_turns(sides, given.pairs)
     return {
         "case": CASES[case][0],
         "batch": batch,
-        **{f"{name}_images_per_second": batch / statistics.median(t[name] for t in turns) for name in sides},
-        **{f"{name}_ratios": [round(t[name] / t["loop"], 3) for t in turns] for name in ("plain", "tuned")},
-        "loop_over_step": [round(t["loop"] / t["step"], 3) for t in turns],
+        **{f"{name}_images_per_second": batch / median(turns, name) for name in commands},
+        **{f"{name}_ratios": ratios(turns, name, "loop") for name in ("plain", "tuned")},
+        "loop_over_step": ratios(turns, "loop", "step"),
     }
 
 
@@ -119,15 +114,11 @@ def show(rows: list[dict[str, Any]]) -> str:
         [
             row["case"],
             *(f"{row[f'{name}_images_per_second']:,.0f}" for name in speeds),
-            *(_spread(row[f"{name}_ratios"]) for name in ("plain", "tuned")),
+            *(spread(row[f"{name}_ratios"]) for name in ("plain", "tuned")),
         ]
         for row in rows
     ]
     return markdown([titles, *body])
-
-
-def _spread(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def main(argv: list[str]) -> None:
@@ -150,27 +141,12 @@ def main(argv: list[str]) -> None:
             bare, loop = ours(given.case[0], given.batch, given.steps)
             serve(bare if given.serve == "step" else loop)
         return
-    if shutil.which(given.python) is None:
-        raise UserError(f"--python={given.python}: no such interpreter")
-    torch = "import torch, torchvision; print(torch.__version__, torchvision.__version__)"
-    found = subprocess.run([given.python, "-c", torch], capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise UserError(f"--python={given.python}: it has no torch and torchvision (pip install torch torchvision)")
-    try:
-        rows = [compare(case, given) for case in given.case or CASES]
-    except RuntimeError as error:
-        raise UserError(str(error)) from None
+    theirs = versions_of("--python", given.python, ["torch", "torchvision"])
+    rows = [compare(case, given) for case in given.case or CASES]
     say(*show(rows).splitlines())
     if given.json is not None:
-        there = [word.replace(given.python, pathlib.Path(given.python).name) for word in argv[1:]]  # on any machine
-        device = jax.local_devices()[0]
-        record = {
-            "command": " ".join(["python benchmarks/gpu_peer.py", *there]),
-            "rows": rows,
-            "machine": {"device": device.device_kind, "cores": system.cores()},
-            "versions": {**versions(), **dict(zip(("torch", "torchvision"), found.stdout.split(), strict=True))},
-            "code": [revision.code()],
-        }
+        record = measured(named_alone(argv, given.python), rows=rows)
+        record["versions"] |= theirs
         write_json(given.json, record)
 
 

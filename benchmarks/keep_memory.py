@@ -6,18 +6,17 @@ Two processes with the bare step of benchmarks/cpu_peer.py, with `LT_NOISY_KEEP_
 """
 
 import pathlib
-import statistics
 import sys
 from typing import Any
 
 import arguments
 import cpu_peer
-from turns import Side
+from records import measured
+from sides import in_turns, median, ratios, spread, started
 
-from lt_noisy import revision, system
-from lt_noisy.errors import UserError, say
+from lt_noisy import system
+from lt_noisy.errors import say
 from lt_noisy.files import write_json
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 
 SIDES = {"kept": "1", "given back": "0"}
@@ -34,19 +33,14 @@ def compare(case: str, batch: int, pairs: int) -> dict[str, Any]:
     """The medians and every ratio of a case."""
     script = pathlib.Path(__file__).resolve().with_name("cpu_peer.py")
     command = [sys.executable, str(script), "--serve", f"--case={case}", f"--batch={batch}"]
-    sides = {}
-    try:
-        for name, value in SIDES.items():
-            sides[name] = Side(command, {system.KEEP_MEMORY: value})
-        turns = [{name: side.seconds() for name, side in sides.items()} for _ in range(pairs)]
+    environments = {name: {system.KEEP_MEMORY: value} for name, value in SIDES.items()}
+    with started(dict.fromkeys(SIDES, command), environments) as sides:
+        turns = in_turns(sides, pairs)
         peaks = {name: round(peak_mib(side.process.pid)) for name, side in sides.items()}
-    finally:
-        for side in sides.values():
-            side.close()
     return {
         "case": cpu_peer.CASES[case][0],
-        "milliseconds": {name: round(1e3 * statistics.median(turn[name] for turn in turns)) for name in SIDES},
-        "ratios": [round(turn["given back"] / turn["kept"], 3) for turn in turns],
+        "milliseconds": {name: round(1e3 * median(turns, name)) for name in SIDES},
+        "ratios": ratios(turns, "given back", "kept"),
         "peak_mib": peaks,
     }
 
@@ -58,7 +52,7 @@ def show(rows: list[dict[str, Any]]) -> str:
         [
             row["case"],
             *map(str, row["milliseconds"].values()),
-            f"{statistics.median(row['ratios']):.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})",
+            spread(row["ratios"]),
             *(f"{peak:,}" for peak in row["peak_mib"].values()),
         ]
         for row in rows
@@ -74,20 +68,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--case", choices=cpu_peer.CASES, action="append", help="these alone; repeatable")
     parser.add_argument("--json", type=arguments.new_file)
     given = parser.parse_args(argv[1:])
-    try:
-        rows = [compare(case, given.batch, given.pairs) for case in given.case or cpu_peer.CASES]
-    except RuntimeError as error:
-        raise UserError(str(error)) from None
+    rows = [compare(case, given.batch, given.pairs) for case in given.case or cpu_peer.CASES]
     say(*show(rows).splitlines())
     if given.json is not None:
-        record = {
-            "command": " ".join(["python benchmarks/keep_memory.py", *argv[1:]]),
-            "rows": rows,
-            "machine": {"device": "cpu", "cores": system.cores()},
-            "versions": versions(),
-            "code": [revision.code()],
-        }
-        write_json(given.json, record)
+        write_json(given.json, measured(argv, rows=rows))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 
 import arguments
 import numpy as np
+import records
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -245,7 +246,7 @@ def main(argv: list[str]) -> None:
         wrong = decide(given.folder, given.run, given.first, given.out)
         say(f"{given.out}: {wrong} of the first {given.first} suspects are relabelled, the others stay")
         return
-    command = " ".join(["python benchmarks/messy_folder.py", *argv[1:]])
+    command = records.command(argv)
     if given.command == "compare":
         rows = compare(given.folder, given.runs)
         for row in rows:

@@ -14,6 +14,7 @@ import time
 
 import arguments
 import numpy as np
+from records import measured
 
 from lt_noisy.errors import say
 from lt_noisy.files import user_path, write_json
@@ -21,9 +22,6 @@ from lt_noisy.finished.network import load_network
 from lt_noisy.finished.pictures import Read, named_files
 from lt_noisy.finished.predict import predictions, table_row
 from lt_noisy.finished.run import named
-from lt_noisy.revision import code
-from lt_noisy.runs.card import versions
-from lt_noisy.system import cores
 
 TURNS = 5
 
@@ -54,19 +52,16 @@ def main(argv: list[str]) -> None:
         rates.append((each / whole, each / (time.perf_counter() - began)))
         say(f"{rates[-1][0]:.0f} images/s from files, {rates[-1][1]:.0f} forward alone")
     shares = [files_rate / alone for files_rate, alone in rates]
-    figures = {
-        "command": " ".join(["python benchmarks/predict_files.py", *argv[1:]]),
-        "files": TURNS * each,
-        "image_shape": list(network.image_shape),
-        "model": run.config["model"],
-        "images_per_second": [round(rate, 1) for rate, _ in rates],
-        "forward_alone": [round(rate, 1) for _, rate in rates],
-        "share_median": round(float(np.median(shares)), 3),
-        "share_range": [round(min(shares), 3), round(max(shares), 3)],
-        "cores": cores(),
-        "code": code(),
-        "versions": versions(),
-    }
+    figures = measured(
+        argv,
+        files=TURNS * each,
+        image_shape=list(network.image_shape),
+        model=run.config["model"],
+        images_per_second=[round(rate, 1) for rate, _ in rates],
+        forward_alone=[round(rate, 1) for _, rate in rates],
+        share_median=round(float(np.median(shares)), 3),
+        share_range=[round(min(shares), 3), round(max(shares), 3)],
+    )
     say(f"median share {figures['share_median']}")
     if given.json is not None:
         write_json(given.json, figures)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import arguments
 import numpy as np
+import records
 
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
@@ -148,7 +149,7 @@ def main(argv: list[str]) -> None:
     if given.json is not None:  # with the versions of the runs, all of them where they differ
         names = sorted({name for one in probed for name in one.summary["versions"]})
         versions = {n: ", ".join(sorted({one.summary["versions"].get(n, "none") for one in probed})) for n in names}
-        command = " ".join(["python benchmarks/relative_gap.py", *argv[1:]])
+        command = records.command(argv)
         made_by = codes(summary for run in given.runs for summary in read_summaries(run))
         write_json(given.json, {"command": command, "code": made_by, "versions": versions, "rows": rows})
 

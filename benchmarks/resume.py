@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 import arguments
+import records
 
 from lt_noisy import files
 from lt_noisy.config import command_line
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
     if own.json is not None:
         summary: dict[str, Any] = json.loads((own.root / "whole" / stage / "summary.json").read_text())
         record = {
-            "command": "python benchmarks/resume.py " + " ".join(argv[1:]),
+            "command": records.command(argv),
             "killed_at": line,
             "resumed": resumed,
             "same": same,

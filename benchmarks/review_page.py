@@ -12,12 +12,11 @@ import time
 import arguments
 import numpy as np
 from PIL import Image
+from records import measured
 
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
 from lt_noisy.finished.review.command import page
-from lt_noisy.revision import code
-from lt_noisy.system import cores
 
 VISITS, CLASSES, THUMBNAILS = 5, 1000, 5000
 CHROMIUM = "/usr/bin/chromium"
@@ -78,14 +77,8 @@ def main(argv: list[str]) -> None:
         make(pathlib.Path(name), given.suspects)
         visits = [visit(pathlib.Path(name, "index.html")) for _ in range(VISITS)]
         size = pathlib.Path(name, "index.html").stat().st_size
-    figures = {
-        "command": " ".join(["python benchmarks/review_page.py", *argv[1:]]),
-        "suspects": given.suspects,
-        "page_bytes": size,
-        **{f"{what}_seconds": [round(one[what], 2) for one in visits] for what in ("open", "filter")},
-        "cores": cores(),
-        "code": code(),
-    }
+    seconds = {f"{what}_seconds": [round(one[what], 2) for one in visits] for what in ("open", "filter")}
+    figures = measured(argv, suspects=given.suspects, page_bytes=size, **seconds)
     say(f"open {figures['open_seconds']} s, filter {figures['filter_seconds']} s, {size / 1e6:.1f} MB")
     if given.json is not None:
         write_json(given.json, figures)

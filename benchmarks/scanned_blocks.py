@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from convolutions import milliseconds
 from jax import lax
+from records import measured
 
-from lt_noisy import revision, system
+from lt_noisy import system
 from lt_noisy.errors import say
 from lt_noisy.files import write_json
 from lt_noisy.models.convolution import convolution
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 
 BLOCKS = 4
@@ -100,14 +100,7 @@ def main(argv: list[str]) -> None:
     rows = [compare(side, channels, given.batch, given.rounds) for side, channels in GROUPS]
     say(*show(rows).splitlines())
     if given.json is not None:
-        record = {
-            "command": " ".join(["python benchmarks/scanned_blocks.py", *argv[1:]]),
-            "machine": {"device": "cpu", "cores": system.cores()},
-            "rows": rows,
-            "versions": versions(),
-            "code": [revision.code()],
-        }
-        write_json(given.json, record)
+        write_json(given.json, measured(argv, rows=rows))
 
 
 if __name__ == "__main__":

@@ -21,15 +21,15 @@ import arguments
 import jax
 import numpy as np
 import seeds_config
+from records import measured
 from turns import timed
 
-from lt_noisy import revision, system
+from lt_noisy import system
 from lt_noisy.config.resolve import resolve
 from lt_noisy.data.batches import grouped
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
 from lt_noisy.runs import seeds
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.jobs import make_jobs
 from lt_noisy.runs.markdown import markdown
 from lt_noisy.runs.workdir import read_json
@@ -194,14 +194,7 @@ def main(argv: list[str]) -> None:
         rows.append({"case": case, "steps": steps, "whole": whole(case, given.pairs)})
     say(*show(rows).splitlines())
     if given.json is not None:
-        record = {
-            "command": " ".join(["python benchmarks/seeds.py", *argv[1:]]),
-            "rows": rows,
-            "machine": {"device": "cpu", "cores": system.cores()},
-            "versions": versions(),
-            "code": [revision.code()],
-        }
-        write_json(given.json, record)
+        write_json(given.json, measured(argv, rows=rows))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 import arguments
 import jax
 import numpy as np
+import records
 
 from lt_noisy import files
 from lt_noisy.config.resolve import default, resolve, section
@@ -127,7 +128,7 @@ def main(argv: list[str]) -> None:
     manifest = build(labels, ids, 10, dataset.class_names, *recipe, 0, {})
     card = run_card(resolved, manifest, devices)
     record = {
-        "command": "python benchmarks/ssl_cost.py " + " ".join(argv[1:]),
+        "command": records.command(argv),
         "options": {k: v for k, v in vars(given).items() if k not in ("json", "show")},
         "rows": [
             {

@@ -20,6 +20,7 @@ import statistics
 from typing import Any
 
 import arguments
+import records
 from relative_gap import read_stage, read_summaries, settings
 
 from lt_noisy.config.spec import parse
@@ -174,7 +175,7 @@ def main(argv: list[str]) -> None:
             row["relative_cost"] = costs[name]
     summaries = [summary for run in given.runs for summary in read_summaries(run)]
     record = {
-        "command": " ".join(["python benchmarks/ssl_table.py", *argv[1:]]),
+        "command": records.command(argv),
         "code": codes(summaries),
         "versions": summaries[0]["versions"],
         "machine": summaries[0]["machine"],

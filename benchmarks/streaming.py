@@ -15,13 +15,13 @@ import tempfile
 from typing import Any
 
 import arguments
+from records import measured
 
-from lt_noisy import revision, system
+from lt_noisy import system
 from lt_noisy.config.resolve import default, section
 from lt_noisy.data.sources import pictures
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import path_argument, write_json
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 from lt_noisy.runs.run import run
 from lt_noisy.training import loop
@@ -95,14 +95,7 @@ def main(argv: list[str]) -> None:
         rows.append({"images": number, **json.loads(done.stdout.splitlines()[-1])})
     say(*show(rows).splitlines())
     if given.json is not None:
-        record = {
-            "command": " ".join(["python benchmarks/streaming.py", *argv[1:]]),
-            "rows": rows,
-            "machine": {"device": "cpu", "cores": system.cores()},
-            "versions": versions(),
-            "code": [revision.code()],
-        }
-        write_json(given.json, record)
+        write_json(given.json, measured(argv, rows=rows))
 
 
 def show(rows: list[dict[str, Any]]) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 import arguments
 import jax
 import numpy as np
+import records
 
 from lt_noisy import files, rng, system
 from lt_noisy.augment.base import augment_batch
@@ -177,7 +178,7 @@ def main(argv: list[str]) -> None:
         rows = measure(job, stage, own.seconds)
     stats = jax.local_devices()[0].memory_stats() or {}
     record = {
-        "command": "python benchmarks/throughput.py " + " ".join(argv[1:]),
+        "command": records.command(argv),
         "config": command.config_name,
         "stage": stage.name,
         "batch_size": stage.section.batch_size,

@@ -21,11 +21,10 @@ import tempfile
 from typing import Any, NamedTuple
 
 import arguments
+from records import measured
 
-from lt_noisy import revision
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import write_json
-from lt_noisy.runs.card import versions
 from lt_noisy.runs.markdown import markdown
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -261,16 +260,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--tpu", default="", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=arguments.new_file)
     given = parser.parse_args(argv[1:])
-    record = {
-        "command": " ".join(
-            ["python benchmarks/weak_scaling.py", *(w for w in argv[1:] if not w.startswith("--tpu="))]
-        ),
-        "rows": scaling(given.devices),
-        "published": beside_published(),
-        "tpu": beside_tpu(given.tpu) if given.tpu else [],
-        "versions": versions(),
-        "code": [revision.code()],
-    }
+    record = measured(
+        [word for word in argv if not word.startswith("--tpu=")],
+        rows=scaling(given.devices),
+        published=beside_published(),
+        tpu=beside_tpu(given.tpu) if given.tpu else [],
+    )
     say(*show(record["rows"]).splitlines(), "", *show_published(record["published"]).splitlines())
     if record["tpu"]:
         say("", *show_tpu(record["tpu"]).splitlines())

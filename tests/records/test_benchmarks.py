@@ -15,10 +15,10 @@ import jax
 import messy_folder
 import numpy as np
 import pytest
+import sides
 import ssl_cost
 import ssl_table
 import throughput
-import turns
 from helpers.commands import CONFIG, ROOT
 from PIL import Image
 from test_relative_gap import EVEN, TAIL, TEN, add_stage, balanced, make_run
@@ -84,13 +84,13 @@ def test_sides_that_take_turns(tmp_path):
         serve(timed(lambda: time.sleep(0.01), lambda out: out))
         """)
     )
-    side = turns.Side([sys.executable, str(script)])
+    side = sides.Side([sys.executable, str(script)])
     assert side.seconds() >= 0.01 and side.seconds() >= 0.01
     side.close()
     assert side.process.poll() is not None
     script.write_text("raise SystemExit(7)")
-    with pytest.raises(RuntimeError, match=r"side.py ended with 7"):
-        turns.Side([sys.executable, str(script)])
+    with pytest.raises(UserError, match=r"side.py ended with 7"):
+        sides.Side([sys.executable, str(script)])
 
 
 def test_our_side_of_a_comparison_is_a_training_step(monkeypatch):
@@ -114,7 +114,7 @@ def test_ratios_are_theirs_to_ours(monkeypatch):
     """PyTorch 3 s, ours 2 s: ratio 1.5."""
 
     class Fixed:
-        def __init__(self, command):
+        def __init__(self, command, environment):
             self.taken = 3.0 if "torch_step.py" in command[1] else 5.0 if "--devices=1" in command else 2.0
 
         def seconds(self):
@@ -123,7 +123,7 @@ def test_ratios_are_theirs_to_ours(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(cpu_peer, "Side", Fixed)
+    monkeypatch.setattr(sides, "Side", Fixed)
     row = cpu_peer.compare("resnet20", 12, 2, 3, "python")
     assert row["ratio"] == 1.5 and row["ratios"] == [1.5] * 3
     assert (row["torch_images_per_second"], row["ours_images_per_second"]) == (4, 6)
@@ -142,7 +142,7 @@ def test_our_reader_of_photographs_and_its_ratios(monkeypatch, capsys, tmp_path)
     assert first.shape == second.shape == (2, 224, 224, 3) and (first != second).any()
 
     class Fixed:
-        def __init__(self, command):
+        def __init__(self, command, environment):
             self.taken = 3.0 if command[-2] == "tf" else 1.0 if command[-2] == "torch" else 2.0
 
         def seconds(self):
@@ -151,7 +151,7 @@ def test_our_reader_of_photographs_and_its_ratios(monkeypatch, capsys, tmp_path)
         def close(self):
             pass
 
-    monkeypatch.setattr(decode, "Side", Fixed)
+    monkeypatch.setattr(sides, "Side", Fixed)
     monkeypatch.setattr(decode, "version_of", lambda python, name: {"tensorflow": "2", "torch": "3"}[name])
     decode.main(["decode.py", "--pairs=2", "--torch=other/python", f"--json={tmp_path / 'record.json'}"])
     record = json.loads((tmp_path / "record.json").read_text())
@@ -325,7 +325,7 @@ def test_features_beside_pytorchs(monkeypatch):
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))
 
     class Fixed:
-        def __init__(self, command):
+        def __init__(self, command, environment):
             self.theirs = "torch_features.py" in command[1]
 
         def seconds(self):
@@ -334,7 +334,7 @@ def test_features_beside_pytorchs(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(features_peer, "Side", Fixed)
+    monkeypatch.setattr(sides, "Side", Fixed)
     rows = features_peer.compare(128, 3, "python")
     table = features_peer.show(rows)
     assert "| features, 128 pixels, batch 32 | 64 | 128 | 2.00 (2.00 to 2.00) |" in table
