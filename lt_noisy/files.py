@@ -24,6 +24,15 @@ from lt_noisy import processes
 from lt_noisy.errors import UserError, drain, first_line, say
 
 MIB = 2**20
+# Faults of a disk that others share, which may be gone at the next start. Not every system has all of them.
+_PASSING = {
+    getattr(errno, name, None)
+    for name in (
+        *("EIO", "ESTALE", "EREMOTEIO", "ETIMEDOUT", "EAGAIN", "ENOTCONN", "ECONNRESET", "ECONNABORTED"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET", "ESHUTDOWN"),
+    )
+}
+_LESS = "a smaller batch_size, smaller images or more devices take less"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet computes, or may
 
 
@@ -38,7 +47,23 @@ def naming(path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def os_error_line(error: OSError) -> str:
+def fault(error: Exception) -> tuple[str, int] | None:
+    """One line for what the machine did not give, room on a disk or memory, and the exit status; None for other errors.
+
+    The status is 2, or `LOST` where the same command started again may find the fault gone.
+    """
+    if isinstance(error, OSError):
+        return _os_error_line(error), processes.LOST if error.errno in _PASSING else 2
+    if isinstance(error, MemoryError):
+        return f"out of memory: {first_line(error)}; {_LESS}", 2
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+        import jax  # it is in use
+
+        return f"out of memory on {jax.local_devices()[0].device_kind}: {first_line(error)[:300]}; {_LESS}", 2
+    return None
+
+
+def _os_error_line(error: OSError) -> str:
     """What went wrong and where; for a disk or a quota that is full, what is free there and what to do."""
     line = error.strerror or first_line(error)
     if error.filename:
@@ -53,7 +78,7 @@ def os_error_line(error: OSError) -> str:
 
 
 def exit_status(command: Callable[[], int]) -> int:
-    """The exit status of a command: what it returns, or 2 after one line that says what its user or the system did."""
+    """The exit status of a command: what it returns, or that of one line that says what its user or the system did."""
     try:
         return command()
     except BrokenPipeError:  # a reader of rows, such as `head`, has read enough
@@ -61,9 +86,13 @@ def exit_status(command: Callable[[], int]) -> int:
         return 0
     except UserError as error:
         say(f"error: {error}", stream=sys.stderr)
-    except OSError as error:
-        say(f"error: {os_error_line(error)}", stream=sys.stderr)
-    return 2
+        return 2
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (found := fault(error)) is None:
+            raise
+        line, status = found
+        say(f"error: {line}", stream=sys.stderr)
+        return status
 
 
 def user_path(text: str) -> pathlib.Path:

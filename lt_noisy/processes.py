@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 MODES = ("off", "auto", "env")
 CONTRACT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")  # what every launcher fills
-LOST = 75  # exit status where another process is gone: a launcher starts all of them again
+# Exit status where another process is gone, or a fault may be at the next start: a launcher starts all of them again.
+LOST = 75
 _STORE = "lt_noisy"  # before all keys
 _FOREVER = 2**31 - 1  # milliseconds; a process that is lost ends a wait sooner
 _SMALL = 2**18  # bytes that go through the store; more go through the devices

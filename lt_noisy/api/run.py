@@ -24,6 +24,7 @@ from lt_noisy.finished.review.command import write_review
 from lt_noisy.finished.run import FinishedStage, named
 from lt_noisy.finished.suspects import Suspect, judge, read_suspects
 from lt_noisy.runs.run import run as run_stages
+from lt_noisy.training import parallel
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -55,9 +56,15 @@ def fit(
     Raises:
       UserError: what the program refuses in one line.
     """
+    chosen, name = ConfigDict(), "own_images"
+    if isinstance(config, ConfigDict):
+        chosen, name = config.copy_and_resolve_references(), "run"
+    elif config is not None:
+        chosen, name = read_config(str(config))
+    devices = {"devices": chosen.get("devices", 0), **overrides}["devices"]
+    parallel.divide_cpu(devices if isinstance(devices, int) else 0)  # before JAX is first used
     small = jax.default_backend() == "cpu"
     size = size or (128 if weights else 32 if small else 64)
-    name = "own_images"
     if config is None:
         if not data:
             raise UserError("fit takes a folder of images, or a config")
@@ -66,10 +73,6 @@ def fit(
     else:
         if weights:
             raise UserError("fit: weights are for the config that is taken without one; name them in the config's init")
-        if isinstance(config, ConfigDict):
-            chosen, name = config.copy_and_resolve_references(), "run"
-        else:
-            chosen, name = read_config(str(config))
         if data:
             chosen.dataset = _dataset(data, size)
     set_fields(chosen, overrides)

@@ -59,20 +59,37 @@ def _checked(workers: int) -> int:
     return workers
 
 
-def stays_resident(feed: Feed, train_bytes: int, test_bytes: int, device_bytes: int | None) -> bool:
+class Room(NamedTuple):
+    """The memory that there is for images, in bytes.
+
+    Attributes:
+      host: free on the host; None where the system does not say.
+      device: what JAX may take of a device; None where that is the host's memory.
+    """
+
+    host: int | None
+    device: int | None
+
+
+def room_here() -> Room:
+    """That of this machine, now."""
+    return Room(system.available_bytes(), system.device_bytes())
+
+
+def stays_resident(feed: Feed, on_host: int, on_device: int, room: Room) -> bool:
     """Whether a run keeps its images in memory.
 
     Args:
-      train_bytes: of all uint8 images to train on; they lie on the host and on each device.
-      test_bytes: of those to test on.
-      device_bytes: what a device has free; None where that is the host's memory.
+      on_host: bytes of all images to train on and to test on.
+      on_device: bytes of the images to train on that a device holds.
+      room: the memory that there is.
     """
     if feed.resident is not None:
         return feed.resident
-    on_host = train_bytes + test_bytes + (train_bytes if device_bytes is None else 0)
-    free = system.available_bytes()
-    fits_host = free is None or on_host <= _SHARE * free
-    return fits_host and (device_bytes is None or train_bytes <= _SHARE * device_bytes)
+    if room.device is None:
+        on_host += on_device
+    fits_host = room.host is None or on_host <= _SHARE * room.host
+    return fits_host and (room.device is None or on_device <= _SHARE * room.device)
 
 
 class Cuts(NamedTuple):

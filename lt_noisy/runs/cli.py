@@ -29,7 +29,8 @@ def start() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit status: 0 finished, 1 where a command found faults in its input, 2 wrong input or no room.
+    """Returns the exit status: 0 finished, 1 where a command found faults in its input, 2 wrong input or no room, 75
+    what may be gone at the next start.
 
     143, 130 and 129 leave as SystemExit.
     """
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
     from lt_noisy import processes, terminal
     from lt_noisy.config.command_line import USAGE, listed, parse
     from lt_noisy.errors import UserError, did_you_mean, first_line, quieted
-    from lt_noisy.files import show
+    from lt_noisy.files import fault, show
 
     command = COMMANDS.get(argv[1] if len(argv) > 1 else "", "")
     if {"-h", "--help"} & set(argv[1:]) and not command:  # the commands have their own
@@ -46,14 +47,7 @@ def main(argv: list[str]) -> int:
     # At twice as many pixels it is an error, which names the file.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", Warning)
     if command:
-        try:
-            return getattr(importlib.import_module(command), argv[1])(argv[2:])
-        except (MemoryError, RuntimeError) as error:
-            from lt_noisy.runs.report import surroundings
-
-            if (line := surroundings(error)) is None:
-                raise
-            return processes.failed(line, 2)
+        return getattr(importlib.import_module(command), argv[1])(argv[2:])
     if len(argv) > 1 and not argv[1].startswith("-"):
         near = did_you_mean(argv[1], COMMANDS)
         return processes.failed(f"there is no command {argv[1]!r}{near} (there are {', '.join(COMMANDS)})", 2)
@@ -65,7 +59,6 @@ def main(argv: list[str]) -> int:
 
     from lt_noisy.runs.compiled import keep_programs
     from lt_noisy.runs.listing import listing
-    from lt_noisy.runs.report import surroundings
     from lt_noisy.runs.run import run
 
     keep_programs()
@@ -79,10 +72,10 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         return processes.failed(str(error), 2)
     except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:  # a full disk, a full memory, a lost process
-        if (line := surroundings(error)) is None:
+        if (found := fault(error)) is None:
             processes.broken(error)
             raise
-        return processes.failed(line, 2)
+        return processes.failed(*found)
     except Exception as error:
         terminal.close()
         traceback.print_exc()

@@ -16,8 +16,7 @@ from lt_noisy.data.images import Stored, kind_of
 from lt_noisy.data.longtail import LONGTAILS, by_size
 from lt_noisy.data.manifest import Manifest, truth_known
 from lt_noisy.data.sources.base import Source
-from lt_noisy.errors import UserError, first_line, printable
-from lt_noisy.files import os_error_line
+from lt_noisy.errors import UserError, printable
 from lt_noisy.runs.jobs import Work
 from lt_noisy.stages.rows import counts
 from lt_noisy.training import parallel, parameters
@@ -107,11 +106,12 @@ def _order_note(resolved: Resolved, source: Source, kept: int) -> dict[str, str]
     A long tail keeps few of them in any case, a quarter at ratio 100, so it is held against the same profile with the
     largest class as its head: of a set with classes of one size that is as many, and there is no note.
     """
-    if resolved.fields.noise.before_longtail:  # the profile is of labels that are not the source's
+    fields = resolved.fields
+    if fields.manifest is not None or fields.noise.before_longtail:  # no profile, or one of other labels
         return {}
     select = bind(by_size(parse(resolved.texts["longtail"])), LONGTAILS, "config.longtail")
     try:
-        most = len(select(source.train.labels, source.train.ids, source.num_classes, resolved.fields.seed))
+        most = len(select(source.train.labels, source.train.ids, source.num_classes, fields.seed))
     except UserError:  # a balanced control of so many has too few of a small class
         return {}
     if 2 * kept >= most:
@@ -134,17 +134,3 @@ def final_table(stages: Iterable[Stage], summaries: Mapping[str, Mapping[str, An
             lines.append(f"{stage.name}: {summary['wall_seconds']:.0f} s")
         lines += [f"  {title:<40}{value}" for title, value in stage.kind.rows(summary)]
     return "\n".join(lines)
-
-
-def surroundings(error: Exception) -> str | None:
-    """One line for what the machine could not give: room on a disk, memory; None for an error of another kind."""
-    if isinstance(error, OSError):
-        return os_error_line(error)
-    if isinstance(error, MemoryError):
-        return f"out of memory: {first_line(error)}; {_LESS}"
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-        return f"out of memory on {jax.local_devices()[0].device_kind}: {first_line(error)[:300]}; {_LESS}"
-    return None
-
-
-_LESS = "a smaller batch_size, smaller images or more devices take less"

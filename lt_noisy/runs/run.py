@@ -67,6 +67,7 @@ def run(
 
     # Processes: one, unless the command line says otherwise.
     processes.join(distributed, resolved.fields.heartbeat)
+    parallel.divide_cpu(resolved.fields.devices)
     processes.refuse_different("config", repr((resolved.texts, [stage.texts for stage in resolved.stages])))
     processes.refuse_different("code", revision.code()["sources_sha256"])
     devices = parallel.make(resolved.fields.parallel, resolved.fields.devices)

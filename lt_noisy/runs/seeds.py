@@ -20,7 +20,7 @@ from lt_noisy.data.manifest import Manifest
 from lt_noisy.errors import UserError
 from lt_noisy.runs.markdown import percent
 from lt_noisy.runs.sweeps.tables import FIGURES, figures
-from lt_noisy.runs.training_set import load
+from lt_noisy.runs.training_set import dataset_of, is_resident, make
 from lt_noisy.training import parallel
 from lt_noisy.training.replicas import divided
 
@@ -66,13 +66,13 @@ def replicas(resolved: Resolved, directory: pathlib.Path, devices: parallel.Jit 
 
 
 def load_each(runs: Sequence[Replica]) -> list[tuple[Manifest, Dataset]]:
-    """Manifest and data of each run (`training_set.load`); images that are the same are held once."""
+    """Manifest and data of each run (`training_set`); images that are the same are held once."""
+    each = [make(run.resolved, run.directory) for run in runs]
+    resident = is_resident(runs[0].resolved, each, [id(run.devices) for run in runs])
     found: list[tuple[Manifest, Dataset]] = []
-    for run in runs:
-        manifest, dataset = load(run.resolved, run.directory)
-        if found:
-            dataset = _sharing(dataset, found[0][1])
-        found.append((manifest, dataset))
+    for run, made in zip(runs, each, strict=True):
+        dataset = dataset_of(run.resolved, made, resident)
+        found.append((made.manifest, _sharing(dataset, found[0][1]) if found else dataset))
     return found
 
 

@@ -1,23 +1,53 @@
 """The data of a run: its training set, built from the recipe or loaded, and what it is evaluated against."""
 
 import pathlib
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lt_noisy import processes, system
+from lt_noisy import processes
 from lt_noisy.config.resolve import Resolved
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset, hold_out, select
-from lt_noisy.data.feed import Feed, stays_resident
+from lt_noisy.data.feed import Room, room_here, stays_resident
 from lt_noisy.data.given import Given
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError, printable, removal
 from lt_noisy.files import write_table
 
 
-def load(resolved: Resolved, workdir: pathlib.Path) -> tuple[manifests.Manifest, Dataset]:
+class Made(NamedTuple):
+    """The training set of a run before its images.
+
+    Attributes:
+      manifest: of the run.
+      source: what it is of.
+      rows: int64 [N], those of the manifest's examples in the source's training split.
+    """
+
+    manifest: manifests.Manifest
+    source: Source
+    rows: np.ndarray
+
+
+def load(resolved: Resolved, workdir: pathlib.Path, room: Room | None = None) -> tuple[manifests.Manifest, Dataset]:
     """The run's manifest, and the images and labels that it names; nothing is written.
+
+    Args:
+      resolved: its config.
+      workdir: its directory.
+      room: by which `feed=auto()` is settled; None: what this machine has.
+
+    Raises:
+      UserError: as `make`.
+    """
+    made = make(resolved, workdir)
+    return made.manifest, dataset_of(resolved, made, is_resident(resolved, [made], [0], room))
+
+
+def make(resolved: Resolved, workdir: pathlib.Path) -> Made:
+    """The run's manifest, and which examples of its source are in it.
 
     Building is a pure function of source and recipe, so it is done again on every start: a manifest that is already in
     the workdir must be of the same recipe, and another one only because the source has changed since.
@@ -45,24 +75,39 @@ def load(resolved: Resolved, workdir: pathlib.Path) -> tuple[manifests.Manifest,
         manifest = _loaded(resolved, fields.manifest, source)
     _refuse_other(manifest, workdir)
     rows = manifests.verify(manifest, source.train.best_labels, source.train.ids)
-    cuts = any(augment.cut for stage in resolved.stages if (augment := getattr(stage.section, "augment", None)))
-    stored = not _resident(fields.feed, source, len(rows), cuts)
-    dataset = select(source, rows, manifest.observed_labels, manifest.clean_labels, stored)
-    return manifest, hold_out(dataset, fields.validation, fields.seed)
+    return Made(manifest, source, rows)
 
 
-def _resident(feed: Feed, source: Source, images: int, cuts: bool) -> bool:
-    """Whether so many training images of the source, and its test images, are kept in memory.
+def is_resident(resolved: Resolved, each: Sequence[Made], places: Sequence[object], room: Room | None = None) -> bool:
+    """Whether the images of runs of one config, whose sources are the same, are all kept in memory.
 
     Args:
-      cuts: whether a stage cuts whole pictures, which none does in memory.
+      resolved: of any of them.
+      each: their training sets; images that several have in common are held once.
+      places: for each of them the devices that it is on.
+      room: as in `load`.
     """
-    if cuts and feed.resident is None:
+    feed, source = resolved.fields.feed, each[0].source
+    cuts = any(augment.cut for stage in resolved.stages if (augment := getattr(stage.section, "augment", None)))
+    if cuts and feed.resident is None:  # whole pictures, of which none is in memory
         return False
     of_one = source.train.images(np.arange(1)).nbytes
-    test_bytes = len(source.test.labels) * of_one
+    on_device = max(sum(_sizes(m for m, at in zip(each, places, strict=True) if at == place)) for place in {*places})
+    on_host = sum(_sizes(each)) + len(source.test.labels)
     # What is free differs between hosts, and all have to go the same way.
-    return processes.once(lambda: stays_resident(feed, images * of_one, test_bytes, system.device_bytes()))
+    return processes.once(lambda: stays_resident(feed, of_one * on_host, of_one * on_device, room or room_here()))
+
+
+def _sizes(each: Iterable[Made]) -> Iterable[int]:
+    """The number of examples of every set that differs from those before it."""
+    return {made.rows.tobytes(): len(made.rows) for made in each}.values()
+
+
+def dataset_of(resolved: Resolved, made: Made, resident: bool) -> Dataset:
+    """Images and labels of a training set, with what `config.validation` holds out apart."""
+    manifest, source, rows = made
+    dataset = select(source, rows, manifest.observed_labels, manifest.clean_labels, stored=not resident)
+    return hold_out(dataset, resolved.fields.validation, resolved.fields.seed)
 
 
 def _loaded(resolved: Resolved, given: Given, source: Source) -> manifests.Manifest:
@@ -111,7 +156,10 @@ def _brief(value: Any) -> str:
 
 
 def write_skipped(source: Source, workdir: pathlib.Path) -> None:
-    """Lists the files that were left out in `skipped_files.csv`, where there are any."""
-    if source.skipped:
-        rows = ((printable(file), reason) for file, reason in source.skipped)
-        write_table(workdir / "skipped_files.csv", ("file", "reason"), rows)
+    """Lists the files that were left out in `skipped_files.csv`; without any there is none."""
+    path = workdir / "skipped_files.csv"
+    if not source.skipped:
+        path.unlink(missing_ok=True)
+        return
+    rows = ((printable(file), reason) for file, reason in source.skipped)
+    write_table(path, ("file", "reason"), rows)

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from lt_noisy import processes, revision, system
+from lt_noisy import processes, revision
 from lt_noisy.config.fields import stage_ref
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.data.feed import Feed, stays_resident
+from lt_noisy.data.feed import Feed, room_here, stays_resident
 from lt_noisy.data.images import Stored, identity
 from lt_noisy.data.row_cache import RowCache
 from lt_noisy.data.sources.base import Source, Split, identity_of, split_images
@@ -174,7 +174,8 @@ def on_features(job: Job, datasets: tuple[Dataset, Dataset], extractor: Extracto
     def arrived(dataset: Dataset) -> Dataset:
         extractor.fill(_rows(dataset))
         images, tests = dataset.train_images, dataset.test_images
-        if not processes.once(lambda: stays_resident(feed, images.nbytes, tests.nbytes, system.device_bytes())):
+        on_host = images.nbytes + tests.nbytes
+        if not processes.once(lambda: stays_resident(feed, on_host, images.nbytes, room_here())):
             return dataset
         held = dataset.validation
         return dataset._replace(

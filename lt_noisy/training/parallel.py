@@ -210,7 +210,7 @@ def make(mode: str, num_devices: int = 0) -> Jit | Pmap:
     if mode not in MODES:
         raise UserError(f"config.parallel: unknown mode {mode!r}{did_you_mean(mode, MODES)} (known: jit, pmap)")
     count = processes.count()
-    _divide_cpu(num_devices // count)
+    divide_cpu(num_devices)
     try:
         devices = jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # JAX_PLATFORMS names a platform that is not there
@@ -238,7 +238,12 @@ def _of_process(process: int) -> list[Device]:
     return [device for device in jax.devices() if device.process_index == process]
 
 
-def _divide_cpu(num_devices: int) -> None:
+def divide_cpu(num_devices: int) -> None:
+    """Has each process see a CPU as its part of so many devices, where that is one for each core at the most.
+
+    For before JAX is first used, which `make` may be too late for: `processes` compare by JAX what they were told.
+    """
+    num_devices //= processes.count()
     divided = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if 1 < num_devices <= (system.cores() or 1) and not divided:
         with contextlib.suppress(RuntimeError):  # JAX is in use already, with the devices that it has

@@ -191,14 +191,12 @@ def test_a_stream_raises_what_the_reader_raises():
     stream.close()
 
 
-def test_by_their_size_images_stay_in_memory_or_on_the_disk(monkeypatch):
-    monkeypatch.setattr(feed.system, "available_bytes", lambda: 1000)
-    choose = feed.stays_resident
-    assert choose(feed.auto(), 200, 100, None) and not choose(feed.auto(), 250, 100, None)  # a CPU holds them twice
-    assert choose(feed.auto(), 250, 100, 500) and not choose(feed.auto(), 251, 100, 500)
-    assert not choose(feed.auto(), 400, 101, 10**6)
-    assert choose(feed.resident(), 10**6, 0, None) and not choose(feed.streamed(), 1, 1, None)
-    monkeypatch.setattr(feed.system, "available_bytes", lambda: None)
-    assert choose(feed.auto(), 10**9, 0, None)
+def test_by_their_size_images_stay_in_memory_or_on_the_disk():
+    choose, cpu, gpu = feed.stays_resident, feed.Room(1000, None), feed.Room(1000, 500)
+    assert choose(feed.auto(), 300, 200, cpu) and not choose(feed.auto(), 350, 250, cpu)  # a CPU holds them twice
+    assert choose(feed.auto(), 350, 250, gpu) and not choose(feed.auto(), 350, 251, gpu)
+    assert not choose(feed.auto(), 501, 200, gpu)
+    assert choose(feed.resident(), 10**6, 0, cpu) and not choose(feed.streamed(), 2, 1, cpu)
+    assert choose(feed.auto(), 10**9, 10**9, feed.Room(None, None))
     with pytest.raises(UserError, match="workers=-1"):
         feed.streamed(-1)

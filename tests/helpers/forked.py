@@ -15,6 +15,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import unittest.mock
 from multiprocessing.context import ForkServerContext
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -56,7 +57,8 @@ def _settings(env):
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)  # of no effect once the server runs
-    with contextlib.chdir(_ROOT):  # from where it imports
+    # From where it imports, and with a directory that is of no test.
+    with contextlib.chdir(_ROOT), unittest.mock.patch.object(tempfile, "tempdir", None):
         multiprocessing.forkserver.ensure_running()
     return context
 

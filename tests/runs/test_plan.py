@@ -10,7 +10,7 @@ import pytest
 from helpers.commands import ROOT, started
 
 import main
-from lt_noisy.config.resolve import resolve
+from lt_noisy.config.resolve import default, resolve, section
 from lt_noisy.errors import UserError
 from lt_noisy.models import convolution
 from lt_noisy.runs.planning import estimate, programs, show, stand_ins
@@ -178,6 +178,13 @@ def test_what_a_device_does_not_hold_is_refused_with_the_batch_that_it_would(mon
         (["--devices=8", "--accelerator=h100", "--device=8"], "device"),
         (["--devices=9", "--accelerator=h100"], "JAX is in use already, with 8 devices"),
         (["--devices=7", "--accelerator=h100"], "does not divide among 7 devices"),
+        (
+            [
+                *("--devices=1", "--accelerator=h100", "--config.stages=('finetune',)"),
+                *("--config.finetune.init=none()", "--config.finetune.last_blocks=99"),
+            ],
+            "config.finetune.last_blocks is 0 to ",
+        ),
         (["--devices=8", "--accelerator=h100", "--examples=9", "--classes=3", "--shape=8x8"], "--shape is that of"),
         (
             ["--devices=1", "--accelerator=h100", "--config.dataset=npz(path='absent.npz')"],
@@ -228,6 +235,13 @@ def test_published_sets_need_not_be_there(spec, train, test, classes, shape):
     images = source.train.images(np.arange(1000))
     assert images.shape == (1000, *shape) and images.dtype == np.uint8 and not any(images.strides)
     assert (source.train.read_cut is not None) == ("size=0" not in spec)
+
+
+def test_a_manifest_is_of_labels_that_only_the_data_has():
+    c = default()
+    c.dataset, c.manifest, c.stages, c.train = "tfds(cifar10)", "file(path='runs/a')", ("train",), section("supervised")
+    resolved = resolve(c)
+    assert stand_ins.with_data(resolved, None) == (resolved, "read")
 
 
 def test_what_is_not_published_has_no_stand_in():

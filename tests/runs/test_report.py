@@ -44,7 +44,7 @@ def test_stages_that_train_nothing_have_their_own_figures():
             assert part in text
 
 
-def _header(longtail, sizes):
+def _header(longtail, sizes, **values):
     """The lines of a header by their names, of a training set of classes of these sizes."""
     labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
     images = np.zeros((len(labels), 2, 2, 1), np.uint8)
@@ -52,8 +52,10 @@ def _header(longtail, sizes):
     source = Source(split, split, tuple("abc"))
     config = default()
     config.longtail, config.stages, config.train = longtail, ("train",), section("supervised")
+    config.update(values)
     resolved = resolve(config)
     rows = resolved.fields.longtail(labels, split.ids, 3, 0)
+    rows = rows if resolved.fields.manifest is None else rows[:8]
     manifest = Manifest(split.ids[rows], labels[rows], labels[rows], {"noise": "none()"})
     dataset = SimpleNamespace(num_classes=3, train_images=images, test_labels=labels, source=source, validation=None)
     dataset.test_images = images
@@ -85,6 +87,11 @@ def test_a_head_class_that_is_small_is_noted():
 )
 def test_a_long_tail_is_no_cause_for_a_note(longtail, sizes):
     assert "note" not in _header(longtail, sizes)
+
+
+def test_a_given_manifest_has_no_profile_to_note():
+    lines = _header("none()", (5, 48, 48), manifest="file(path='runs/a')")
+    assert lines["train set"] == "8 images: file(path='runs/a')" and "note" not in lines
 
 
 def _tested(recalls, counts, names):

@@ -223,6 +223,7 @@ def test_bad_devices(mode, count, says):
     ("flags", "before", "found"),
     [
         ("", "", "2"),  # as asked for
+        ("", "parallel.divide_cpu(2); jax.devices()", "2"),  # before it is used
         ("", "jax.devices()", "config.devices: 2 asked for, 1 present (0 takes them all)"),
         ("--xla_force_host_platform_device_count=3", "", "2"),  # of three
         ("", "system.cores = lambda: 1", "config.devices: 2 asked for, 1 present (0 takes them all)"),

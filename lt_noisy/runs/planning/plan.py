@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from lt_noisy.config.resolve import Resolved, Stage, resolve
 from lt_noisy.data.dataset import Dataset
+from lt_noisy.data.feed import Room
 from lt_noisy.data.images import Stored, kind_of
 from lt_noisy.errors import UserError, say
 from lt_noisy.files import exit_status, write_json
@@ -125,9 +126,10 @@ def _notes(asked: Request, streamed: bool, seeds: int) -> list[str]:
 
 def _data(resolved: Resolved, asked: Request, directory: Path) -> tuple[Resolved, str, Dataset]:
     """The config with data that need not be there, where they come from, and the training set."""
-    resolved, origin = stand_ins.with_data(resolved, asked.given, asked.accelerator.memory)
+    resolved, origin = stand_ins.with_data(resolved, asked.given)
     try:
-        return resolved, origin, load(resolved, directory)[1]
+        # What a host has is not known.
+        return resolved, origin, load(resolved, directory, Room(None, int(asked.accelerator.room)))[1]
     except UserError as error:
         if asked.given is not None:
             raise
@@ -150,7 +152,6 @@ def _stage(
         stand_ins.write(job, stage)
         plan, trained, flops = None, {}, _forward_flops(stage, job, earlier)
     else:
-        stage.kind.check(job, stage.section)
         networks, ready = found
         plan, flops = ready.plan, programs.forward_flops(job, stage.section.augment, ready)
         steps = [_step(stage, program, machine, halved) for program in programs.programs(stage.name, ready, on)]

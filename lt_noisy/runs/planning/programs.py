@@ -101,17 +101,21 @@ def prepared(job: Job, stage: Stage) -> tuple[int, Prepared] | None:
     """How many networks a stage trains one after the other, and one of them; None where it trains none.
 
     The experts of `experts` share the steps of one network on all images, so that they are planned as that.
+
+    Raises:
+      UserError: what a run refuses of such a stage.
     """
     kind, section = stage.texts["kind"], stage.section
+    if stage.kind.prepare is None and kind not in ("experts", "cross_fit"):
+        return None
+    stage.kind.check(job, section)
     if stage.kind.prepare is not None:
         return 1, stage.kind.prepare(job, section)
     if kind == "experts":
         return 1, self_supervised.prepare_objective(job, section, ascent=None)
-    if kind == "cross_fit":
-        count = len(job.dataset.ids)
-        others = job.dataset.rows(np.arange(count - count // section.folds))
-        return section.folds, supervised.prepare(job._replace(dataset=others), section)
-    return None
+    count = len(job.dataset.ids)
+    others = job.dataset.rows(np.arange(count - count // section.folds))
+    return section.folds, supervised.prepare(job._replace(dataset=others), section)
 
 
 def programs(name: str, ready: Prepared, on: parallel.Jit) -> list[Program]:

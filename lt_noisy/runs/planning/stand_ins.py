@@ -15,7 +15,6 @@ from lt_noisy.config.spec import parse
 from lt_noisy.data import given, longtail, noise
 from lt_noisy.data.by_class import one_hot
 from lt_noisy.data.dataset import Dataset
-from lt_noisy.data.feed import Feed
 from lt_noisy.data.images import DTYPES, kind_of
 from lt_noisy.data.published import published_counts, published_form
 from lt_noisy.data.sources.base import Source, Split
@@ -25,8 +24,6 @@ from lt_noisy.stages import unlabelled
 from lt_noisy.stages.base import Job
 from lt_noisy.training.checkpoint import CHECKPOINTS, Checkpoints
 from lt_noisy.training.state import TrainState
-
-_SHARE = 0.5  # of a device's memory that resident images take at most under feed='auto()', as in a run
 
 
 def source(train: int, test: int, classes: int, shape: tuple[int, ...], pictures: bool) -> Source:
@@ -58,13 +55,10 @@ def known_source(text: str) -> Source | None:
     return source(counts["train"], counts.get("test", 0), *form, pictures=bool(spec.kwargs.get("size")))
 
 
-def with_data(resolved: Resolved, asked: Given | None, memory: float) -> tuple[Resolved, str]:
+def with_data(resolved: Resolved, asked: Given | None) -> tuple[Resolved, str]:
     """The config with data that need not be there, and where what is known of them comes from.
 
     Without `asked` that is what is published of the data set; where nothing is, it is read as a run reads it.
-
-    Args:
-      memory: bytes of a device, by which feed='auto()' is settled.
 
     Raises:
       UserError: the shape of an image is asked for and not known.
@@ -76,16 +70,10 @@ def with_data(resolved: Resolved, asked: Given | None, memory: float) -> tuple[R
         nothing = {"longtail": longtail.none(), "noise": noise.none(), "manifest": given.none(), "validation": 0.0}
         fields, origin = dataclasses.replace(fields, dataset=lambda: known, **nothing), "given"
         resolved = resolved._replace(stages=tuple(map(_to_the_end, resolved.stages)))  # nothing is held out to stop by
-    elif (known := known_source(text)) is not None:
+    elif fields.manifest is None and (known := known_source(text)) is not None:  # or labels that fit none
         fields, origin = dataclasses.replace(fields, dataset=lambda: known), "as published"
     else:
         return resolved, "read"
-    images = known.train.images(np.arange(len(known.train.ids)))
-    cuts = any(augment.cut for stage in resolved.stages if (augment := getattr(stage.section, "augment", None)))
-    resident = fields.feed.resident
-    if resident is None:
-        resident = not cuts and images.nbytes <= _SHARE * memory
-    fields = dataclasses.replace(fields, feed=Feed(resident, fields.feed.workers))
     return resolved._replace(fields=fields, stages=tuple(map(_without_reading, resolved.stages))), origin
 
 
