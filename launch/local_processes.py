@@ -3,9 +3,9 @@
     python launch/local_processes.py 2 [--restarts=3] -- main.py --config=configs/x.py --distributed=env [...]
 
 SIGTERM, Ctrl-C and SIGHUP go on to all of them, which save the same step and end with 143. When one ends with an error
-the others follow by themselves within the heartbeat of the config; who does not is killed. With `--restarts` all start
-again, and go on from the last checkpoint, as long as the run makes progress; not after wrong input (status 2), nor when
-this program was told to stop. The exit status is 0, or that of the process that failed first.
+the others follow by themselves within the heartbeat of the config; who has not after 60 s is killed. With `--restarts`
+all start again, and go on from the last checkpoint, as long as the run makes progress; not after wrong input (status
+2), nor when this program was told to stop. The exit status is 0, or that of the process that failed first.
 """
 
 import argparse

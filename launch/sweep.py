@@ -44,6 +44,7 @@ from lt_noisy.training.interrupt import leave_on_signals
 if __name__ == "__main__":  # while libraries load; a handler that stops the cells comes with the first of them
     leave_on_signals()
 
+from lt_noisy.config.arguments import new_file
 from lt_noisy.errors import UserError
 from lt_noisy.files import exit_status, path_argument
 from lt_noisy.files import show as show_text
@@ -69,7 +70,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--root", type=path_argument, help="where cells, stages, record and tables go")
     parser.add_argument("--store", type=path_argument, help="where stages go that several sweeps share (ROOT/stages)")
     parser.add_argument("--jobs", type=int, help="cells that run at the same time (default: 1)")
-    parser.add_argument("--record", type=path_argument, help="where the record goes once every cell is finished")
+    parser.add_argument("--record", type=new_file, help="where the record goes once every cell is finished")
     parser.add_argument("--only", action="append", metavar="AXIS=LABEL", help="the cells with this label; repeatable")
     parser.add_argument("--show", type=path_argument, help="print the table of this record, and do nothing else")
     parser.add_argument("--csv", action="store_true", help="with --show: as CSV")
@@ -100,8 +101,6 @@ def options(argv: list[str]) -> argparse.Namespace:
         raise UserError(f"command line: {showing[0]} goes with --show")
     if found.config is None or found.root is None:
         raise UserError("command line: --config and --root are needed (or --show)")
-    if found.record is not None and not found.record.parent.is_dir():
-        raise UserError(f"--record={found.record}: there is no directory {str(found.record.parent)!r}")
     found.only = found.only or []
     if found.jobs is not None and found.jobs < 1:
         raise UserError(f"--jobs is at least 1, not {found.jobs}")

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import csv
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -93,6 +94,17 @@ def exit_status(command: Callable[[], int]) -> int:
         line, status = found
         say(f"error: {line}", stream=sys.stderr)
         return status
+
+
+def take_lock(file: IO[str], where: object) -> bool:
+    """Takes the lock of an open file, or tells that another process has it; refuses a file system without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UserError(f"{where}: its file system gives no locks ({error.strerror}); choose one that does") from None
+    return True
 
 
 def user_path(text: str) -> pathlib.Path:

@@ -229,4 +229,12 @@ def _argument(value: Any, kind: Any, table: Table, where: str, place: str) -> An
         return float(value)
     if type(value) is not kind:
         raise UserError(f"{where}: {place} takes {kind.__name__}, not {shown}")
+    if isinstance(value, tuple) and (name := _name_in(value)):
+        raise UserError(f"{where}: {place} takes literals, not the name {name}; text is quoted")
     return value
+
+
+def _name_in(values: tuple) -> str:
+    """The first name or call among literals, however deep; the empty string without one."""
+    names = (v.name if isinstance(v, Call) else _name_in(v) if isinstance(v, tuple) else "" for v in values)
+    return next(filter(None, names), "")

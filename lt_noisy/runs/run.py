@@ -25,7 +25,16 @@ from lt_noisy.runs.rounds import begin
 from lt_noisy.runs.seeds import Replica, load_each, replicas, summarised, table
 from lt_noisy.runs.starts import count_start
 from lt_noisy.runs.training_set import write_skipped
-from lt_noisy.runs.workdir import claim, default_workdir, finished, locked, place, read_json, shared, waited_for
+from lt_noisy.runs.workdir import (
+    claim,
+    default_workdir,
+    finished,
+    locked,
+    place,
+    read_json,
+    refuse_unshared,
+    waited_for,
+)
 from lt_noisy.stages import together
 from lt_noisy.stages.base import Job, Training
 from lt_noisy.training import parallel, profile
@@ -75,7 +84,8 @@ def run(
     share_programs(user_path(store) if store else directory)
     interrupts, host_log = Interrupts(), HostLog(directory)
     interrupts.before_leaving = functools.partial(host_log.write, "left at once for a signal")
-    with interrupts.installed(), shared(directory), locked(directory), contextlib.ExitStack() as held:
+    refuse_unshared(directory)
+    with interrupts.installed(), locked(directory), contextlib.ExitStack() as held:
         # Seeds: one run, or one for each of them, in a directory of its own.
         runs = replicas(resolved, directory, devices)
         for run in runs:

@@ -8,13 +8,13 @@ import pathlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 from lt_noisy import processes
 from lt_noisy.config.identity import run_sha256
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.errors import UserError, removal, say
-from lt_noisy.files import write_json
+from lt_noisy.files import take_lock, write_json
 from lt_noisy.hashing import json_sha256
 from lt_noisy.models.table import MODELS
 from lt_noisy.revision import sources_sha256
@@ -70,38 +70,26 @@ def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]
     except OSError as error:
         raise UserError(f"{option}={directory}: cannot be written ({error.strerror})") from None
     with lock:
-        if not _taken(lock, f"{option}={directory}"):
+        if not take_lock(lock, f"{option}={directory}"):
             raise UserError(
                 f"{option}={directory}: another process is running in it; wait for it or choose another directory"
             )
         yield
 
 
-def _taken(lock: IO[str], where: str) -> bool:
-    """Takes the lock of an open file, or tells that another process has it; refuses a file system without locks."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise UserError(f"{where}: its file system gives no locks ({error.strerror}); choose one that does") from None
-    return True
-
-
-@contextlib.contextmanager
-def shared(directory: pathlib.Path) -> Iterator[None]:
+def refuse_unshared(directory: pathlib.Path) -> None:
     """Refuses a directory that several processes do not have in common, by a file that the first writes there."""
-    if processes.count() > 1:
-        token = directory / f".shared-{processes.once(lambda: _write_token(directory))}"
-        seen = processes.gather(_appears(token)).tolist()
-        processes.once(lambda: token.unlink(missing_ok=True))
-        if not all(seen):
-            blind = processes.name(seen.index(False))
-            raise UserError(
-                f"--workdir={directory}: {blind} does not see what {processes.name(0)} writes there; give a "
-                "directory that all processes share"
-            )
-    yield
+    if processes.count() == 1:
+        return
+    token = directory / f".shared-{processes.once(lambda: _write_token(directory))}"
+    seen = processes.gather(_appears(token)).tolist()
+    processes.once(lambda: token.unlink(missing_ok=True))
+    if not all(seen):
+        blind = processes.name(seen.index(False))
+        raise UserError(
+            f"--workdir={directory}: {blind} does not see what {processes.name(0)} writes there; give a "
+            "directory that all processes share"
+        )
 
 
 def _write_token(directory: pathlib.Path) -> str:
@@ -133,7 +121,7 @@ def waited_for(directory: pathlib.Path) -> Iterator[None]:
         return
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / ".lock", "w") as lock:
-        if not _taken(lock, str(directory)):
+        if not take_lock(lock, str(directory)):
             say(f"{directory.name}: another process is at this stage; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

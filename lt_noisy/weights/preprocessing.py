@@ -79,7 +79,11 @@ def chosen(path: Path, mean: tuple, std: tuple, size: int, interpolation: str) -
             f"pretrained(...), such as mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, "
             f"interpolation=bilinear where that is ImageNet's usual recipe"
         )
-    mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
+    try:
+        mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
+    except (TypeError, ValueError):
+        mean, std = values["mean"], values["std"]
+        raise UserError(f"{path}: mean={mean} and std={std} must be numbers") from None
     numbers = all(math.isfinite(x) for x in (*mean, *std))
     if not numbers or len(mean) not in (1, 3) or len(mean) != len(std) or min(std) <= 0:
         raise UserError(f"{path}: mean={mean} and std={std} must be one number or three each, std above 0")

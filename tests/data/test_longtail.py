@@ -270,6 +270,7 @@ def test_balanced_control_has_the_same_total():
         ("explicit(())", "counts"),
         ("explicit((3, 0))", "counts"),
         ("explicit((3, 1.5))", "counts"),
+        ("explicit((3, (many, 2)))", "takes literals, not the name many; text is quoted"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(text, message):

@@ -142,6 +142,8 @@ def test_what_is_asked_for_wins(tmp_path):
         ([1], {}, r"config\.json: it does not say"),
         (TIMM, {"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "one number or three each"),
         (TIMM, {"std": (0.5, 0.0, 0.5)}, "std above 0"),
+        (TIMM, {"mean": ("a", "b", "c")}, "must be numbers"),
+        ({"pretrained_cfg": {**TIMM["pretrained_cfg"], "std": 0.5}}, {}, "std=0.5 must be numbers"),
         ({"pretrained_cfg": {**TIMM["pretrained_cfg"], "interpolation": "lanczos"}}, {}, "not lanczos"),
         (TIMM, {"size": -1}, "size=-1 is a number of pixels"),
     ],

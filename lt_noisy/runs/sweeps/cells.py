@@ -10,7 +10,8 @@ A config file with a `sweep(variant)` that returns a list of cells can be given 
         return product(axis("seed", range(5)), chain(product(scratch, losses), product(ssl, frozen, losses)))
 
 It may also have `BASELINE`, labels of the cells that the table's gains are over, such as {"init": "scratch",
-"loss": "CE"}, and `FIGURES` in place of `tables.FIGURES`. The label `seed` is what means and deviations are taken over.
+"loss": "CE"}, and `FIGURES` in place of `tables.FIGURES`: shares, which are shown in percent. The label `seed` is what
+means and deviations are taken over.
 """
 
 import itertools

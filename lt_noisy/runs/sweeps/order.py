@@ -12,15 +12,17 @@ def stage_keys(resolved: Resolved, sources: Mapping[str, str]) -> frozenset[str]
     """A hash of each stage: those of two cells are equal where the cells share the stage through a store.
 
     What makes a stage the same (`workdir.link`), as far as it is known before any data is read: two recipes of one
-    training set count as two. A stage that reads no labels is the same under any noise.
+    training set count as two. A stage that reads no labels is the same under any noise, unless that decides which
+    images there are: one before the long tail, or one by whose labels some are held out.
 
     Args:
       sources: of its stages, `workdir.planned_sources`.
     """
     run = identity_texts(resolved.texts, RunFields)
+    decides = resolved.fields.noise.before_longtail or resolved.fields.validation > 0
     keys: dict[str, str] = {}
     for stage in resolved.stages:
-        unread = {"stages"} if stage.kind.labels(stage.section) else {"stages", "noise"}
+        unread = {"stages"} if decides or stage.kind.labels(stage.section) else {"stages", "noise"}
         keys[stage.name] = json_sha256(
             {
                 "name": stage.name,

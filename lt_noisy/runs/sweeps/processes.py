@@ -5,7 +5,6 @@ goes with an open file. So cells that outlive a killed sweep are known to the ne
 the process marks the cell by `cell.json` once it has ended well.
 """
 
-import fcntl
 import json
 import os
 import pathlib
@@ -15,10 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from lt_noisy.errors import say
-from lt_noisy.files import write_json
+from lt_noisy.files import take_lock, write_json
 from lt_noisy.runs.sweeps.cells import Cell
 from lt_noisy.training.interrupt import Interrupts
 
@@ -72,7 +71,7 @@ class Child:
 
     def _start(self) -> None:
         with open(self._log, "a", encoding="utf-8", errors="surrogateescape") as log:
-            if not _lock(log):
+            if not take_lock(log, self._log):
                 return
             log.write(f"$ {self.planned.shown(self._more)}\n")
             log.flush()
@@ -172,18 +171,10 @@ def _terminate(children: list[Child]) -> list[subprocess.Popen[bytes]]:
     return processes
 
 
-def _lock(log: IO[str]) -> bool:
-    """Takes the lock of an open log; False where the process of a killed sweep has it."""
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _under_way(planned: Planned) -> bool:
+    """Whether the process of a sweep that was killed is at the cell: it has the lock of its log."""
     path = planned.directory / "log.txt"
     if not path.exists():
         return False
     with open(path, "a") as log:
-        return not _lock(log)
+        return not take_lock(log, path)

@@ -76,11 +76,20 @@ def test_cells_share_what_no_choice_of_theirs_reaches(monkeypatch):
     }
     assert len(plain) == 2
     assert {override: len(plain & keys(override)) for override in shared} == shared
+    for decides in (
+        ["--config.validation=0.1"],
+        ["--config.noise=before_longtail(symmetric(rate=0.4))"],
+    ):  # who is there
+        other = [text.replace("0.4", "0.1") for text in decides]
+        other = other if other != decides else [*decides, "--config.noise=symmetric(rate=0.1)"]
+        assert not keys(*decides) & keys(*other)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--record=."], "'.' is no file in a directory that exists"),
+        (["--record=absent/grid.json"], "'absent/grid.json' is no file in a directory that exists"),
         (["--backend=ray"], "--backend: invalid choice: 'ray'"),
         (["--slurm.time=5"], "--slurm.time=5 goes with --backend=submitit"),
         (["--cluster=local", "--backend=print"], "--cluster goes with --backend=submitit"),
