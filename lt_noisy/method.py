@@ -14,7 +14,7 @@ class Context(NamedTuple):
 
     Attributes:
       num_classes: C.
-      num_examples: N, the rows of the manifest.
+      num_examples: N, those that the stage trains on.
       batch_size: examples of one step, over all devices.
       counts: int [C], examples per *observed* class; all 0 where labels are not read.
       steps: of the stage.
@@ -38,10 +38,12 @@ class Method(NamedTuple):
       init: `init(context) -> state`. All constants that depend on the data live in the state, so that the
         checkpoint holds them.
       apply: `apply(state, outputs, targets, rows, step) -> (per_example float32 [B], new_state)`. Per-device:
-        runs inside the axis `collectives.AXIS`; `rows` int32 [B] are manifest rows, `step` a traced scalar. The
+        runs inside the axis `collectives.AXIS`; `rows` int32 [B] are those of its examples, `step` a traced scalar. The
         new state must come out equal on every device.
       memory: whether it keeps something for every example by row, so that a batch of mixed examples is refused.
       transition: whether it reads what a `transition` stage estimates, so that one nobody reads is refused.
+      cosines: the scale of the `cosine` head whose logits it takes; 0: it takes those of any head.
+      weighs: whether it weighs the classes itself, so that weights beside it are refused.
       content: hash of what it has read from a file, for the stage's identity; the empty string where nothing.
     """
 
@@ -49,4 +51,6 @@ class Method(NamedTuple):
     apply: Callable[..., tuple[jax.Array, State]]
     memory: bool = False
     transition: bool = False
+    cosines: float = 0.0
+    weighs: bool = False
     content: str = ""

@@ -86,6 +86,8 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(str(error)) from None
         if loss.transition:
             raise ValueError(f"loss={self.loss!r} reads the estimate of a stage, which is not here")
+        if loss.cosines:
+            raise ValueError(f"loss={self.loss!r} takes the logits of a cosine classifier, and this one is linear")
         if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0:
             raise ValueError("epochs and batch_size are at least 1, and learning_rate is above 0")
         labels = np.asarray(encoder.transform(y), np.int32)

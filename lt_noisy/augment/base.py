@@ -68,8 +68,8 @@ def compose(*ops: Augment) -> Augment:
     left = next((i for i, op in enumerate(ops) if op.leaves), len(ops))
     if any(op.unit for op in ops[left + 1 :]):
         raise UserError(
-            "jitter(), and resizing by bicubic, take pixels in [0, 1] and clip to them: they come before normalise(), "
-            "with which recipes such as cifar() end"
+            "jitter(), and resizing by bicubic, take pixels in [0, 1] and clip to them: they come before noise() "
+            "and normalise(), with which recipes such as cifar() end"
         )
 
     def train(key: jax.Array, image: jax.Array) -> jax.Array:

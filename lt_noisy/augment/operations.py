@@ -56,6 +56,8 @@ def crop(pad: int = 4) -> Augment:
         raise UserError(f"pad={pad} must be a number of pixels, 0 or more")
 
     def train(key: jax.Array, image: jax.Array) -> jax.Array:
+        if pad >= min(image.shape[:2]):
+            raise UserError(f"pad={pad} shifts images of {image.shape[0]}x{image.shape[1]} pixels out of sight")
         down, right = jax.random.randint(key, (2,), -pad, pad + 1)
         return image_ops.translate(image, down, right)
 
@@ -257,7 +259,8 @@ def cutout(size: int) -> Augment:
 def noise(sigma: float = 0.1) -> Augment:
     """Adds N(0, sigma^2) to every number, of a vector or of an image in [0, 1]."""
     check_not_negative(sigma=sigma)
-    return random_only(lambda key, x: x + sigma * jax.random.normal(key, x.shape, x.dtype))
+    added = random_only(lambda key, x: x + sigma * jax.random.normal(key, x.shape, x.dtype))
+    return added._replace(leaves=True)
 
 
 def dropout(p: float = 0.2) -> Augment:

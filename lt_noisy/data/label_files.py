@@ -54,7 +54,15 @@ def _read(file: Path, path: str, key: str) -> np.ndarray:
             return _chosen(stored, path, key)
     if file.suffix in (".npy", ".npz"):
         return read_array(path, key)
-    return _chosen([float(line) for line in file.read_text(encoding="utf-8-sig").split()], path, key)
+    return _chosen([_number(text) for text in file.read_text(encoding="utf-8-sig").split()], path, key)
+
+
+def _number(text: str) -> int | float:
+    """A number as it is written: as a float an id of 63 bits would be another one."""
+    try:
+        return number if abs(number := int(text)) < 2**63 else float(number)
+    except ValueError:
+        return float(text)
 
 
 def _chosen(found: Any, path: str, key: str) -> np.ndarray:

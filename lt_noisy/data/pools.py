@@ -196,7 +196,7 @@ def _any(rows: np.ndarray, wanted: int, seed: int) -> np.ndarray:
     """`wanted` of the rows, in their order."""
     if len(rows) < wanted:
         raise UserError(f"{wanted} images wanted, the pool has {len(rows)}; lower times, or 0.0 for all of them")
-    return np.sort(rng.generator(seed, "pool, any class").permutation(rows)[:wanted])
+    return rows[np.sort(rng.generator(seed, "pool, any class").permutation(len(rows))[:wanted])]
 
 
 def _mixed(relevant: Split, source: Load, number: int, dataset: Dataset, seed: int) -> Split:

@@ -148,7 +148,8 @@ def make_ldam(max_margin: float = 0.5, scale: float = 30.0) -> Method:
     """
     check_not_negative(max_margin=max_margin)
     check_positive(scale=scale)
-    return from_formula(ldam, lambda context: {"margins": ldam_margins(context.counts, max_margin)}, scale=scale)
+    made = from_formula(ldam, lambda context: {"margins": ldam_margins(context.counts, max_margin)}, scale=scale)
+    return made._replace(cosines=scale)
 
 
 def _observed(context: Context) -> np.ndarray:

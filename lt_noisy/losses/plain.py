@@ -69,7 +69,7 @@ def make_focal(gamma: float = 1.0, beta: float = 0.0, start: float = 0.0) -> Met
     Args:
       gamma: as there.
       beta: of class weights by effective number (`class_balanced_weights`) inside the loss; 0 for none. Yang & Xu have
-        0.9999. The stage's `reweight` is then `none()`, or every example is weighted twice.
+        0.9999. The stage's `reweight` is then `none()`.
       start: fraction of the stage, 0 to 1, after which they hold: 0.8 is their deferred re-weighting.
     """
     check_not_negative(gamma=gamma)
@@ -88,4 +88,4 @@ def make_focal(gamma: float = 1.0, beta: float = 0.0, start: float = 0.0) -> Met
         weights = jnp.where(step >= state["start"], state["weights"], 1.0)
         return focal(outputs, targets, gamma, weights), state
 
-    return Method(init, apply)
+    return Method(init, apply, weighs=True)

@@ -36,7 +36,7 @@ def mixup(alpha: float = 1.0) -> Mix:
       Zhang et al. (2018).
     """
     if not 0 < alpha < 1e6:
-        raise UserError(f"alpha is above 0, not {alpha}")
+        raise UserError(f"alpha is above 0 and below 1e6, not {alpha}")
 
     def mix(key, images, targets, weights):
         partner = permutation(jax.random.fold_in(key, 0), len(images))

@@ -33,7 +33,7 @@ def simsiam(size: int = 2048, hidden: int = 512, layers: int = 2, init: MLPInit 
         return 0.5 * (negative_cosine(p1, z2) + negative_cosine(p2, z1))
 
     return Objective(
-        method=stateless(loss, least=2),  # of one image BatchNorm leaves nothing
+        method=stateless(loss),
         projector=lambda dtype, norm_axis: MLP(
             (size,) * layers, norm=True, norm_last=True, dtype=dtype, norm_axis=norm_axis, start=init
         ),
@@ -62,5 +62,4 @@ def byol(momentum: float = 0.99, hidden: int = 1024, size: int = 256, init: MLPI
         return lambda step: 1.0 - (1.0 - momentum) * (jnp.cos(jnp.pi * to_float(step) / total_steps) + 1.0) / 2.0
 
     head = lambda dtype, norm_axis: MLP((hidden, size), norm=True, dtype=dtype, norm_axis=norm_axis, start=init)  # noqa: E731
-    method = stateless(loss, least=2)  # of one image BatchNorm leaves nothing
-    return Objective(method=method, projector=head, predictor=head, target=(0, 1), decay=decay)
+    return Objective(method=stateless(loss), projector=head, predictor=head, target=(0, 1), decay=decay)

@@ -150,7 +150,9 @@ def check(job: Job, section: Section) -> dict[str, int]:
     if section.hidden < 1:
         raise UserError(f"config.{job.name}.hidden is at least 1, not {section.hidden}")
     _check_prepared(job, section.augment)
-    return {"steps": training.check(job, section).total}
+    plan = training.check(job, section)
+    training.check_normed(job, plan, "the regression heads")
+    return {"steps": plan.total}
 
 
 def _check_prepared(job: Job, augment: Augment) -> None:

@@ -31,7 +31,7 @@ from lt_noisy.data.by_class import one_hot
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.feed import Cuts, More
 from lt_noisy.data.images import Stored
-from lt_noisy.errors import UserError
+from lt_noisy.errors import UserError, check_proportion, prefixed
 from lt_noisy.estimate.clean_probability import clean_probability
 from lt_noisy.estimate.neighbours import nearest_in_set
 from lt_noisy.evaluation.classification import auroc_or_none, mean_or_none
@@ -89,10 +89,9 @@ def check(job: Job, section: Section) -> dict[str, int | str]:
         )
     if section.correct_every < 1 or section.history < 1:
         raise UserError(f"{where}: correct_every and history are at least 1 epoch")
-    if not 0 <= section.momentum <= 1:
-        raise UserError(f"{where}.momentum is in [0, 1], not {section.momentum}")
-    if not 0 < section.alpha < 1e6:
-        raise UserError(f"{where}.alpha is above 0, not {section.alpha}")
+    with prefixed(where):
+        check_proportion(momentum=section.momentum)
+        mixup.mixup(section.alpha)
     floats = job.dataset.num_classes + 1 + section.history + section.neighbours.k - 1
     check_memory(where, len(job.dataset.ids), floats)
     if section.neighbours.k > plan.epoch.last:

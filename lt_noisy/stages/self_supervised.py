@@ -183,15 +183,18 @@ def check(job: Job, section: Section) -> dict[str, int | str]:
 
 def check_objective(job: Job, section: Objectives) -> Plan:
     """The plan of a training, once its objective is known to fit the data."""
-    plan = training.check(job, section)
+    plan, objective = training.check(job, section), section.objective
+    heads = [build(job.dtype, job.norm_axis) for build in (objective.projector, objective.predictor) if build]
+    if any(head.norm for head in heads):
+        training.check_normed(job, plan, "the projector")
     with prefixed(f"config.{job.name}.objective"):
         for batch_size in {plan.batch_size, plan.epoch.last}:
-            section.objective.method.init(_context(job, plan)._replace(batch_size=batch_size))
+            objective.method.init(_context(job, plan)._replace(batch_size=batch_size))
         images = job.dataset.train_images
         one = jax.ShapeDtypeStruct((1, 1, *images.shape[1:]), images.dtype)  # one device, one image
 
         def views(images: jax.Array) -> tuple[jax.Array, ...]:
-            return section.objective.views(section.augment, jax.random.key(0), images, jnp.arange(1))[0]
+            return objective.views(section.augment, jax.random.key(0), images, jnp.arange(1))[0]
 
         jax.eval_shape(jax.vmap(views, axis_name=AXIS), one)
     return plan

@@ -22,10 +22,11 @@ from lt_noisy.data.sources.base import Load
 from lt_noisy.errors import UserError, prefixed
 from lt_noisy.evaluation import selection
 from lt_noisy.evaluation.classification import classification, label_noise
+from lt_noisy.losses.factory import first_step
 from lt_noisy.losses.table import LOSSES
 from lt_noisy.method import Context, Method
 from lt_noisy.mixing.mixup import MIXES, Mix
-from lt_noisy.models.heads import HEADS, HeadBuilder
+from lt_noisy.models.heads import HEADS, Cosine, HeadBuilder
 from lt_noisy.precision import to_float
 from lt_noisy.rebalance.sampling import SAMPLERS, WEIGHTINGS, Over, Sampler, Weighting
 from lt_noisy.stages import rates, training, transition, unlabelled
@@ -169,6 +170,11 @@ def check(job: Job, section: Learning) -> dict[str, Any]:
         raise UserError(
             f"{where}.mix: this loss remembers each example, so that mixed ones make no sense; set 'none()'"
         )
+    head = section.head(job.dataset.num_classes)
+    if (scale := section.loss.cosines) and not (isinstance(head, Cosine) and head.scale == scale):
+        raise UserError(f"{where}.head: this loss takes cosines times {scale:g}; set 'cosine(scale={scale:g})'")
+    if section.loss.weighs and len({*section.reweight.weights(np.arange(1, 3))}) > 1:
+        raise UserError(f"{where}.reweight: this loss weighs the classes itself; set 'none()'")
     if "transition" in job.inputs and not section.loss.transition:
         raise UserError(f"{where}.transition: only forward() and prior=corrected read it; set 'none()'")
     if job.inputs.keys() >= {"pseudo", "transition"}:
@@ -248,8 +254,7 @@ def balanced_order(job: Job, section: Learning, train: unlabelled.Examples, cont
     probabilities = section.sampler.probabilities(train.labels[rows_kept], context.num_classes)
     permuted = training.order(job, section, None, len(rows_kept))
     sampled = training.order(job, section, probabilities, len(rows_kept))
-    first_sampled = round(section.sampler.start * context.steps)
-    first_weighted = round(section.reweight.start * context.steps)
+    first_sampled, first_weighted = (first_step(part.start, context) for part in (section.sampler, section.reweight))
 
     def balanced(step: int) -> dict[str, np.ndarray]:
         batch = sampled(step) if step >= first_sampled else permuted(step)

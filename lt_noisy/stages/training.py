@@ -23,6 +23,7 @@ from lt_noisy.data.feed import Cuts, More, Stream, fed
 from lt_noisy.data.images import Stored, kind_of
 from lt_noisy.errors import UserError, prefixed
 from lt_noisy.hashing import arrays_sha256
+from lt_noisy.models.vectors import Layers
 from lt_noisy.stages.base import Job
 from lt_noisy.stages.nonfinite import dumped
 from lt_noisy.training import parallel, parameters
@@ -116,7 +117,26 @@ def check(job: Job, section: Section, more: int = 0) -> Plan:
     check_cut(job, section)
     if prepared != augmented:
         raise UserError(f"config.{job.name}.augment: turns {shape} into {augmented}, not {prepared}")
+    if isinstance(job.encoder(job.dtype, job.norm_axis), Layers) and not getattr(section, "freeze_encoder", False):
+        check_normed(job, plan, "the model")
     return plan
+
+
+def check_normed(job: Job, plan: Plan, what: str) -> None:
+    """Refuses batches of one example, over which the BatchNorm of `what`, on vectors, leaves nothing of it.
+
+    Where devices normalise each for itself, that is one example a device.
+    """
+    each = 1 if job.norm_axis else job.devices.num_devices
+    short = plan.epoch.last < plan.batch_size
+    if (least := plan.epoch.last) // each >= 2:
+        return
+    shared = f" on {each} devices, each normalising for itself (config.batch_norm)," if each > 1 else ""
+    field, instead = ("keep_last", "set it to False") if short else ("batch_size", f"give at least {2 * each}")
+    raise UserError(
+        f"config.{job.name}.{field}: a batch of {least}{shared} is one example, of which BatchNorm in {what} leaves "
+        f"nothing; {instead}"
+    )
 
 
 def check_cut(job: Job, section: Section) -> None:

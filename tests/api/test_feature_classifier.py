@@ -90,6 +90,7 @@ BAD_LOSSES = {
     "gcee(q=0.7)": "did you mean 'gce'",
     "gce(q=2)": "q",
     "forward()": "reads the estimate of a stage",
+    "ldam()": "takes the logits of a cosine classifier",
 }
 
 

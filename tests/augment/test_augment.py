@@ -45,6 +45,12 @@ def test_crop_reaches_every_offset_equally_often():
     assert np.all(np.abs(hits.sum(0) - 100) < 45)
 
 
+def test_a_crop_out_of_sight_is_refused():
+    train("crop(pad=5)", 2, image(6, 8))
+    with pytest.raises(UserError, match="pad=6 shifts images of 6x8 pixels out of sight"):
+        train("crop(pad=6)", 2, image(6, 8))
+
+
 def test_flip_mirrors_columns_at_the_rate():
     x = image()
     out = train("flip(p=0.25)", 1000, x)
@@ -334,9 +340,13 @@ def test_batches_are_scaled_from_uint8_only():
         ("dropout(1.5)", "p must be in"),
         ("compose()", "at least one"),
         ("compose(flip(p=3.0))", "p must be in"),
-        ("compose(cifar(), jitter(0.1, 0.1, 0.1, 0.1))", "they come before normalise"),
-        ("compose(flip(), compose(cifar(), flip()), resize(64, bicubic))", "they come before normalise"),
-        ("compose(cifar(), compose(flip(), resized_crop(interpolation=bicubic)))", "they come before normalise"),
+        ("compose(cifar(), jitter(0.1, 0.1, 0.1, 0.1))", "they come before noise.. and normalise"),
+        ("compose(noise(0.3), jitter(0.1, 0.1, 0.1, 0.1))", "they come before noise"),
+        ("compose(flip(), compose(cifar(), flip()), resize(64, bicubic))", "they come before noise.. and normalise"),
+        (
+            "compose(cifar(), compose(flip(), resized_crop(interpolation=bicubic)))",
+            "they come before noise.. and normalise",
+        ),
     ],
 )
 def test_bad_values_are_refused_in_one_line(text, message):

@@ -107,6 +107,12 @@ def test_a_choice_of_examples_and_an_order_map(tmp_path):
         given(f"import_labels(path='{tmp_path}/labels.npy')")
 
 
+def test_ids_of_63_bits_are_read_from_lines_as_they_are(tmp_path):
+    ids = [2**62 + 1, 2**63 - 1, 7]
+    (tmp_path / "ids.txt").write_text("".join(f"{number}\n" for number in ids))
+    assert read_numbers(str(tmp_path / "ids.txt"), "").tolist() == ids
+
+
 def test_an_id_below_0_does_not_count_from_the_end(tmp_path):
     np.save(tmp_path / "labels.npy", NOISY)
     text = f"import_labels(path='{tmp_path}/labels.npy')"

@@ -11,6 +11,7 @@ from helpers.step_cases import distance, in_precision
 from lt_noisy import rng
 from lt_noisy.config.fields import bind_section, new_section
 from lt_noisy.errors import UserError
+from lt_noisy.models.vectors import mlp
 from lt_noisy.stages import STAGES, supervised, training
 from lt_noisy.training import loop
 from lt_noisy.training.interrupt import Interrupts
@@ -19,6 +20,7 @@ from lt_noisy.training.progress import Stopwatch
 BATCH, LAST = 8, 6
 TRAIN = {"length": "epochs(3)", "batch_size": BATCH, "keep_last": True, "augment": "none()", "log_every": "steps(1)"}
 PRETRAIN = {"objective": "simclr(hidden=8, size=4)"}
+SIMSIAM = {"objective": "simsiam(hidden=8, size=4)"}
 
 
 def section(kind="supervised", **changed):
@@ -105,12 +107,26 @@ def test_the_short_batch_counts_as_many_images_as_it_has_and_its_compilation_tak
         ("supervised", {"devices": 4}, {}, "config.train.keep_last: the last batch of 22 images has 6, which do not"),
         ("supervised", {"steps_per_call": 2}, {}, "keep_last: a last batch of 6 images runs in a call of its own; set"),
         ("self_supervised", {"images": 17, "devices": 1}, PRETRAIN, "takes batches of at least 2 images, not 1"),
+        ("self_supervised", {"images": 17, "devices": 1}, SIMSIAM, "keep_last: a batch of 1 is one example, of which"),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_work(tmp_path, kind, given, changed, says):
     with pytest.raises(UserError) as error:
         STAGES[kind].check(job(tmp_path, **given), section(kind, **changed))
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_devices_that_normalise_for_themselves_want_two_examples_each(tmp_path):
+    small = section("self_supervised", **SIMSIAM, batch_size=2, keep_last=False, length="steps(3)")
+    STAGES["self_supervised"].check(job(tmp_path), small)
+    alone = job(tmp_path)
+    alone.norm_axis = None
+    with pytest.raises(UserError, match=r"batch_size: a batch of 2 on 2 devices, each .* BatchNorm in the projector"):
+        STAGES["self_supervised"].check(alone, small)
+    of_vectors = job(tmp_path, images=17, devices=1)
+    of_vectors.encoder = mlp(hidden=4)
+    with pytest.raises(UserError, match=r"keep_last: a batch of 1 .* BatchNorm in the model leaves nothing; set it to"):
+        STAGES["supervised"].check(of_vectors, section())
 
 
 def test_an_epoch_of_whole_batches_leaves_all_as_it_is(tmp_path):

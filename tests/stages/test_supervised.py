@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from helpers import small_job
 from helpers.step_cases import Dense
 
 from lt_noisy.config.fields import bind_section, new_section
@@ -119,6 +120,27 @@ def test_a_frozen_encoder_normalises_by_what_its_section_says(frozen_norm):
 
     gradient = jax.grad(loss)(variables["params"])
     assert not np.any(gradient["encoder"]["Dense_0"]["kernel"]) and np.any(jax.tree.leaves(gradient["head"])[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"loss": "ldam()"}, r"train\.head: this loss takes cosines times 30; set 'cosine\(scale=30\)'"),
+        (
+            {"loss": "label_smoothing(ldam(scale=5.0), 0.1)", "head": "cosine(4.0)"},
+            r"train\.head: .*set 'cosine\(scale=5\)'",
+        ),
+        (
+            {"loss": "focal(beta=0.9)", "reweight": "deferred(inverse_frequency())"},
+            r"train\.reweight: this loss weighs the classes itself; set 'none\(\)'",
+        ),
+    ],
+)
+def test_what_does_not_go_with_a_loss_is_refused(tmp_path, values, says):
+    values = {"augment": "none()", "batch_size": 8, **values}
+    bound = bind_section(new_section(supervised.Section, values, "x"), supervised.Section, "config.train")[0]
+    with pytest.raises(UserError, match=says):
+        supervised.check(small_job.job(tmp_path), bound)
 
 
 def test_only_a_frozen_encoder_has_a_way_to_normalise():

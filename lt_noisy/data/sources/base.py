@@ -31,7 +31,7 @@ class Split(NamedTuple):
       read_cut: reads parts of the whole pictures, where images are made of some (`data.images.ReadCut`).
       flags: int8 [N], what the publisher says of each label, for metrics alone: 1 it is wrong (and not what would be
         right), 0 it is right, -1 nothing; None where nothing is said of any.
-      shape: of an image, where that is known without reading one.
+      shape: of features that are computed when they are asked for (`stages.features`), [D]; else None.
       original: `original(row) -> bytes`, the encoded picture that an image is made of; None where there is none.
     """
 

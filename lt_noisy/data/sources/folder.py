@@ -11,7 +11,17 @@ from lt_noisy.data.sources.base import Load, Split, listed
 from lt_noisy.data.sources.content import ids_of
 from lt_noisy.data.sources.decoding import is_image
 from lt_noisy.data.sources.findings import Finding, settle
-from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, readable, reading, shown, split_of, unreadable
+from lt_noisy.data.sources.listing import (
+    TESTS,
+    FromFiles,
+    Listed,
+    in_order,
+    readable,
+    reading,
+    shown,
+    split_of,
+    unreadable,
+)
 from lt_noisy.data.sources.one_label import refuse_folders
 from lt_noisy.data.sources.pictures import Pictures, look
 from lt_noisy.errors import UserError, did_you_mean
@@ -19,7 +29,6 @@ from lt_noisy.files import user_path
 
 _SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 UNLABELLED = "unlabelled"  # the one class of a folder without any
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
 # What operating systems and disk stations leave: thumbnails, baskets, settings.
 _JUNK = {
     "@eaDir",
@@ -180,13 +189,13 @@ def _folders(directory: Path) -> list[Path]:
 def _test_folder(root: Path) -> str:
     """The folder beside `root/train` that is the test split; the empty string where `root` holds the class folders."""
     folders = [folder.name for folder in _folders(root)]
-    found = [name for name in _TEST_FOLDERS if name in folders]
+    found = [name for name in TESTS if name in folders]
     if "train" in folders and found:
         return found[0]
     lower = {name.lower() for name in folders}
-    if lower & {"train", "training"} or (lower and lower <= {*_TEST_FOLDERS}):  # hardly ever meant as classes
+    if lower & {"train", "training"} or (lower and lower <= {*TESTS}):  # hardly ever meant as classes
         raise UserError(
-            f"{root} holds {listed(folders)}: call the splits train and test (or {', '.join(_TEST_FOLDERS[1:])}), or "
+            f"{root} holds {listed(folders)}: call the splits train and test (or {', '.join(TESTS[1:])}), or "
             "put the class folders at the top, none of them called train or training"
         )
     return ""

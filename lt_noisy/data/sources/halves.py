@@ -68,4 +68,4 @@ def _halved(split: Split, name: str, frequent: int) -> Split:
             out[is_frequent, :, middle:] = split.images(partners[rows[is_frequent]])[:, :, middle:]
         return out
 
-    return split._replace(images=images, content=None, read_cut=None)
+    return split._replace(images=images, content=None, read_cut=None, original=None)

@@ -18,6 +18,7 @@ from lt_noisy.data.sources.pictures import Pictures, Seen, look
 from lt_noisy.errors import UserError, say
 
 BROKEN = ("refuse", "skip")
+TESTS = ("test", "val", "valid", "validation")  # the first that there is becomes the test set
 
 
 class Listed(NamedTuple):

@@ -10,14 +10,13 @@ import numpy as np
 
 from lt_noisy.data.sources.base import Load, listed, numbered
 from lt_noisy.data.sources.findings import Finding
-from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, numbers, reading, shown
+from lt_noisy.data.sources.listing import TESTS, FromFiles, Listed, in_order, numbers, reading, shown
 from lt_noisy.data.sources.one_label import refuse_texts
 from lt_noisy.data.sources.parquet_files import Cell, Labels, Table
 from lt_noisy.errors import UserError
 from lt_noisy.files import user_path
 
-_TESTS = ("test", "val", "valid", "validation")  # the first that there is becomes the test set
-_SPLITS = {"train": "train", "training": "train", **{name: name for name in _TESTS}}
+_SPLITS = {"train": "train", "training": "train", **{name: name for name in TESTS}}
 
 
 def parquet(
@@ -115,7 +114,7 @@ def _used(root: Path, splits: Mapping[Path, str], findings: list[Finding]) -> di
     known = set(splits.values())
     if "train" not in known:
         raise UserError(f"{root}: no file is for training: all are called {' or '.join(sorted(known))}")
-    test = next((name for name in _TESTS if name in known), "")
+    test = next((name for name in TESTS if name in known), "")
     if left := sorted(known - {"train", test}):
         text = f"{root}: files called {' or '.join(left)} are not read: the test set is {test}"
         entries = tuple({"files": [shown(root, file)]} for file, split in splits.items() if split in left)

@@ -8,13 +8,11 @@ import numpy as np
 
 from lt_noisy.data.sources.base import Load, listed, numbered
 from lt_noisy.data.sources.findings import Finding, repeated_ids
-from lt_noisy.data.sources.listing import FromFiles, Listed, in_order, numbers, reading, shown
+from lt_noisy.data.sources.listing import TESTS, FromFiles, Listed, in_order, numbers, reading, shown
 from lt_noisy.data.sources.one_label import refuse_columns, refuse_texts
 from lt_noisy.data.sources.parquet_files import arrow
 from lt_noisy.errors import UserError, first_line
 from lt_noisy.files import cell_text, user_path
-
-_TESTS = ("test", "val", "valid", "validation")  # the first that there is becomes the test set
 
 Rows = list[tuple[int, Mapping[str, str]]]  # the line of each, and its cells
 Pairs = tuple[Sequence[str], np.ndarray]  # N paths and int [N] labels
@@ -112,7 +110,7 @@ def _used(file: Path, rows: Rows, findings: list[Finding]) -> Rows:
     if "split" not in rows[0][1]:
         return rows
     names = [row["split"].lower() for _, row in rows]
-    test, *others = [name for name in _TESTS if name in names] or [""]
+    test, *others = [name for name in TESTS if name in names] or [""]
     left = [line for (line, _), name in zip(rows, names, strict=True) if name in others]
     if left:
         text = f"{file}: {len(left)} rows called {' or '.join(others)} are not read: the test set is {test}"
@@ -167,10 +165,10 @@ def _is_test(file: Path, rows: Rows, findings: list[Finding]) -> np.ndarray | No
     if not rows or "split" not in rows[0][1]:
         return None
     names = [row["split"].lower() for _, row in rows]
-    unknown = [line for (line, _), name in zip(rows, names, strict=True) if name not in ("train", *_TESTS)]
-    text = f"{file}: column 'split' is neither train nor {', '.join(_TESTS)} in line {listed(unknown)}"
+    unknown = [line for (line, _), name in zip(rows, names, strict=True) if name not in ("train", *TESTS)]
+    text = f"{file}: column 'split' is neither train nor {', '.join(TESTS)} in line {listed(unknown)}"
     _note_lines(text, unknown, findings)
-    return np.array([name in _TESTS for name in names])
+    return np.array([name in TESTS for name in names])
 
 
 def filelist(
