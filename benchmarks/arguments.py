@@ -6,26 +6,14 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 # The scripts, which all import this module before the package, run the code of the checkout that they are in.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from lt_noisy.config.arguments import new_file  # noqa: F401 (for the scripts)
+from lt_noisy.config.arguments import Parser, new_file  # noqa: F401 (for the scripts)
 from lt_noisy.errors import UserError
 from lt_noisy.files import exit_status
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises `UserError` for a wrong command line; `--help` prints the docstring of the script, `text`."""
-
-    def __init__(self, text: str | None = None, **keywords: Any):
-        keywords |= {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-        super().__init__(description=text, **keywords)
-
-    def error(self, message: str) -> NoReturn:
-        """In place of argparse's, which prints the usage and exits."""
-        raise UserError(message)
 
 
 def count(text: str) -> int:

@@ -104,7 +104,7 @@ def version_of(python: str, module: str) -> str:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("--pairs", type=arguments.count, default=5)
     parser.add_argument("--size", type=arguments.count, default=500)
     parser.add_argument("--tensorflow", default=sys.executable)

@@ -93,7 +93,7 @@ def show(record: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     """Prints the tables and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("runs", nargs="*", help="NAME=RUN of finished runs")
     parser.add_argument("--json", type=arguments.new_file, help="where the record goes")
     parser.add_argument("--show", type=path_argument, help="print the tables of this record, and do nothing else")

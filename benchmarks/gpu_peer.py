@@ -123,7 +123,7 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     for name, number in {"pairs": 5, "steps": 40, "workers": 8}.items():
         parser.add_argument(f"--{name}", type=arguments.count, default=number)
     parser.add_argument("--batch", type=arguments.count, help="in place of each case's own")

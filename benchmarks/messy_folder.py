@@ -216,7 +216,7 @@ def show_compared(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(argv: list[str]) -> None:
     """`make`, `decide`, `compare` or `score`."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     making, scoring = commands.add_parser("make"), commands.add_parser("score")
     deciding, comparing = commands.add_parser("decide"), commands.add_parser("compare")

@@ -28,7 +28,7 @@ TURNS = 5
 
 def main(argv: list[str]) -> None:
     """Measures, says the figures, and writes them."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("run")
     parser.add_argument("folder")
     parser.add_argument("--files", type=arguments.count, default=10_000)

@@ -139,7 +139,7 @@ def settings(stage: pathlib.Path, drop: tuple[str, ...] = ("inputs.",)) -> dict[
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("runs", type=path_argument, nargs="+", help="finished runs")
     parser.add_argument("--json", type=arguments.new_file, help="where the record goes")
     given = parser.parse_intermixed_args(argv[1:])

@@ -246,7 +246,7 @@ def readme(text: str) -> str:
 
 def main(argv: list[str]) -> None:
     """Writes the files."""
-    arguments.Parser(__doc__).parse_args(argv[1:])
+    arguments.Parser(description=__doc__).parse_args(argv[1:])
     for name in PAGES:
         (ROOT / "docs" / f"{name}.md").write_text(page(name))
     (ROOT / "README.md").write_text(readme((ROOT / "README.md").read_text()))

@@ -60,7 +60,7 @@ def result(directory: pathlib.Path) -> tuple[str, list[dict[str, Any]]]:
 
 def main(argv: list[str]) -> None:
     """Prints what was found and writes the JSON; exits with 2 where the bits differ."""
-    parser = arguments.Parser(__doc__, epilog="All other options are those of main.py.")
+    parser = arguments.Parser(description=__doc__, epilog="All other options are those of main.py.")
     parser.add_argument("--root", type=files.path_argument, required=True, help="a directory for the two runs")
     parser.add_argument("--json", type=arguments.new_file)
     own, rest = parser.parse_known_args(argv[1:])

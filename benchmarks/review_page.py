@@ -69,7 +69,7 @@ def visit(path: pathlib.Path) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     """Measures, says the figures, and writes them."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("--suspects", type=arguments.count, default=50_000)
     parser.add_argument("--json", type=arguments.new_file)
     given = parser.parse_args(argv[1:])

@@ -90,7 +90,7 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("--batch", type=arguments.count, default=128)
     parser.add_argument("--rounds", type=arguments.count, default=5)
     parser.add_argument("--json", type=arguments.new_file)

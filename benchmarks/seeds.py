@@ -181,7 +181,7 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 def main(argv: list[str]) -> None:
     """Prints the tables and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("--pairs", type=arguments.count, default=1)
     parser.add_argument("--turns", type=arguments.count, default=5)
     parser.add_argument("--case", choices=CASES, action="append", help="these alone; repeatable")

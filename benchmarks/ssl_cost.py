@@ -96,7 +96,7 @@ def show(record: dict) -> str:
 
 def main(argv: list[str]) -> None:
     """Measures, or shows a record."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("--model", default="resnet20(width=16)")
     parser.add_argument("--precision", default="float32")
     for name, number in {"batch": 128, "size": 32, "rounds": 5, "repeats": 3, "steps_per_call": 1}.items():

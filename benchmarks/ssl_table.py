@@ -157,7 +157,7 @@ def _short(row: dict[str, Any]) -> tuple[str, str]:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("runs", type=path_argument, nargs="*", help="finished runs")
     parser.add_argument("--cost", type=path_argument, help="a record of benchmarks/ssl_cost.py")
     parser.add_argument("--json", type=arguments.new_file, help="where the record goes")

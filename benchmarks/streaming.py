@@ -65,7 +65,7 @@ def measure(table: str, given: Any) -> None:
 
 def main(argv: list[str]) -> None:
     """Prints the table and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("--folder", type=path_argument, required=True, help="class folders, as `folder` reads them")
     parser.add_argument("--images", default="2000,20000", help="numbers of images")
     for name, number in {"size": 96, "epochs": 2, "batch": 64}.items():

@@ -49,7 +49,7 @@ ENOUGH = 20  # steps a round, for the overhead of the loop to be more than chanc
 
 def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Splits this script's own flags from those of the command line it shares with main.py."""
-    parser = arguments.Parser(__doc__, epilog="All other options are those of main.py.")
+    parser = arguments.Parser(description=__doc__, epilog="All other options are those of main.py.")
     parser.add_argument("--stage", help="a stage that trains (default: the last)")
     parser.add_argument("--seconds", type=arguments.duration, default=10.0, help="for each of step and loop")
     parser.add_argument("--json", type=arguments.new_file, help="where the record goes")

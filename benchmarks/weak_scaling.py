@@ -255,7 +255,7 @@ def _counts(text: str) -> list[int]:
 
 def main(argv: list[str]) -> None:
     """Prints the tables and writes the JSON."""
-    parser = arguments.Parser(__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("--devices", type=_counts, default=[1, 8, 64, 512])
     parser.add_argument("--tpu", default="", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=arguments.new_file)

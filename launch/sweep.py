@@ -30,7 +30,6 @@ XLA_PYTHON_CLIENT_MEM_FRACTION.
 import argparse
 import pathlib
 import sys
-from typing import NoReturn
 
 # The code of the checkout that this file is in, as main.py has it.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -44,7 +43,7 @@ from lt_noisy.training.interrupt import leave_on_signals
 if __name__ == "__main__":  # while libraries load; a handler that stops the cells comes with the first of them
     leave_on_signals()
 
-from lt_noisy.config.arguments import new_file
+from lt_noisy.config.arguments import Parser, new_file
 from lt_noisy.errors import UserError
 from lt_noisy.files import exit_status, path_argument
 from lt_noisy.files import show as show_text
@@ -54,14 +53,9 @@ from lt_noisy.runs.sweeps.record import read_record
 from lt_noisy.runs.sweeps.run import BACKENDS, Options, run
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"command line: {message}")
-
-
 def options(argv: list[str]) -> argparse.Namespace:
     """The sweep's own options; `overrides` holds those of the config."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--config",
         type=lambda text: str(path_argument(text)),

@@ -9,16 +9,26 @@ from lt_noisy.files import path_argument
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises `UserError` for a wrong command line; flags are written out in full."""
+    """Raises `UserError` for a wrong command line; flags are written out in full.
 
-    def __init__(self, command: str, **keywords: Any):
-        super().__init__(prog=f"lt-noisy {command}", allow_abbrev=False, **keywords)
+    Args:
+      command: of `lt-noisy`; empty for a script, whose description is printed as it is written.
+      keywords: as of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, command: str = "", **keywords: Any):
+        if command:
+            keywords |= {"prog": f"lt-noisy {command}"}
+        else:
+            keywords |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(allow_abbrev=False, **keywords)
+        self._command = command or "command line"
 
     def error(self, message: str) -> NoReturn:
         """In place of argparse's, which prints the usage and exits."""
         name, _, given = message.partition("unrecognized arguments: ")
         near = "" if name else did_you_mean(given.partition("=")[0], list(self._option_string_actions))
-        raise UserError(f"{self.prog.removeprefix('lt-noisy ')}: {message}{near}; see {self.prog} --help")
+        raise UserError(f"{self._command}: {message}{near}; see {self.prog} --help")
 
 
 def new_file(text: str) -> Path:
