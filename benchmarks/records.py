@@ -1,5 +1,6 @@
 """What a record says beside its figures."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ def command(argv: Sequence[str]) -> str:
 def measured(argv: Sequence[str], **figures: Any) -> dict[str, Any]:
     """The record, JSON-ready, of what this process has measured: with its command, machine, versions and code."""
     machine = {"device": jax.devices()[0].device_kind, "cores": system.cores()}
-    alone = "taskset -c 0 " if system.cores() == 1 else ""
+    alone = f"taskset -c {min(os.sched_getaffinity(0))} " if system.cores() == 1 < (os.cpu_count() or 1) else ""
     return {
         "command": alone + command(argv),
         **figures,

@@ -27,11 +27,12 @@ from lt_noisy.errors import UserError, drain, first_line, say
 MIB = 2**20
 # Faults of a disk that others share, which may be gone at the next start. Not every system has all of them.
 _PASSING = {
-    getattr(errno, name, None)
+    getattr(errno, name)
     for name in (
         *("EIO", "ESTALE", "EREMOTEIO", "ETIMEDOUT", "EAGAIN", "ENOTCONN", "ECONNRESET", "ECONNABORTED"),
         *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET", "ESHUTDOWN"),
     )
+    if hasattr(errno, name)
 }
 _LESS = "a smaller batch_size, smaller images or more devices take less"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet computes, or may
@@ -48,13 +49,18 @@ def naming(path: pathlib.Path) -> Iterator[None]:
         raise
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether it is the fault of a disk or a network that may be gone at the next start."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
 def fault(error: Exception) -> tuple[str, int] | None:
     """One line for what the machine did not give, room on a disk or memory, and the exit status; None for other errors.
 
-    The status is 2, or `LOST` where the same command started again may find the fault gone.
+    The status is 2, or `LOST` where a launcher that starts all processes again may find the fault gone.
     """
     if isinstance(error, OSError):
-        return _os_error_line(error), processes.LOST if error.errno in _PASSING else 2
+        return _os_error_line(error), processes.LOST if may_pass(error) and processes.count() > 1 else 2
     if isinstance(error, MemoryError):
         return f"out of memory: {first_line(error)}; {_LESS}", 2
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
@@ -103,6 +109,8 @@ def take_lock(file: IO[str], where: object) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
+        if may_pass(error):
+            raise
         raise UserError(f"{where}: its file system gives no locks ({error.strerror}); choose one that does") from None
     return True
 
@@ -223,6 +231,8 @@ def _load_arrays(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
         with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file of its own open
             return [arrays[name] for name in names]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if may_pass(error):
+            raise
         raise UserError(f"{path} cannot be read ({error}); remove {path.parent} to make it again") from None
 
 

@@ -154,22 +154,13 @@ def _check_seeds(fields: RunFields) -> None:
 
 # Of the sets that have a conventional subset: its classes from head to tail.
 _CONVENTIONAL = {"cifar": "by_label", "svhn": "zero_last"}
-_NOISY = ("cifar10_n", "cifar100_n")  # whose labels are wrong as they come
 
 
 def _check_subset(texts: Mapping[str, Any]) -> None:
-    """Refuses a conventional subset by noisy labels, or whose order of classes is not its set's: other images."""
+    """Refuses a conventional subset whose order of classes is not that of its set: other images than the published."""
     longtail = parse(texts["longtail"])
     if longtail.kwargs.get("subset") != "conventional":
         return
-    before = "noise" if parse(texts["noise"]).name == "before_longtail" else ""
-    before = next((name for name in _NOISY if f"tfds(name='{name}'" in texts["dataset"]), before)
-    if before:
-        instead = "noise without before_longtail()" if before == "noise" else "human(...) noise on CIFAR itself"
-        raise UserError(
-            f"config.longtail: the conventional subset is drawn by the true labels, and {before} comes before the long "
-            f"tail; take {instead}, or subset=seeded"
-        )
     for name, order in _CONVENTIONAL.items():
         own = longtail.kwargs.get("order", "by_label")  # an explicit profile has the one
         if f"tfds(name='{name}" in texts["dataset"] and own != order:

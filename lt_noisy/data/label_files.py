@@ -60,7 +60,7 @@ def _read(file: Path, path: str, key: str) -> np.ndarray:
 def _number(text: str) -> int | float:
     """A number as it is written: as a float an id of 63 bits would be another one."""
     try:
-        return number if abs(number := int(text)) < 2**63 else float(number)
+        return number if abs(number := int(text)) < 2**63 else float(text)
     except ValueError:
         return float(text)
 

@@ -1,13 +1,15 @@
 """The data of a run: its training set, built from the recipe or loaded, and what it is evaluated against."""
 
 import pathlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lt_noisy import processes
 from lt_noisy.config.resolve import Resolved
+from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.dataset import Dataset, hold_out, select
 from lt_noisy.data.feed import Room, room_here, stays_resident
@@ -15,6 +17,23 @@ from lt_noisy.data.given import Given
 from lt_noisy.data.sources.base import Source
 from lt_noisy.errors import UserError, printable, removal
 from lt_noisy.files import write_table
+
+
+def _refuse_noisy_subset(texts: Mapping[str, Any]) -> None:
+    """Refuses a conventional subset that noisy labels would draw: other images than the published."""
+    if parse(texts["longtail"]).kwargs.get("subset") != "conventional":
+        return
+    dataset = parse(texts["dataset"]).kwargs
+    if parse(texts["noise"]).name == "before_longtail":
+        before, instead = "noise", "noise without before_longtail()"
+    elif dataset.get("label") and re.match("cifar100?_n", dataset.get("name", "")):
+        before, instead = dataset["name"], "human(...) noise on CIFAR itself"
+    else:
+        return
+    raise UserError(
+        f"config.longtail: the conventional subset is drawn by the true labels, and {before} comes before the long "
+        f"tail; take {instead}, or subset=seeded"
+    )
 
 
 class Made(NamedTuple):
@@ -56,6 +75,7 @@ def make(resolved: Resolved, workdir: pathlib.Path) -> Made:
       UserError: data that cannot be read, a manifest that does not fit it, or another run's in the workdir.
     """
     fields = resolved.fields
+    _refuse_noisy_subset(resolved.texts)
     source = fields.dataset()
     if fields.manifest is None:
         recipe = {name: resolved.texts[name] for name in ("dataset", "longtail", "noise")}
@@ -92,15 +112,17 @@ def is_resident(resolved: Resolved, each: Sequence[Made], places: Sequence[objec
     if cuts and feed.resident is None:  # whole pictures, of which none is in memory
         return False
     of_one = source.train.images(np.arange(1)).nbytes
-    on_device = max(sum(_sizes(m for m, at in zip(each, places, strict=True) if at == place)) for place in {*places})
-    on_host = sum(_sizes(each)) + len(source.test.labels)
+    apart = resolved.fields.validation > 0  # each holds out others, and has copies of the rest
+    by_place = [[made for made, at in zip(each, places, strict=True) if at == place] for place in {*places}]
+    on_device = max(_images(own, apart) for own in by_place)
+    on_host = _images(each, apart) + len(source.test.labels)
     # What is free differs between hosts, and all have to go the same way.
     return processes.once(lambda: stays_resident(feed, of_one * on_host, of_one * on_device, room or room_here()))
 
 
-def _sizes(each: Iterable[Made]) -> Iterable[int]:
-    """The number of examples of every set that differs from those before it."""
-    return {made.rows.tobytes(): len(made.rows) for made in each}.values()
+def _images(each: Sequence[Made], apart: bool) -> int:
+    """How many images these sets hold: all of each, or unless they are `apart` equal sets once."""
+    return sum({i if apart else made.rows.tobytes(): len(made.rows) for i, made in enumerate(each)}.values())
 
 
 def dataset_of(resolved: Resolved, made: Made, resident: bool) -> Dataset:

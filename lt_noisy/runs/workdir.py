@@ -14,7 +14,7 @@ from lt_noisy import processes
 from lt_noisy.config.identity import run_sha256
 from lt_noisy.config.resolve import Resolved, Stage
 from lt_noisy.errors import UserError, removal, say
-from lt_noisy.files import take_lock, write_json
+from lt_noisy.files import may_pass, take_lock, write_json
 from lt_noisy.hashing import json_sha256
 from lt_noisy.models.table import MODELS
 from lt_noisy.revision import sources_sha256
@@ -54,6 +54,17 @@ def _refuse_unwritable(directory: pathlib.Path, option: str) -> None:
 
 
 @contextlib.contextmanager
+def _writable(where: str) -> Iterator[None]:
+    """Refuses, as `where`, a place that cannot be written; a fault that may pass stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if may_pass(error):
+            raise
+        raise UserError(f"{where}: cannot be written ({error.strerror})") from None
+
+
+@contextlib.contextmanager
 def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]:
     """Makes the directory and holds its lock; refuses, naming `option`, a directory that another process holds.
 
@@ -64,11 +75,9 @@ def locked(directory: pathlib.Path, option: str = "--workdir") -> Iterator[None]
         yield
         return
     _refuse_unwritable(directory, option)
-    try:
+    with _writable(f"{option}={directory}"):
         directory.mkdir(parents=True, exist_ok=True)
         lock = open(directory / ".lock", "w")  # noqa: SIM115 (closed below, with the lock)
-    except OSError as error:
-        raise UserError(f"{option}={directory}: cannot be written ({error.strerror})") from None
     with lock:
         if not take_lock(lock, f"{option}={directory}"):
             raise UserError(
@@ -94,11 +103,9 @@ def refuse_unshared(directory: pathlib.Path) -> None:
 
 def _write_token(directory: pathlib.Path) -> str:
     name = secrets.token_hex(8)
-    try:
+    with _writable(f"--workdir={directory}"):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f".shared-{name}").touch()
-    except OSError as error:
-        raise UserError(f"--workdir={directory}: cannot be written ({error.strerror})") from None
     return name
 
 
@@ -167,10 +174,8 @@ def link(directory: pathlib.Path, store: pathlib.Path, identity: Mapping[str, An
     key = json_sha256({"identity": json_sha256(identity), "sources": sources})
     target = store / f"{directory.name}-{key[:16]}"
     _refuse_unwritable(store, "--store")
-    try:
+    with _writable(f"--store={store}"):
         target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--store={store}: cannot be written ({error.strerror})") from None
     if directory.is_symlink():
         if directory.resolve() == target.resolve():
             return

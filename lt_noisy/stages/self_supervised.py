@@ -42,6 +42,12 @@ class Objectives(training.Section):
     objective: Objective = spec("simclr()", OBJECTIVES)
     augment: Augment = spec("simclr_cifar()", AUGMENTS)
 
+    def normalises(self, job: Job) -> str:
+        """The projector or the predictor, too."""
+        builds = filter(None, (self.objective.projector, self.objective.predictor))
+        heads = any(build(job.dtype, job.norm_axis).norm for build in builds)
+        return "the projector" if heads else super().normalises(job)
+
 
 @dataclasses.dataclass(frozen=True)
 class Section(Objectives):
@@ -184,9 +190,6 @@ def check(job: Job, section: Section) -> dict[str, int | str]:
 def check_objective(job: Job, section: Objectives) -> Plan:
     """The plan of a training, once its objective is known to fit the data."""
     plan, objective = training.check(job, section), section.objective
-    heads = [build(job.dtype, job.norm_axis) for build in (objective.projector, objective.predictor) if build]
-    if any(head.norm for head in heads):
-        training.check_normed(job, plan, "the projector")
     with prefixed(f"config.{job.name}.objective"):
         for batch_size in {plan.batch_size, plan.epoch.last}:
             objective.method.init(_context(job, plan)._replace(batch_size=batch_size))

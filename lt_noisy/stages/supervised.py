@@ -74,6 +74,11 @@ class Learning(training.Section):
     # place of the last ones (these stay in the checkpoint); 0: none. It warms up: min(ema, (1 + step) / (10 + step)).
     ema: float = plain(0.0)
 
+    def normalises(self, job: Job) -> str:
+        """Not the model where it is frozen and runs as in evaluation."""
+        as_in_evaluation = self.freeze_encoder and self.frozen_norm == "running"
+        return "" if as_in_evaluation else super().normalises(job)
+
 
 @dataclasses.dataclass(frozen=True)
 class Section(Learning):

@@ -61,6 +61,10 @@ class Section:
     # Beside them stays the first checkpoint of every such stretch; of a finished stage too, where `keep` is 'last'.
     keep_every: Duration = spec("percent(100)", DURATIONS, identity=False)
 
+    def normalises(self, job: Job) -> str:
+        """Which part of the network has BatchNorm on vectors in training; the empty string where none has."""
+        return "the model" if isinstance(job.encoder(job.dtype, job.norm_axis), Layers) else ""
+
 
 def _where(job: Job) -> str:
     return f"config.{job.name.partition('/')[0]}"
@@ -75,7 +79,26 @@ def check_epoch(job: Job, section: Section, examples: int) -> Epoch:
             f"{where}.keep_last: a last batch of {epoch.last} images runs in a call of its own; set "
             f"config.steps_per_call=1 (it is {job.steps_per_call}) or keep_last=False"
         )
+    if part := section.normalises(job):
+        _check_normalised(job, section, epoch, part)
     return epoch
+
+
+def _check_normalised(job: Job, section: Section, epoch: Epoch, part: str) -> None:
+    """Refuses batches of one example, of which BatchNorm on vectors leaves nothing.
+
+    Where devices normalise each for itself, that is one example a device.
+    """
+    each = 1 if job.norm_axis else job.devices.num_devices
+    if epoch.last // each >= 2:
+        return
+    short = epoch.last < section.batch_size
+    shared = f" on {each} devices, each normalising for itself (config.batch_norm)," if each > 1 else ""
+    field, instead = ("keep_last", "set it to False") if short else ("batch_size", f"give at least {2 * each}")
+    raise UserError(
+        f"{_where(job)}.{field}: a batch of {epoch.last}{shared} is one example, of which BatchNorm in {part} leaves "
+        f"nothing; {instead}"
+    )
 
 
 def make_plan(job: Job, section: Section, more: int = 0) -> Plan:
@@ -117,26 +140,7 @@ def check(job: Job, section: Section, more: int = 0) -> Plan:
     check_cut(job, section)
     if prepared != augmented:
         raise UserError(f"config.{job.name}.augment: turns {shape} into {augmented}, not {prepared}")
-    if isinstance(job.encoder(job.dtype, job.norm_axis), Layers) and not getattr(section, "freeze_encoder", False):
-        check_normed(job, plan, "the model")
     return plan
-
-
-def check_normed(job: Job, plan: Plan, what: str) -> None:
-    """Refuses batches of one example, over which the BatchNorm of `what`, on vectors, leaves nothing of it.
-
-    Where devices normalise each for itself, that is one example a device.
-    """
-    each = 1 if job.norm_axis else job.devices.num_devices
-    short = plan.epoch.last < plan.batch_size
-    if (least := plan.epoch.last) // each >= 2:
-        return
-    shared = f" on {each} devices, each normalising for itself (config.batch_norm)," if each > 1 else ""
-    field, instead = ("keep_last", "set it to False") if short else ("batch_size", f"give at least {2 * each}")
-    raise UserError(
-        f"config.{job.name}.{field}: a batch of {least}{shared} is one example, of which BatchNorm in {what} leaves "
-        f"nothing; {instead}"
-    )
 
 
 def check_cut(job: Job, section: Section) -> None:

@@ -157,18 +157,6 @@ def test_a_loss_does_not_repeat_the_pretraining_but_data_and_inputs_do():
             ),
             "the conventional subset of cifar has its classes by_label, not zero_last",
         ),
-        (
-            lambda: resolve(
-                _config(dataset="tfds(cifar10_n, label=worse_label)", longtail="exponential(9, subset=conventional)")
-            ),
-            "by the true labels, and cifar10_n comes before the long tail; take human(...) noise on CIFAR itself, or",
-        ),
-        (
-            lambda: resolve(
-                _config(noise="before_longtail(symmetric(0.4))", longtail="exponential(9, subset=conventional)")
-            ),
-            "by the true labels, and noise comes before the long tail; take noise without before_longtail(), or",
-        ),
         (lambda: resolve(_config(pretrain__objective="simclr(temprature=1)")), "did you mean 'temperature'"),
     ],
 )

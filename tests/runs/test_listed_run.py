@@ -2,12 +2,9 @@
 
 import csv
 import signal
-from types import SimpleNamespace
 
 from helpers import layouts
 from helpers.commands import KILLER, by_way_of_mlir, metrics_of, run, summary_of
-
-from lt_noisy.runs.training_set import write_skipped
 
 SHORT = [
     "--config=configs/own_images.py:small",
@@ -48,13 +45,6 @@ def test_a_published_layout_with_a_broken_file(env, tmp_path):
         assert ours["identity_sha256"] == theirs["identity_sha256"]
         assert metrics_of(tmp_path / "streamed", stage) == metrics_of(tmp_path / "resident", stage)
     assert ours["seconds_waiting_for_images"] >= 0 and "seconds_waiting_for_images" not in theirs
-
-
-def test_the_list_of_skipped_files_goes_with_the_last_of_them(tmp_path):
-    write_skipped(SimpleNamespace(skipped=(("a.jpg", "truncated"),)), tmp_path)
-    assert "a.jpg,truncated" in (tmp_path / "skipped_files.csv").read_text(encoding="utf-8-sig")
-    write_skipped(SimpleNamespace(skipped=()), tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_parts_of_whole_pictures_are_the_same_bits_after_a_kill_and_for_any_workers(env, tmp_path):

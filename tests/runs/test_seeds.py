@@ -9,15 +9,11 @@ from helpers import layouts
 from helpers.commands import KILLER, metrics_of, plain_json, run, summary_of
 from ml_collections import ConfigDict
 
-from lt_noisy.config.resolve import default, resolve, section
-from lt_noisy.data.feed import Room
+from lt_noisy.config.resolve import default, section
 from lt_noisy.errors import UserError
 from lt_noisy.runs.run import run as run_config
-from lt_noisy.runs.seeds import replicas
-from lt_noisy.runs.training_set import is_resident, make
 from lt_noisy.stages import STAGES
 from lt_noisy.stages.base import Training
-from lt_noisy.training import parallel
 
 TRAIN = {
     "length": "steps(4)",
@@ -198,20 +194,6 @@ def test_bad_seeds_are_one_line_before_work_starts(case, tmp_path):
     with pytest.raises(UserError) as error:
         run_config(config(**values), str(tmp_path / "run"))
     assert says in str(error.value) and not (tmp_path / "run").exists()
-
-
-def test_images_of_all_seeds_are_in_memory_or_none(tmp_path):
-    """76 images of 64 bytes a seed, drawn by it; of those that a device holds half of its memory are twice as many."""
-    resolved = resolve(config(seeds=(0, 3, 4)))
-    runs = replicas(resolved, tmp_path, parallel.make("jit", 2))
-    each = [make(run.resolved, run.directory) for run in runs]
-
-    def fits(places, sets, images):
-        return is_resident(resolved, sets, places, Room(None, 2 * 64 * images))
-
-    assert fits("aaa", each, 3 * 76) and not fits("aaa", each, 3 * 76 - 1)
-    assert fits("aba", each, 2 * 76) and not fits("aba", each, 2 * 76 - 1)
-    assert fits("aaa", [each[0]] * 3, 76)  # the same images
 
 
 def test_what_the_data_refuses_is_refused_before_a_seed_writes(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from helpers.commands import CONFIG, NO_RECIPE, ROOT, run, summary_of
 
 import main
-from lt_noisy import system
+from lt_noisy import processes, system
+from lt_noisy.files import fault
 from lt_noisy.runs import run as runs
 from lt_noisy.training import parallel
 
@@ -98,8 +99,10 @@ def test_what_the_machine_cannot_give_is_one_line(monkeypatch, capsys, tmp_path,
 
     monkeypatch.setattr(runs, "run", fail)
     monkeypatch.chdir(ROOT)
-    passes = getattr(error, "errno", None) in (errno.ESTALE, errno.EIO)  # a launcher starts it again
-    assert main.main(["main.py", *CONFIG]) == (75 if passes else 2)
+    passes = getattr(error, "errno", None) in (errno.ESTALE, errno.EIO)  # a launcher starts all of several again
+    assert main.main(["main.py", *CONFIG]) == 2
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    assert fault(error)[1] == (75 if passes else 2)
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(says.replace("PLACE", re.escape(str(tmp_path))), line.removeprefix("error: "))
 

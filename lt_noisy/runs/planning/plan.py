@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from lt_noisy import system
 from lt_noisy.config.resolve import Resolved, Stage, resolve
 from lt_noisy.data.dataset import Dataset
 from lt_noisy.data.feed import Room
@@ -128,8 +129,8 @@ def _data(resolved: Resolved, asked: Request, directory: Path) -> tuple[Resolved
     """The config with data that need not be there, where they come from, and the training set."""
     resolved, origin = stand_ins.with_data(resolved, asked.given)
     try:
-        # What a host has is not known.
-        return resolved, origin, load(resolved, directory, Room(None, int(asked.accelerator.room)))[1]
+        host = system.available_bytes() if origin == "read" else None  # of the run's nothing is known
+        return resolved, origin, load(resolved, directory, Room(host, int(asked.accelerator.room)))[1]
     except UserError as error:
         if asked.given is not None:
             raise

@@ -52,7 +52,7 @@ class CellJob:
             self._child = child = Child(self.planned, more, f"log.{rank}.txt" if rank else "log.txt")
             while (status := child.poll()) is None:
                 time.sleep(POLL_SECONDS)
-            lost = status == LOST or (several and status in KILLED)
+            lost = several and status in (LOST, *KILLED)
             if lost or status in STOPPED:
                 if not lost and not _running(job):
                     time.sleep(PATIENCE_SECONDS)  # cancelled: it is killed now

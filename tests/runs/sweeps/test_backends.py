@@ -249,7 +249,7 @@ def test_a_job_that_is_told_to_end_has_its_process_save_once(here, to_all):
     [
         (1, 0, "sys.exit(0)", "''"),
         (1, 0, "sys.exit(2)", "'exit status 2: no output'"),
-        (1, 0, "sys.exit(75)", "queued again"),
+        (1, 0, "sys.exit(75)", "'exit status 75: no output'"),
         (1, 0, "sys.exit(143)", "queued again"),
         (1, 0, "os.kill(os.getpid(), 15)", "queued again"),
         (2, 0, "sys.exit(143)", "queued again"),
