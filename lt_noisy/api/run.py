@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from lt_noisy.config import recipes
 from lt_noisy.config.command_line import read_config, set_fields
-from lt_noisy.data.images import Images
+from lt_noisy.data.images import DTYPES, Images, kind_of
 from lt_noisy.data.manifest import Manifest
 from lt_noisy.errors import UserError, quieted
 from lt_noisy.files import user_path
@@ -196,8 +196,12 @@ def _images(images: Paths | np.ndarray, network: Network) -> Images:
         if images.shape[1:] != network.image_shape:
             shape = list(network.image_shape)
             raise UserError(f"the network takes images [N, {', '.join(map(str, shape))}], not {list(images.shape)}")
+        if images.dtype != (wanted := DTYPES[kind_of(network.image_shape)]):
+            raise UserError(f"the network takes images of {wanted}, not of {images.dtype}")
         return images
     files = named_files(_texts(images))
+    if not files:
+        raise UserError("there are no images to look at")
     read = Read(files, network)
     pixels = read.images[np.arange(len(files))]
     if read.faults:

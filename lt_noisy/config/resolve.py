@@ -33,7 +33,7 @@ from lt_noisy.training.trackers import TRACKERS, Trackers
 
 # What no stage can be called: the first parts of keys that an identity has beside those of its stage, and directories
 # that stand where those of the stages do: of earlier rounds, of logs and traces.
-RESERVED = ("data", "inputs", "earlier", "log", "profile")
+RESERVED = ("data", "inputs", "earlier", "log", "profile", "report", "review", "corrected")
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 NORM_AXES = {"global": AXIS, "device": None}
 

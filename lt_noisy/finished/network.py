@@ -102,14 +102,15 @@ def _parts(run: FinishedRun, name: str) -> _Parts:
     name = name or default_stage(run)
     if (kind := run.stage(name).kind) not in WITH_HEAD:
         raise UserError(f"{run.directory / name} is a {kind} stage, which holds no classifier ({', '.join(WITH_HEAD)})")
+    if run.stage(name).of_other_data:
+        raise UserError(f"{run.directory / name} learnt the classes of another data set, which the run does not name")
     resolved = resolved_again(run)
     by_name = {stage.name: stage for stage in resolved.stages}
     stage, read = by_name[name], _features_stage(by_name, by_name[name])
-    job = _job(run, resolved, stage, run.image_shape)
     if read is None:
-        return _Parts(job, stage, None)
+        return _Parts(_job(run, resolved, stage, run.image_shape), stage, None)
     before = _job(run, resolved, read, run.image_shape)
-    return _Parts(_on_vectors(run, resolved, stage), stage, (before, required(job, read.section)))
+    return _Parts(_on_vectors(run, resolved, stage), stage, (before, required(before, read.section)))
 
 
 def load_network(run: FinishedRun, name: str = "", few: bool = False) -> Network:

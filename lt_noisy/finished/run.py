@@ -31,6 +31,11 @@ class FinishedStage(NamedTuple):
         """A key of `stages.STAGES`."""
         return self.texts["kind"]
 
+    @property
+    def of_other_data(self) -> bool:
+        """Whether it learnt from another data set than the run's, with classes of its own."""
+        return self.texts.get("data", "manifest()") not in ("manifest()", "full()")
+
 
 class FinishedRun(NamedTuple):
     """What a run's directory says of it.

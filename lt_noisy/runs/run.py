@@ -197,14 +197,12 @@ def _finish(works: Sequence[Work], keep: str) -> list[dict[str, Any]]:
         for work in todo:
             processes.once(functools.partial(_claim, work.job.directory, work.identity))
             work.job.host_log.write("stage started", stage=work.stage.name, seed=work.job.seed)
-        alongside = {"trained_with_seeds": [work.job.seed for work in todo]} if len(todo) > 1 else {}
         for work, results in zip(todo, _results(todo), strict=True):
             job = work.job
             summary = {
                 "stage": work.stage.name,
                 "seed": job.seed,
                 **results,
-                **alongside,
                 "wall_seconds": round(time.perf_counter() - began, 3),
                 "keep": keep,
                 "identity_sha256": job.card["identity"],

@@ -38,13 +38,13 @@ def required(job: Job, section: Any) -> Origin:
 def augmentation(start: Origin) -> Augment:
     """How images are prepared for the encoder that `start` holds: as weights ask for, or as they were in its training.
 
-    Of a `features` stage nothing is left to do.
+    What a `features` stage has made is taken as it is.
     """
     if isinstance(start, Pretrained):
         wanted = start.preprocessing
         channels = [colour()] if len(wanted.mean) == 3 else []  # grey images too, for a network of colours
         return compose(resize(wanted.size, wanted.interpolation), *channels, normalise(wanted.mean, wanted.std))
-    return unchanged() if start.of_features else start.section.augment
+    return getattr(start.section, "augment", unchanged())
 
 
 def encoder_variables(job: Job, start: Origin, template: PyTree) -> PyTree:

@@ -31,10 +31,10 @@ def run(jobs: Sequence[Job], network: Training[Any], section: Any) -> list[dict[
         say(f"{jobs[0].name}: {reason}, so seeds {_listed(jobs)} are trained one after the other")
     if reason or len(jobs) == 1:
         each = zip(jobs, readies, followed, strict=True)
-        trained = [training.run_training(job, ready, own.monitor) for job, ready, own in each]
+        trained, alongside = [training.run_training(job, ready, own.monitor) for job, ready, own in each], {}
     else:
-        trained = _train(jobs, readies, followed)
-    return [own.finish(its) for own, its in zip(followed, trained, strict=True)]
+        trained, alongside = _train(jobs, readies, followed), {"trained_with_seeds": [job.seed for job in jobs]}
+    return [own.finish(its) | alongside for own, its in zip(followed, trained, strict=True)]
 
 
 def _listed(jobs: Sequence[Job]) -> str:

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 
 from lt_noisy import processes
 from lt_noisy.errors import UserError, did_you_mean, first_line, removal, say
-from lt_noisy.files import MIB, write_json
+from lt_noisy.files import MIB, may_pass, write_json
 from lt_noisy.hashing import array_sha256, json_sha256
 from lt_noisy.training import orbax
 from lt_noisy.training.state import AVERAGE, flatten, unflatten
@@ -153,7 +153,11 @@ class Checkpoints:
                 if card.get("identity") != self.card.get("identity"):
                     raise UserError("it is of another run")
                 return unflatten(template, flat), card
+            except MemoryError:
+                raise
             except Exception as error:  # Orbax, TensorStore and JSON raise all kinds
+                if (number := orbax.os_error(error)) is not None and may_pass(OSError(number, "")):
+                    raise OSError(number, os.strerror(number), str(self._path(step))) from None
                 reason = first_line(error)[:200]
                 say(f"checkpoint {self._path(step)} cannot be used ({reason}); trying the one before", always=True)
         if steps:
@@ -183,7 +187,7 @@ def lasting(directory: pathlib.Path, step: int) -> bool:
     """Whether the checkpoint was saved as one that is kept beside the newest ones."""
     try:
         return bool(json.loads((directory / f"{step:08d}.json").read_text()).get("lasting"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):  # another fault of the disk says nothing of it
         return False
 
 

@@ -111,7 +111,8 @@ class Interrupts:
                 self._passed_on = True
                 os.kill(os.getpid(), signal.SIGTERM)
                 continue
-            if not self._put_off(number):
+            # Of several processes none stops by itself: `_stop_together` puts it off, for all.
+            if processes.count() > 1 or not self._put_off(number):
                 self.before_leaving()
                 leave_now(number)
             _say_stopping()

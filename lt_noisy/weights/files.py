@@ -31,10 +31,9 @@ def read(path: Path) -> Tensors:
     if path.suffix not in kinds:
         raise UserError(f"{path}: weights are read from {', '.join(kinds)} files")
     try:
-        tensors = kinds[path.suffix](path)
+        floats = {name: _float32(tensor) for name, tensor in kinds[path.suffix](path).items()}
     except (OSError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
-    floats = {name: _float32(tensor) for name, tensor in tensors.items()}
     if broken := [name for name, tensor in floats.items() if not np.isfinite(tensor).all()]:
         raise UserError(f"{path}: {broken[0]} has numbers that are not finite")
     return floats

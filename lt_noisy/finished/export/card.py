@@ -157,7 +157,8 @@ def _limits(facts: Facts) -> Iterator[str]:
 
 def _label_limits(facts: Facts) -> Iterator[str]:
     if facts.noise_rate is not None:
-        yield f"{_share(facts.noise_rate)} of the training labels are known to be wrong, and it learnt from them."
+        learnt = "and it learnt from them" if facts.reads_labels else "of which it has read none"
+        yield f"{_share(facts.noise_rate)} of the training labels are known to be wrong, {learnt}."
     estimates = sorted(facts.estimates, key=lambda each: not each[2])  # those out of sample first
     for name, rate, unseen in estimates[:1]:
         how = "from networks that had not seen the label" if unseen else "from the network that learnt them"
@@ -192,7 +193,9 @@ def _figures(facts: Facts) -> str:
             ("wrong training labels found at the estimated rate, recall", _share(quality.get("recall"))),
             ("the same, precision", _share(quality.get("precision"))),
         ]
-    chosen = "The last step's network; the test set chose nothing."
+    averaged = float(facts.stage.texts.get("ema", 0)) > 0
+    which = "The average of the weights (`ema`) at the last step" if averaged else "The last step's network"
+    chosen = f"{which}; the test set chose nothing."
     return f"{markdown(lines)}\n\n{chosen}"
 
 

@@ -55,11 +55,13 @@ def _export(argv: Sequence[str]) -> int:
 
 
 def _write_weights(run: FinishedRun, stage: str, file: Path, naming: str) -> str:
-    tensors, config = exported(run.directory / stage, naming)
+    tensors, config, left_out = exported(run.directory / stage, naming)
     _write(file, save(tensors))
     write_json(file.with_suffix(".json"), config)
     total = sum(tensor.size for tensor in tensors.values())
-    return f"{file}: {len(tensors)} tensors, {total:,} numbers; {file.with_suffix('.json')}: how images are prepared"
+    what = " of the encoder alone: its head has no form there" if left_out else ""
+    beside = f"{file.with_suffix('.json')}: how images are prepared"
+    return f"{file}: {len(tensors)} tensors{what}, {total:,} numbers; {beside}"
 
 
 def _write_onnx(run: FinishedRun, stage: str, file: Path, naming: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from lt_noisy.config.spec import parse
 from lt_noisy.data import manifest as manifests
 from lt_noisy.data.images import kind_of
+from lt_noisy.errors import UserError
 from lt_noisy.files import load_arrays
 from lt_noisy.finished.network import Fit, fit_of
 from lt_noisy.finished.run import FinishedRun, FinishedStage
@@ -24,6 +25,7 @@ class Facts(NamedTuple):
       network: its name in the run: that of the stage, or such as `folds/fold_0`.
       clean_counts: int [C], training images by their clean labels; where nobody knows those, by the given ones.
       observed_counts: int [C], by the labels that it learnt from.
+      reads_labels: whether it learnt from labels at all.
       noise_rate: the share of training labels that are known to be wrong; None where nobody knows.
       corrections: how many labels somebody corrected or dropped before it was trained.
       manifest_sha256: of the training set.
@@ -38,6 +40,7 @@ class Facts(NamedTuple):
     clean_counts: np.ndarray
     observed_counts: np.ndarray
     noise_rate: float | None
+    reads_labels: bool
     corrections: int
     manifest_sha256: str
     test: Mapping[str, Any]
@@ -69,6 +72,10 @@ def gather(run: FinishedRun, network: str) -> Facts:
     judged = stage.directory / "label_quality.npz"
     # Without what was held out, where the stage says what it learnt from.
     learnt = load_arrays(judged, "ids")[0] if judged.exists() else manifest.ids
+    if network != stage.name and network not in (within := _networks(stage)):
+        raise UserError(
+            f"{run.directory / network}: there is no such network (there are {', '.join(within) or 'none'})"
+        )
     if stage.kind == "cross_fit" and network != stage.name:  # nor from the fold that it judges
         (fold,) = load_arrays(judged, "fold")
         learnt = learnt[fold != int(network.rpartition("_")[2])]
@@ -81,6 +88,7 @@ def gather(run: FinishedRun, network: str) -> Facts:
         network=network,
         clean_counts=np.bincount(clean, minlength=manifest.num_classes),
         observed_counts=np.bincount(observed, minlength=manifest.num_classes),
+        reads_labels=stage.kind not in ("self_supervised", "experts", "distil"),
         noise_rate=float((clean != observed).mean()) if manifests.truth_known(manifest) else None,
         corrections=int(manifest.recipe.get("corrections", 0)),
         manifest_sha256=manifests.digest(manifest),
@@ -88,6 +96,12 @@ def gather(run: FinishedRun, network: str) -> Facts:
         estimates=tuple(_estimates(run)),
         threshold=None if reference is None else reference.threshold,
     )
+
+
+def _networks(stage: FinishedStage) -> list[str]:
+    """Those within a stage of several, such as `folds/fold_0`."""
+    each = stage.summary.get("networks") or stage.summary.get("experts") or []
+    return [f"{stage.name}/{network['stage']}" for network in each]
 
 
 def _estimates(run: FinishedRun) -> list[tuple[str, float, bool]]:
@@ -107,7 +121,8 @@ def prepared(run: FinishedRun, stage: str) -> str:
     while before is not None and before.kind != "features":
         before = by_name.get(before.texts.get("init", ""))
     if before is not None:
-        steps.append(f"the encoder of stage {before.name} on images of {before.summary['prepared']}")
+        seen = before.summary.get("prepared")  # of weights; else its images are prepared as those of its own encoder
+        steps.append(f"the encoder of stage {before.name}" + (f" on images of {seen}" if seen else ""))
     if (augment := run.stage(stage).texts["augment"]) != "none()":
         steps.append(f"the deterministic part of {augment}")
     return "in the graph: " + (", then ".join(steps) or "nothing")

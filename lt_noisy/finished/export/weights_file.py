@@ -19,8 +19,10 @@ from lt_noisy.weights import names
 from lt_noisy.weights.preprocessing import Interpolation, Preprocessing, timm_config
 
 
-def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any], bool]:
     """The tensors of a finished stage's network by the names of a PyTorch program, and timm's config of them.
+
+    The last says whether it has a head that has no form among them, such as a cosine one.
 
     Args:
       stage: its directory, or that of one of its networks, such as `folds/fold_0`.
@@ -49,7 +51,8 @@ def exported(stage: Path, naming: str = "") -> tuple[dict[str, np.ndarray], dict
             f"{chosen.head}.weight": np.ascontiguousarray(kernel.T, np.float32),
             f"{chosen.head}.bias": np.asarray(bias, np.float32),
         }
-    return tensors, timm_config(_prepared(card, section), parse(config["model"]).name)
+    left_out = f"{chosen.head}.weight" not in tensors and any(n.startswith("state.params.head.") for n in arrays)
+    return tensors, timm_config(_prepared(card, section), parse(config["model"]).name), left_out
 
 
 def _prepared(card: Mapping[str, Any], section: Mapping[str, Any]) -> Preprocessing:

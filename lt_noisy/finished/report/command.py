@@ -71,10 +71,7 @@ def _directory(runs: Sequence[str], out: str | None) -> Path:
     if out is None:
         if len(runs) > 1:
             raise UserError(f"report: of {len(runs)} directories the report needs a place of its own: --out=DIR")
-        place = user_path(runs[0])
-        if (place / "report" / "summary.json").exists():
-            raise UserError(f"report: {place / 'report'} is a stage of the run; give another place: --out=DIR")
-        return _checked(place / "report")
+        return _checked(user_path(runs[0]) / "report")
     path = user_path(out)
     if not path.absolute().parent.is_dir() or (path.exists() and not path.is_dir()):
         raise UserError(f"report: --out={out} is no directory, nor a new one in one that exists")

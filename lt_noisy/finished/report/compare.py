@@ -66,7 +66,9 @@ def mean_by_frequency(group: Group) -> drawn.ByFrequency | None:
     counts, accuracies = [], []
     for run in group.runs:
         tested = [
-            stage.summary["test"] for stage in run.with_entry("test") if "per_class_accuracy" in stage.summary["test"]
+            stage.summary["test"]
+            for stage in run.with_entry("test")
+            if "per_class_accuracy" in stage.summary["test"] and not stage.of_other_data
         ]
         if not tested or run.clean_counts is None:
             return None

@@ -46,6 +46,8 @@ def stage_items(run: Reported, stage: FinishedStage, name: str, embedding: str) 
     rows = [[title.strip(), value.strip()] for title, value in STAGES[stage.kind].rows(stage.summary)]
     items: Items = [Table(f"Figures of {stage.name}", ("figure", "value"), rows)] if rows else []
     items += _curves(stage, name)
+    if stage.of_other_data:  # of whose classes the run has no names
+        return items
     test = stage.summary.get("test")
     if isinstance(test, dict) and "per_class_accuracy" in test:
         items += _classes(run, test, name)

@@ -66,4 +66,4 @@ def _about(runs: Sequence[Reported]) -> str:
     """A line under the title."""
     sets = list(dict.fromkeys(run.run.config["dataset"] for run in runs))
     shown = f"{sets[0]}" if len(sets) == 1 else f"{len(sets)} data sets"
-    return f"{shown}; {len(runs)} run{'s' if len(runs) > 1 else ''}. Accuracies are of the last step's network."
+    return f"{shown}; {len(runs)} run{'s' if len(runs) > 1 else ''}. Accuracies are of the last step, not the best."

@@ -227,12 +227,6 @@ def test_what_is_no_report_is_not_replaced(run, tmp_path, capsys):
     assert report([str(directory), "--embedding=none"]) == 0 == report([str(directory), "--embedding=none"])
 
 
-def test_a_stage_called_report_is_not_written_into(run, tmp_path, capsys):
-    directory = copied(run, tmp_path)
-    shutil.copytree(directory / "pretrain", directory / "report")
-    assert "report is a stage of the run; give another place" in refused(capsys, [directory])
-
-
 def test_a_file_that_is_damaged_leaves_no_half_report(run, tmp_path, capsys):
     directory = copied(run, tmp_path)
     (directory / "train" / "metrics.jsonl").write_text(json.dumps({"loss": 1.0}))
