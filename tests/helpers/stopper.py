@@ -69,7 +69,7 @@ def _twice():
 
 
 MOMENTS = {
-    "in data loading": lambda: _before(seeds, "load", _stop_and_hang),
+    "in data loading": lambda: _before(seeds, "make", _stop_and_hang),
     "in a compilation": lambda: _before(training, "initial_state", _compile),
     "before the loop": lambda: _before(training, "initial_state", _stop_and_hang),
     "in an evaluation": lambda: _before(supervised, "classification", _stop),

@@ -63,6 +63,7 @@ def _section(objective, ascent="none()", ascent_weights="none()"):
         schedule=bind("constant(lr=0.5)", SCHEDULES, "schedule"),
         batch_size=8,
         keep_last=False,
+        normalises=lambda job: "",
         length=steps,
         log_every=steps,
         eval_every=steps,
