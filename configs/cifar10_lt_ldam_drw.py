@@ -15,7 +15,8 @@ as in its program. The last batch of an epoch has 118 images, which one or two d
 (`keep_last=False`).
 
 Cost: about 1 PFLOP a loss; `short` takes 35 minutes a loss on one CPU core.
-Measured (docs/results.md), seed 0: LDAM-DRW, results/cifar10_lt_full.json; `short`, results/cifar10_lt_short.json.
+Measured (docs/results.md), seed 0: LDAM-DRW and CE, results/cifar10_lt_full.json; `short`,
+results/cifar10_lt_short.json.
 """
 
 from ml_collections import ConfigDict
